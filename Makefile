@@ -1,0 +1,35 @@
+# Two commands do everything on a fresh machine: `make report` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: test nightly lint report bench readme clean
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+nightly: lint
+	$(BIN)/python -m pytest -n 2 --nightly
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+report: $(READY)
+	$(BIN)/weakorder report -o report
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+bench: $(READY)
+	$(BIN)/python tests/benchmarks/throughput.py
+
+readme: $(READY)
+	$(BIN)/python -m weakorder.reports.orders README.md
+
+clean:
+	rm -rf $(VENV) build dist report *.egg-info

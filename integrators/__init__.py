@@ -1,0 +1,1 @@
+"""The samplers, in torch: the catalogue, compiled schemes, noise, time grids and the sampling loop."""

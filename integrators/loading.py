@@ -1,0 +1,105 @@
+"""Names to values: what a user means by `ROBA`, by `"O S B A"` and by `sampler.py:scheme`."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from ..theory.scheme import Scheme, parse
+from ..theory.splitting import SPLITTINGS, Splitting
+from .catalogue import CATALOGUE, LANGEVIN_CONTROLS
+
+if TYPE_CHECKING:  # torch takes seconds to import, and only black boxes need it
+    from .blackbox import Step
+
+_NAMED = {**CATALOGUE, **{scheme.name: scheme for scheme in LANGEVIN_CONTROLS}}
+_MISSING = object()
+_FILE_OBJECT = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
+
+
+def load_object(spec: str) -> object:
+    """The object OBJ of `FILE.py:OBJ`; the file is run once, as a module of its own.
+
+    Raises ValueError, in one line, if the file is missing or fails, or holds no such object.
+    """
+    match = _FILE_OBJECT.fullmatch(spec)
+    if not match:
+        raise ValueError(f"{spec!r} is not of the form FILE.py:OBJ")
+    path, name = Path(match["file"]), match["name"]
+    if not path.is_file():
+        raise ValueError(f"{spec}: there is no file {str(path)!r}; give the path of a Python file")
+    module_spec = importlib.util.spec_from_file_location(f"weakorder_user_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise ValueError(f"{spec}: {str(path)!r} cannot be read as a Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # dataclasses look their module up
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what the file prints is not our answer
+            module_spec.loader.exec_module(module)
+            found = getattr(module, name, _MISSING)
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{spec}: running {str(path)!r} raised {type(error).__name__}: {reason}") from error
+    if found is _MISSING:
+        raise ValueError(f"{spec}: {str(path)!r} has no {name!r}{_hint(name, vars(module))}")
+    return found
+
+
+def find_splitting(text: str) -> Splitting:
+    """A built-in splitting by name, or a user's by `FILE.py:OBJ`. Raises ValueError."""
+    if text in SPLITTINGS:
+        return SPLITTINGS[text]
+    if not _FILE_OBJECT.fullmatch(text):
+        raise ValueError(f"splitting {text!r} is unknown; choose {', '.join(SPLITTINGS)} or give FILE.py:OBJ")
+    found = load_object(text)
+    if not isinstance(found, Splitting):
+        raise ValueError(f"{text} is of type {type(found).__name__}; it must be a weakorder.theory.splitting.Splitting")
+    return found
+
+
+def find_sampler(text: str, splitting: Splitting | None = None) -> Scheme | Step:
+    """As `find_scheme`, but `FILE.py:OBJ` may also be a black box, a callable `step(u, tau, h, score)`.
+
+    Raises ValueError.
+    """
+    if splitting is None and _FILE_OBJECT.fullmatch(text):
+        found = load_object(text)
+        if callable(found) and not isinstance(found, type):
+            return cast("Step", found)
+    return find_scheme(text, splitting)
+
+
+def find_scheme(text: str, splitting: Splitting | None = None) -> Scheme:
+    """A scheme by its name in the catalogue or among the Langevin controls, by its word, or by `FILE.py:OBJ`.
+
+    `splitting` is for words alone; without it a word belongs to the splitting whose parts it names. Raises ValueError.
+    """
+    is_file = _FILE_OBJECT.fullmatch(text)
+    if splitting is not None and (is_file or text in _NAMED):
+        raise ValueError(f"{text!r} has a splitting of its own; a splitting can only be chosen for a word")
+    text = text.strip()
+    if text in _NAMED:
+        return _NAMED[text]
+    if is_file:
+        found = load_object(text)
+        if not isinstance(found, Scheme):
+            raise ValueError(f"{text} is of type {type(found).__name__}; it must be a weakorder.theory.scheme.Scheme")
+        return found
+    try:
+        return parse(text, splitting)
+    except ValueError as error:
+        if len(text) > 1 and text.isalnum():  # meant as a name, not as a word
+            hint = _hint(text.upper(), _NAMED) or f"; the catalogue has {', '.join(CATALOGUE)}"
+            raise ValueError(f"{text!r} is neither a scheme of the catalogue nor a word{hint}") from error
+        raise
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""

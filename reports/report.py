@@ -1,0 +1,320 @@
+"""The convergence report: studies to results, results to a page.
+
+collect_results   runs the studies; everything the report shows, as plain values for JSON
+render            the page, from the results alone: every number on it is one of theirs
+write_report      both, into a folder: results.json, figures/*.svg and *.png, index.html (self-contained)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shlex
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from ..integrators.catalogue import LANGEVIN_CONTROLS
+from ..integrators.grids import GRIDS, time_grid
+from ..theory.model import Parameters
+from ..theory.scheme import Scheme
+from ..theory.weak_order import prove_order
+from ..verification import order, spectrum
+from ..verification.gaussian import GaussianTarget
+from ..verification.moments import exact_moments
+from ..verification.prediction import predicted_errors
+from . import figures
+from .derivation import expression_latex, expression_text
+from .strict_json import dumps
+
+Results = dict[str, Any]
+Progress = Callable[[Sequence[Any]], Iterable[Any]]
+
+# The budgets of the page's spectrum table; the figure and results.json hold all.
+TABLE_BUDGETS = (50, 100, 1000)
+# The paths and levels of the check that certified a second-order scheme as of first order, see `_controls`.
+CONTROL_PATHS, CONTROL_STEPS = 200, (25, 50, 100, 200)
+_PACKAGES = ("weakorder", "numpy", "scipy", "sympy", "torch", "matplotlib")
+_DESCRIPTIONS = {
+    "convergence-steps": "W2 error against the number of steps, log-log, a line per scheme",
+    "convergence-nfe": "W2 error against network evaluations, log-log, a line per scheme",
+    "error-constants": "error constants against the step size, a line per scheme",
+    "local-slopes": "local slopes against the number of steps, a panel per scheme",
+    "cifar10-spectrum": "Frechet distance to the CIFAR-10 Gaussian against network evaluations, a line per scheme",
+}
+
+
+def collect_results(
+    schemes: Sequence[Scheme],
+    params: Parameters,
+    progress: Progress = iter,
+    steps: Sequence[int] = order.STEPS,
+    t_end: float = order.T_END,
+    budgets: Sequence[int] = spectrum.BUDGETS,
+    grids: Sequence[str] = tuple(GRIDS),
+) -> Results:
+    """Run the order study of every scheme and the spectrum study; all that the report shows, as JSON's own types.
+
+    steps, t_end: of the order studies; budgets, grids: of the spectrum study. progress wraps each sequence of runs.
+    Raises ValueError on bad input, as the studies do.
+    """
+    if not schemes:
+        raise ValueError("no scheme to report on; name at least one")
+    studies = [order.study_order(scheme, params, steps=steps, t_end=t_end) for scheme in progress(list(schemes))]
+    distances = spectrum.study_spectrum(schemes, params, budgets, grids, progress=progress)
+    curves = iter(distances.curves)
+    rows = [
+        {
+            **_scheme_row(scheme, label, study, params, t_end),
+            "command": _command(scheme, params, steps, t_end),
+            "spectrum": {grid: _curve(next(curves)) for grid in grids},
+        }
+        for scheme, label, study in zip(schemes, _labels(schemes), studies, strict=True)
+    ]
+    results = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        "seed": None,
+        "parameters": {**asdict(params), "M_inv": params.M_inv, "T": params.T},
+        "order_study": {
+            "steps": list(steps),
+            "t_end": t_end,
+            "grid": "uniform",
+            "start": "exact",
+            "means": order.MEANS,
+            "variances": order.VARIANCES,
+            "margin": order.MARGIN,
+        },
+        "spectrum_study": {
+            "budgets": list(budgets),
+            "table_budgets": [budget for budget in TABLE_BUDGETS if budget in budgets] or list(budgets)[-3:],
+            "grids": list(grids),
+            "start": "prior",
+            "denoise": True,
+            "images": distances.images,
+            "dimensions": distances.dimensions,
+            "cutoff": distances.cutoff,
+            "prior": distances.prior,
+        },
+        "schemes": rows,
+        "controls": _controls(),
+    }
+    return json.loads(dumps(results))
+
+
+def render(results: Results) -> str:
+    """The page, self-contained, from the results alone."""
+    drawn = figures.draw(results)
+    return _page(results, {name: figures.as_svg(figure) for name, figure in drawn.items()})
+
+
+def write_report(
+    schemes: Sequence[Scheme],
+    params: Parameters,
+    directory: str | os.PathLike[str],
+    progress: Progress = iter,
+    steps: Sequence[int] = order.STEPS,
+    t_end: float = order.T_END,
+    budgets: Sequence[int] = spectrum.BUDGETS,
+    grids: Sequence[str] = tuple(GRIDS),
+) -> Path:
+    """Write the report on `schemes` into `directory`, made if need be; returns the path of its index.html.
+
+    Whether the folder can be written is tried first; nothing else is written before everything has been computed, and
+    each file appears whole or not at all, the page last.
+    Raises ValueError on bad input and OSError where the folder cannot be written.
+    """
+    directory = Path(directory)
+    _check_writable(directory)
+    results = collect_results(schemes, params, progress, steps, t_end, budgets, grids)
+    svgs = {}
+    contents: dict[Path, bytes] = {directory / "results.json": dumps(results).encode()}
+    for name, figure in figures.draw(results).items():
+        svgs[name] = contents[directory / "figures" / f"{name}.svg"] = figures.as_svg(figure)
+        contents[directory / "figures" / f"{name}.png"] = figures.as_png(figure)
+    page = directory / "index.html"
+    contents[page] = _page(results, svgs).encode()
+    (directory / "figures").mkdir(parents=True, exist_ok=True)
+    for path, content in contents.items():
+        _replace(path, content)
+    return page
+
+
+def _scheme_row(scheme: Scheme, label: str, study: order.OrderStudy, params: Parameters, t_end: float) -> Results:
+    """What the page says of a scheme, but for its spectrum."""
+    errors = prove_order(scheme, linear_beta=params.beta_min != params.beta_max).monomials()
+    return {
+        "name": scheme.name,
+        "label": label,
+        "word": scheme.word,
+        "splitting": scheme.splitting.name,
+        "kind": "stochastic" if any(part.sde.has_noise for part in scheme.parts) else "deterministic",
+        "flow": scheme.flow,
+        "lambda_s": scheme.lambda_s,
+        "nfe_per_step": scheme.nfe_per_step,
+        "palindrome": scheme.is_palindrome,
+        "reference": scheme.reference,
+        "warnings": scheme.warnings,
+        "error_constant": next((c for c in study.constants()[::-1].tolist() if math.isfinite(c)), None),
+        "predicted_constant": _predicted(scheme, study, params, t_end),
+        "leading_error": {name: expression_text(error) for name, error in errors.items()},
+        "leading_error_latex": {name: expression_latex(error) for name, error in errors.items()},
+        **study.as_dict(),
+    }
+
+
+def _predicted(scheme: Scheme, study: order.OrderStudy, params: Parameters, t_end: float) -> float | None:
+    """The W2 error constant that the proof predicts; None where the order is not the expected one, or the dynamics are
+    too stiff to integrate the error along them."""
+    if study.proven != study.expected or scheme.inconsistencies:
+        return None
+    targets = order.gaussian_targets(scheme.splitting.diffusion, params)
+    try:
+        return predicted_errors(scheme, targets, t_end)["w2"]
+    except ValueError:
+        return None
+
+
+def _controls() -> Results:
+    """Langevin dynamics: proven and measured orders of schemes whose orders are published; and, for the first of them,
+    the bias of E[m^2] beside the standard error of a few sampled paths, which an order was once fitted to. They check
+    the suite, not the user's model: the parameters are the default ones."""
+    params = Parameters()
+    rows = []
+    for scheme in LANGEVIN_CONTROLS:
+        study = order.study_order(scheme, params)
+        rows.append(
+            {
+                "name": scheme.name,
+                "word": scheme.word,
+                "reference": scheme.reference,
+                **{name: study.as_dict()[name] for name in ("verdict", "order")},
+                "error_constant": study.constants()[-1],
+                "predicted_constant": _predicted(scheme, study, params, order.T_END),
+            }
+        )
+    first = LANGEVIN_CONTROLS[0]
+    target = GaussianTarget.of(0.0, 1.0, first.splitting.diffusion, params)
+    noise = []
+    for steps in CONTROL_STEPS:
+        moments = exact_moments(first, target, time_grid("uniform", steps, params, order.T_END))
+        bias = abs(float(moments.computed.cov[1, 1, 0] - moments.exact.cov[1, 1, 0]))
+        # A mean of squares of P Gaussian paths has the standard error sqrt(2 / P) times their variance.
+        error = math.sqrt(2 / CONTROL_PATHS) * float(moments.computed.cov[1, 1, 0])
+        noise.append({"steps": steps, "bias": bias, "standard_error": error, "ratio": error / bias})
+    return {"rows": rows, "noise": {"name": first.name, "paths": CONTROL_PATHS, "levels": noise}}
+
+
+def _labels(schemes: Sequence[Scheme]) -> list[str]:
+    """Names for the figures: with lambda_s and the sub-flow where they are not the plain scheme's."""
+    labels = []
+    for scheme in schemes:
+        scale = "" if scheme.lambda_s == 1 else f" λ={scheme.lambda_s:g}"
+        labels.append(scheme.name + scale + ("" if scheme.flow == "euler" else f" ({scheme.flow})"))
+    return labels
+
+
+def _command(scheme: Scheme, params: Parameters, steps: Sequence[int], t_end: float) -> str:
+    """The command that prints the scheme's order study; what has its default value is left out."""
+    options: list[object] = ["--splitting", scheme.splitting.name]
+    if scheme.flow != "euler":
+        options += ["--flow", scheme.flow]
+    if scheme.lambda_s != 1:
+        options += ["--lambda-s", scheme.lambda_s]
+    if scheme.order not in (None, 1):
+        options += ["--order", scheme.order]
+    if tuple(steps) != order.STEPS:
+        options += ["--steps", ",".join(map(str, steps))]
+    if t_end != order.T_END:
+        options += ["--t-end", t_end]
+    for name, default in asdict(Parameters()).items():
+        if (value := getattr(params, name)) != default:
+            options += [f"--{name.replace('_', '-')}", value]
+    return shlex.join(["weakorder", "verify", scheme.word, *map(str, options)])
+
+
+def _curve(curve: spectrum.SpectrumCurve) -> Results:
+    fields = asdict(curve)
+    return {name: fields[name] for name in ("budgets", "steps", "nfe", "distance", "diverged", "floor")}
+
+
+def _page(results: Results, svgs: dict[str, bytes]) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = _number
+    environment.filters["plain"] = lambda value: f"{value:g}"
+    source = resources.files(__package__ or __name__).joinpath("templates", "report.html.j2").read_text("utf-8")
+    drawings = {
+        name.replace("-", "_"): Markup(figures.inline(svg, name, _DESCRIPTIONS[name])) for name, svg in svgs.items()
+    }
+    return environment.from_string(source).render(figures=drawings, table=_spectrum_table(results), **results)
+
+
+def _spectrum_table(results: Results) -> list[Results]:
+    """The spectrum table's rows: per scheme a cell for every grid and budget; the smallest of each column is marked."""
+    study = results["spectrum_study"]
+    columns = [(grid, budget) for grid in study["grids"] for budget in study["table_budgets"]]
+    rows = [
+        {"label": scheme["label"], "cells": [_cell(scheme["spectrum"][grid], budget) for grid, budget in columns]}
+        for scheme in results["schemes"]
+    ]
+    for column in zip(*(row["cells"] for row in rows), strict=True):
+        values = [cell["distance"] for cell in column if cell["distance"] is not None]
+        for cell in column:
+            cell["best"] = len(rows) > 1 and cell["distance"] is not None and cell["distance"] == min(values)
+    return rows
+
+
+def _cell(curve: Results, budget: int) -> Results:
+    if budget not in curve["budgets"]:
+        return {"distance": None, "diverged": False, "nfe": None}
+    place = curve["budgets"].index(budget)
+    return {name: curve[name][place] for name in ("distance", "diverged", "nfe")}
+
+
+def _number(value: float | None, digits: int = 3) -> str | Markup:
+    """A number as a paper sets it: integers as they are, others to `digits` significant digits; a dash for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return str(value)
+    if value == 0 or 1e-3 <= abs(value) < 10**digits:
+        exponent = 0 if value == 0 else math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+        return f"{value:.{max(0, digits - 1 - exponent)}f}".replace("-", "−")
+    if 10**digits <= abs(value) < 1e5:
+        return f"{value:.0f}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return Markup("{}×10<sup>{}</sup>").format(mantissa.replace("-", "−"), str(int(exponent)).replace("-", "−"))
+
+
+def _check_writable(directory: Path) -> None:
+    """Try whether the folder could be made and written to, before minutes are spent; leaves nothing behind."""
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write to {str(directory)!r}: {error.strerror}; choose another folder") from error
+    if (directory / "index.html").is_dir():
+        raise OSError(f"{str(directory / 'index.html')!r} is a folder; choose another place for the page")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that it is never seen half written."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

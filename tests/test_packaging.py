@@ -1,0 +1,95 @@
+"""What is installed: a wheel holds every module and data file, imports point one way, a user's folders stay theirs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("theory", "integrators", "verification", "reports")  # each may import those before it
+
+
+def _run(*command: str, **options) -> str:
+    result = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of this tree, built from a copy so that nothing is left behind in it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    files = _run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).split("\n")
+    for name in filter(None, files):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    _run(*command, str(source))
+    return next(folder.glob("*.whl"))
+
+
+def test_a_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("weakorder/")}
+    wanted = {
+        f"weakorder/{path.relative_to(ROOT)}"
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert held == wanted
+
+
+def test_the_wheel_runs_beside_a_users_own_folders_of_the_same_names(wheel: Path, tmp_path: Path) -> None:
+    installed = tmp_path / "installed"
+    zipfile.ZipFile(wheel).extractall(installed)
+    for folder in (*FOLDERS, "tests"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text("raise RuntimeError('the user\\'s own')\n")
+    script = (
+        f"import sys; sys.path.insert(0, {str(installed)!r})\n"
+        "from weakorder.reports import cli, report\nfrom weakorder.verification import spectrum\n"
+        f"assert cli.__file__.startswith({str(installed)!r}), cli.__file__\n"
+        "sys.argv = ['weakorder', 'moments', 'ROBA', '--json']\ncli.main()"
+    )
+    assert '"exact_cov"' in _run(sys.executable, "-c", script, cwd=tmp_path)
+
+
+def _imports(path: Path) -> set[str]:
+    """The folders of this project that a module imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 2:
+            found.add((node.module or "").split(".")[0] or node.names[0].name)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").startswith("weakorder."):
+            found.add(str(node.module).split(".")[1])
+    return found & set(FOLDERS)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_point_one_way(folder: str) -> None:
+    allowed = set(FOLDERS[: FOLDERS.index(folder)])
+    for path in (ROOT / folder).rglob("*.py"):
+        assert _imports(path) <= allowed, path
+
+
+def test_theory_imports_no_torch() -> None:
+    script = (
+        "import sys, weakorder.theory.splitting, weakorder.theory.scheme, weakorder.theory.kernel\n"
+        "assert 'torch' not in sys.modules"
+    )
+    _run(sys.executable, "-c", script)
+
+
+def test_nothing_that_is_committed_reads_the_workplace() -> None:
+    """A user's clone has no sibling folders: no file names one."""
+    names = _run("git", "ls-files", cwd=ROOT).split()
+    texts = [ROOT / name for name in names if Path(name).suffix in {".py", ".md", ".toml", ".txt", ".j2", ""}]
+    needle = "../" + "shared"
+    assert [str(path) for path in texts if path.is_file() and needle in path.read_text()] == []

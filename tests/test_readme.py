@@ -1,0 +1,76 @@
+"""The README's order table is what the proofs and the measurements say today, and its examples run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.integrators.grids import time_grid
+from weakorder.integrators.loading import find_sampler, find_scheme
+from weakorder.reports.orders import BEGIN, END, markdown, with_table
+from weakorder.theory.model import Parameters
+from weakorder.verification.gaussian import GaussianTarget
+from weakorder.verification.moments import exact_moments
+from weakorder.verification.order import Verdict, study_order
+from weakorder.verification.probing import probed_moments
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_the_order_table_is_not_stale() -> None:
+    assert with_table(README, markdown(list(CATALOGUE.values()), Parameters())) == README
+
+
+def test_a_changed_digit_makes_the_table_stale() -> None:
+    digit = README.index("| 6.84 |") if "| 6.84 |" in README else README.index(" | 1.00 | ")
+    changed = README[:digit] + README[digit:].replace("4", "5", 1).replace("00", "01", 1)
+    assert with_table(changed, markdown(list(CATALOGUE.values()), Parameters())) != changed
+
+
+def test_a_file_without_marks_is_refused() -> None:
+    with pytest.raises(ValueError, match="mark it with"):
+        with_table("no marks", "table")
+    with pytest.raises(ValueError, match="mark it with"):
+        with_table(BEGIN, "table")
+    assert with_table(f"a{BEGIN}b{END}c", "T") == f"a{BEGIN}\nT\n{END}c"
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_readmes_splitting_verifies(tmp_path: Path) -> None:
+    declaration = next(block for block in _blocks("python") if "Splitting(" in block)
+    (tmp_path / "mine.py").write_text(declaration)
+    study = study_order(find_scheme(f"{tmp_path / 'mine.py'}:strang"), Parameters())
+    assert study.verdict is Verdict.PASS
+
+
+def test_the_readmes_black_box_is_euler_maruyama(tmp_path: Path) -> None:
+    (tmp_path / "box.py").write_text(next(block for block in _blocks("python") if "def step(" in block))
+    step = find_sampler(f"{tmp_path / 'box.py'}:step")
+    target = GaussianTarget.of(0.5, 0.25, CATALOGUE["EM"].splitting.diffusion, Parameters())
+    taus = time_grid("uniform", 20, Parameters())
+    actual, expected = (
+        probed_moments(step, target, taus).computed,
+        exact_moments(CATALOGUE["EM"], target, taus).computed,
+    )
+    np.testing.assert_allclose(actual.cov, expected.cov, rtol=1e-9)
+
+
+def test_the_readmes_sampling_example_runs_and_keeps_the_prior() -> None:
+    scope: dict[str, object] = {}
+    exec(next(block for block in _blocks("python") if "draw_prior(" in block), scope)
+    u = scope["u"]
+    assert u.shape == (8, 2, 3, 32, 32)
+    # With the prior's own score the law stays near N(0, 1) x N(0, M): 24,576 values, far from 0 or a blow-up.
+    assert 0.5 < float(u[:, 0].var()) < 1.5
+
+
+@pytest.mark.parametrize("word", sorted(set(re.findall(r'weakorder \w+ "([^"]+)"', README))))
+def test_every_word_of_the_readme_parses(word: str) -> None:
+    if "X" not in word:
+        assert find_scheme(word).word == word

@@ -1,0 +1,1 @@
+"""The mathematics, in sympy: the model, the splittings and their flows, the scheme language."""

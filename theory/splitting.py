@@ -1,0 +1,196 @@
+"""Splittings: the reverse dynamics as a sum of parts, each declared once.
+
+A part is a linear SDE; from its declaration come its exact flow (theory.flows) and its Euler flow. A splitting checks,
+by algebra, that its parts add up to the whole: their drifts, and the squares of their diffusion coefficients.
+
+    psld          O A B   the papers' splitting (arXiv 2402.07211, section 3; 2310.07894, section 4)
+    psld-linear   U E     symmetric splitting CLD sampler, SSCS (Dockhorn et al., arXiv 2112.07068, section 3.3)
+    psld-whole    F       the reverse SDE as one part: Euler-Maruyama
+    psld-flow     A B     the probability-flow ODE (arXiv 2310.07894, section 4)
+    langevin      O A B   underdamped Langevin dynamics, whose orders are known (Leimkuhler and Matthews 2013)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import sympy as sp
+from numpy.typing import ArrayLike
+from sympy import Expr, Matrix, sqrt
+
+from .flows import ExactFlow, Flow, euler_flow, exact_flow
+from .model import (
+    LANGEVIN_DYNAMICS,
+    PSLD_DIFFUSION,
+    STATIONARY,
+    Diffusion,
+    LinearSDE,
+    M,
+    M_inv,
+    Parameters,
+    gamma,
+    m,
+    nu,
+    s_m,
+    s_x,
+    x,
+)
+
+SCORE = "S"  # the token that evaluates the score; no part may take its name
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a splitting: du = drift dtheta + diffusion dw, under a name that words use.
+
+    `drift` and `diffusion` as in `LinearSDE`. The name is a letter, then letters or digits, and not S.
+    Raises ValueError on a bad name or a drift that is not linear.
+    """
+
+    name: str
+    drift: tuple[Expr, Expr]
+    diffusion: tuple[Expr, Expr] = (sp.S.Zero, sp.S.Zero)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", self.name) or self.name == SCORE:
+            raise ValueError(f"part name {self.name!r}: a letter, then letters or digits, and not {SCORE!r}, the score")
+        _ = self.sde
+
+    @cached_property
+    def sde(self) -> LinearSDE:
+        """The part's dynamics."""
+        return LinearSDE(self.drift, self.diffusion)
+
+    @property
+    def exact(self) -> ExactFlow:
+        """The exact flow with the score frozen, derived by sympy."""
+        return exact_flow(self.sde)
+
+    def flow(self, kind: str, length: ArrayLike, params: Parameters) -> Flow:
+        """The flow over theta = `length` (any shape), "exact" or "euler"; a part without score is always exact."""
+        if kind == "exact" or not self.sde.uses_score:
+            return self.exact(length, params.values())
+        if kind == "euler":
+            return euler_flow(self.sde, length, params.values())
+        raise ValueError(
+            f"sub-flow {kind!r} of part {self.name} has no frozen score; frozen ones are 'exact' and 'euler'"
+        )
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """Named parts that add up to `whole`; `diffusion` fixes the law p_t whose score drives them.
+
+    Raises ValueError with the difference if they do not add up, and on an empty or doubly used name.
+    """
+
+    name: str
+    diffusion: Diffusion
+    whole: LinearSDE
+    parts: tuple[Part, ...]
+
+    def __post_init__(self) -> None:
+        if not self.name.isprintable():
+            raise ValueError(f"name {self.name!r} holds characters that cannot be printed; choose a plain name")
+        names = [part.name for part in self.parts]
+        if not names:
+            raise ValueError(f"splitting {self.name!r} has no parts")
+        if doubled := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"splitting {self.name!r} declares part {doubled[0]} twice; names must differ")
+        for what, difference in self.differences().items():
+            if any(entry != 0 for entry in difference):
+                raise ValueError(
+                    f"the parts of splitting {self.name!r} do not add up: {what} of parts minus whole "
+                    f"is ({difference[0]}, {difference[1]}) in (x, m); it must be (0, 0)"
+                )
+
+    def differences(self) -> dict[str, tuple[Expr, Expr]]:
+        """Sum of the parts minus the whole, simplified: the drifts and the squared diffusion coefficients."""
+        drift = sum((Matrix(p.sde.drift) for p in self.parts), sp.zeros(2, 1)) - Matrix(self.whole.drift)
+        noise = sum((p.sde.noise for p in self.parts), sp.zeros(2, 2)) - self.whole.noise
+        return {
+            "drift": (sp.simplify(drift[0]), sp.simplify(drift[1])),
+            "squared diffusion": (sp.simplify(noise[0, 0]), sp.simplify(noise[1, 1])),
+        }
+
+    def __getitem__(self, name: str) -> Part:
+        """The part called `name`; KeyError if there is none."""
+        for part in self.parts:
+            if part.name == name:
+                return part
+        raise KeyError(name)
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The letters that words over this splitting use."""
+        return tuple(part.name for part in self.parts)
+
+
+PSLD = Splitting(
+    "psld",
+    diffusion=PSLD_DIFFUSION,
+    whole=PSLD_DIFFUSION.reverse(),
+    parts=(
+        Part("O", drift=(-gamma * x / 2, -nu * m / 2), diffusion=(sqrt(gamma), sqrt(nu * M))),
+        Part("A", drift=((2 * gamma * x - M_inv * m + 2 * gamma * s_x) / 2, sp.S.Zero)),
+        Part("B", drift=(sp.S.Zero, (x + 2 * nu * m + 2 * M * nu * s_m) / 2)),
+    ),
+)
+
+PSLD_LINEAR = Splitting(
+    "psld-linear",
+    diffusion=PSLD_DIFFUSION,
+    whole=PSLD_DIFFUSION.reverse(),
+    parts=(
+        Part(
+            "U",
+            drift=((-gamma * x - M_inv * m) / 2, (x - nu * m) / 2),
+            diffusion=(sqrt(gamma), sqrt(nu * M)),
+        ),
+        Part("E", drift=(gamma * (s_x + x), M * nu * (s_m + M_inv * m))),
+    ),
+)
+
+PSLD_WHOLE = Splitting(
+    "psld-whole",
+    diffusion=PSLD_DIFFUSION,
+    whole=PSLD_DIFFUSION.reverse(),
+    parts=(Part("F", PSLD_DIFFUSION.reverse().drift, PSLD_DIFFUSION.reverse().diffusion),),
+)
+
+PSLD_FLOW = Splitting(
+    "psld-flow",
+    diffusion=PSLD_DIFFUSION,
+    whole=PSLD_DIFFUSION.probability_flow(),
+    parts=(
+        Part("A", drift=((gamma * x - M_inv * m + gamma * s_x) / 2, sp.S.Zero)),
+        Part("B", drift=(sp.S.Zero, (x + nu * m + M * nu * s_m) / 2)),
+    ),
+)
+
+LANGEVIN = Splitting(
+    "langevin",
+    diffusion=STATIONARY,
+    whole=LANGEVIN_DYNAMICS,
+    parts=(
+        Part("O", drift=(sp.S.Zero, -nu * m), diffusion=(sp.S.Zero, sqrt(2 * nu * M))),
+        Part("A", drift=(M_inv * m, sp.S.Zero)),
+        Part("B", drift=(sp.S.Zero, s_x)),
+    ),
+)
+
+SPLITTINGS = {s.name: s for s in (PSLD, PSLD_LINEAR, PSLD_WHOLE, PSLD_FLOW, LANGEVIN)}
+
+
+def splitting_for(names: set[str]) -> Splitting:
+    """The first built-in splitting that has all the parts in `names`: the one that a bare word belongs to.
+
+    Raises ValueError if there is none.
+    """
+    for splitting in SPLITTINGS.values():
+        if names <= set(splitting.part_names):
+            return splitting
+    known = "; ".join(f"{s.name}: {' '.join(s.part_names)}" for s in SPLITTINGS.values())
+    raise ValueError(f"no splitting has the parts {' '.join(sorted(names))} together; there are {known}")

@@ -1,0 +1,66 @@
+"""The one-step map of a word, in closed form.
+
+Between two evaluations of the score a step is affine, u <- P u + K s + xi with xi ~ N(0, Q). Here P, K and Q are sympy
+matrices in theta, the integral of beta over the whole step: a part of weight w acts over w theta, as it does exactly
+for constant beta. The numbers that samplers use are compiled with each part's own clock (integrators.compiled).
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import NamedTuple
+
+import sympy as sp
+
+from .cache import cached
+from .flows import Flow, euler_matrices
+from .model import PARAMETERS, theta
+from .scheme import FROZEN_FLOWS, Scheme
+
+
+class SymbolicSegment(NamedTuple):
+    """u <- P u + K s + xi with the score evaluated at tau + time h (None: before any evaluation); sympy matrices."""
+
+    time: Fraction | None
+    flow: Flow
+
+
+def step_map(scheme: Scheme) -> list[SymbolicSegment]:
+    """The segments of one step, the one before the first S only if something acts there.
+
+    Raises ValueError for sub-flows that follow the score inside a part: they are not affine in a frozen score.
+    """
+    if scheme.flow not in FROZEN_FLOWS:
+        raise ValueError(
+            f"the {scheme.flow} sub-flow follows the score inside a part; its step is no affine map of u and s"
+        )
+    declaration = [(part.name, sp.srepr(part.sde.drift), sp.srepr(part.sde.diffusion)) for part in scheme.parts]
+    key = ("step map", scheme.word, scheme.flow, str(scheme.lambda_s), str(declaration))
+    answer = cached(key, lambda: [(time, [str(entry) for entry in flat]) for time, flat in _compose(scheme)])
+    names = {str(symbol): symbol for symbol in (*PARAMETERS, theta)}
+    segments = []
+    for time, texts in answer:
+        entries = [sp.parse_expr(text, names) for text in texts]
+        flow = Flow(*(sp.Matrix(2, 2, entries[start : start + 4]) for start in (0, 4, 8)))
+        segments.append(SymbolicSegment(None if time is None else Fraction(time), flow))
+    return segments
+
+
+def _compose(scheme: Scheme) -> list[tuple[str | None, list[sp.Expr]]]:
+    identity = Flow(sp.eye(2), sp.zeros(2, 2), sp.zeros(2, 2))
+    segments: list[tuple[str | None, Flow]] = [(None, identity)]
+    scale = sp.diag(sp.nsimplify(scheme.lambda_s), 1)
+    for token in scheme.tokens:
+        if token.weight is None:
+            segments.append((str(token.start), identity))
+            continue
+        part = scheme.splitting[token.symbol]
+        euler = scheme.flow == "euler" and part.sde.uses_score
+        matrices = euler_matrices(part.sde) if euler else part.exact.matrices
+        weight = sp.Rational(token.weight.numerator, token.weight.denominator)
+        flow = Flow(*(matrix.subs(theta, weight * theta) for matrix in matrices))
+        time, before = segments[-1]
+        segments[-1] = (time, before.then(flow._replace(noise_cov=scale * flow.noise_cov * scale)))
+    if segments[0][1] == identity:
+        segments = segments[1:]
+    return [(time, [sp.simplify(entry) for matrix in flow for entry in matrix.flat()]) for time, flow in segments]

@@ -1,0 +1,361 @@
+"""The measured weak order and the verdict on it.
+
+A sampler is run at doubling numbers of steps N on a spread of Gaussian targets; its moments are exact, so its errors
+
+    mean        |mean_N - mean|                         covariance   ||cov_N - cov||_F
+    w2          the 2-Wasserstein distance of the two Gaussians
+
+(root mean square over the targets, in units of the prior's standard deviations) hold no Monte Carlo noise. With
+h = (T - t_end) / N, an error C h^p (1 + O(h)) has local slopes s_k = log(e_k / e_k+1) / log r, r = N_k+1 / N_k, that
+tend to p, and their distance to p falls at least like 1/r from level to level (it halves with every doubling). Hence
+
+    estimate   s_k + (s_k - s_k-1) / (r - 1) (the O(h) term removed)
+    interval   +- max(|s_k - s_k-1|, |s_k-1 - s_k-2| / r) / (r - 1), which covers what is left if the slopes converge
+    so;
+               unbounded if they do not: if |s_k - s_k-1| > `CONTRACTION` |s_k-1 - s_k-2| + `STEADY`
+
+and a range that is not asymptotic yet shows as a wide interval. Rules of the verdict:
+
+    FAIL           the scheme is not consistent, or its proven order (theory.weak_order) is below the expected one, or
+                   it diverges at the finest level, or some interval lies below the expected order by more than `MARGIN`
+                   and no proof contradicts it
+    PASS           every interval lies above the expected order less `MARGIN`, and is not wider than +- `MARGIN`, and
+                   the error of the finest level is below the size of the law itself
+    INCONCLUSIVE   otherwise, with the number of steps that would settle it
+
+Slopes are never taken in absolute value; levels at round-off are not fitted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..integrators.grids import time_grid
+from ..theory.model import PSLD_DIFFUSION, Diffusion, Parameters
+from ..theory.scheme import Scheme
+from ..theory.weak_order import prove_order
+from .algebra import Array, congruence, inverse, matmul, sqrtm
+from .gaussian import GaussianLaw, GaussianTarget
+from .moments import Moments, exact_moments
+
+if TYPE_CHECKING:
+    from ..integrators.blackbox import Step
+
+# Weak orders are integers: an interval that stays within a quarter of one tells it from its neighbour.
+MARGIN = 0.25
+# The differences of the slopes of C h^p (1 + O(h)) halve; noise in settled slopes is far below the second number.
+CONTRACTION, STEADY = 0.75, 0.005
+# Levels closer than this leave slopes to round-off and extrapolate far.
+MIN_RATIO = 1.5
+# Errors below this, in units of the law's own size, are sums of a few thousand float64 roundings.
+ROUND_OFF = 1e-12
+
+# What a study runs unless told otherwise. Down to the cut-off t = eps the orders are the same, but the asymptotic range
+# begins at many more steps; at t = 0.1 it begins at about 100.
+STEPS = tuple(25 * 2**k for k in range(9))
+BLACK_BOX_STEPS = STEPS[:7]  # a black box is called once a step
+VARIANCES = (0.04, 0.25, 1.0, 4.0)
+MEANS = (0.0, 1.0)
+T_END = 0.1
+
+MAX_ORDER = 10
+QUANTITIES = ("mean", "covariance", "w2")
+
+
+class Verdict(StrEnum):
+    """The outcome of a study."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The order of one quantity's error: estimate, interval (low, high), and the coarsest and finest steps used."""
+
+    order: float
+    low: float
+    high: float
+    steps: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class OrderStudy:
+    """Errors against steps, and what follows. All arrays run over the levels, coarse to fine.
+
+    steps, nfe: (levels,); h: the mean step size; errors: {quantity: (levels,)}, nan where the run diverged; sizes: of
+    the exact law per quantity, which round-off is measured in; expected: the order the scheme is held to; problems:
+    what makes it fail outright; proven: the order that holds for every score, None if none was proven.
+    """
+
+    name: str
+    expected: int
+    steps: Array
+    nfe: Array
+    h: Array
+    errors: dict[str, Array]
+    sizes: dict[str, float]
+    problems: tuple[str, ...] = ()
+    proven: int | None = None
+
+    @property
+    def fitted(self) -> dict[str, NDArray[np.bool_]]:
+        """Per quantity, which levels stand above round-off (and did not diverge)."""
+        return {name: np.isfinite(e) & (e > ROUND_OFF * self.sizes[name]) for name, e in self.errors.items()}
+
+    def slopes(self, quantity: str = "w2") -> Array:
+        """Local orders log(e_k / e_k+1) / log(N_k+1 / N_k) between neighbouring levels (levels - 1,); nan if
+        unfitted."""
+        e = np.where(self.fitted[quantity], self.errors[quantity], np.nan)
+        return np.log(e[:-1] / e[1:]) / np.log(self.steps[1:] / self.steps[:-1])
+
+    def constants(self, quantity: str = "w2") -> Array:
+        """Error constants e(h) / h^p at the expected order p, (levels,)."""
+        return self.errors[quantity] / self.h**self.expected
+
+    def fit(self, quantity: str) -> Fit | None:
+        """The order from the finest four neighbouring levels above round-off; None if there are not four."""
+        good = np.flatnonzero(self.fitted[quantity])
+        if len(good) < 4 or good[-1] - good[-4] != 3:
+            return None
+        before, middle, last = self.slopes(quantity)[good[-4] : good[-1]]
+        ratio = self.steps[good[-1]] / self.steps[good[-2]]
+        order = float(last + (last - middle) / (ratio - 1))
+        half_width = float(max(abs(last - middle), abs(middle - before) / ratio) / (ratio - 1))
+        if abs(last - middle) > CONTRACTION * abs(middle - before) + STEADY:
+            half_width = math.inf
+        used = int(self.steps[good[-4]]), int(self.steps[good[-1]])
+        return Fit(order, order - half_width, order + half_width, used)
+
+    @property
+    def fits(self) -> dict[str, Fit]:
+        """The fits of the quantities that have one."""
+        fits = {name: self.fit(name) for name in QUANTITIES}
+        return {name: fit for name, fit in fits.items() if fit is not None}
+
+    def vanishes(self, quantity: str) -> bool:
+        """Whether the error is at round-off at the two finest levels: no order can be fitted, and none is missed."""
+        return bool(np.all(self.errors[quantity][-2:] <= ROUND_OFF * self.sizes[quantity]))
+
+    @property
+    def measured(self) -> Fit | None:
+        """The lowest fitted order: the weak order is that of the worst quantity."""
+        return min(self.fits.values(), key=lambda fit: fit.order, default=None)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the finest level overflowed."""
+        return not all(np.isfinite(e[-1]) for e in self.errors.values())
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS, FAIL or INCONCLUSIVE, by the rules above."""
+        bound = self.expected - MARGIN
+        fits = self.fits
+        unfitted = any(name not in fits and not self.vanishes(name) for name in QUANTITIES)
+        if self.problems or self.diverged:
+            return Verdict.FAIL
+        if any(fit.high < bound for fit in fits.values()):
+            # A proof that the order is met outranks slopes: they are not asymptotic yet.
+            return Verdict.FAIL if self.proven is None else Verdict.INCONCLUSIVE
+        if self.errors["w2"][-1] > self.sizes["w2"]:
+            return Verdict.INCONCLUSIVE
+        if unfitted or any(fit.low < bound or fit.high - fit.low > 2 * MARGIN for fit in fits.values()):
+            return Verdict.INCONCLUSIVE
+        return Verdict.PASS
+
+    @property
+    def reason(self) -> str:
+        """The verdict in a sentence, with the budget that would settle an inconclusive one."""
+        if self.problems:
+            return "; ".join(self.problems)
+        if self.diverged:
+            return f"diverges at {int(self.steps[-1])} steps"
+        if all(map(self.vanishes, QUANTITIES)):
+            return "exact to round-off"
+        if self.measured is None:
+            return "fewer than four levels stand above round-off without diverging; use other step counts"
+        worst = self.measured
+        proven = "" if self.proven is None else f"proven {self.proven}, "
+        text = (
+            f"measured order {worst.order:.2f} in [{worst.low:.2f}, {worst.high:.2f}], {proven}expected {self.expected}"
+        )
+        if self.errors["w2"][-1] > self.sizes["w2"]:
+            text += f"; the error at {int(self.steps[-1])} steps is as large as the law itself: run more steps"
+        elif self.verdict is Verdict.INCONCLUSIVE:
+            widest = min(max((fit.high - fit.low) / 2 for fit in self.fits.values()), 8 * MARGIN)
+            # an asymptotic interval halves with each doubling
+            doublings = max(1, math.ceil(math.log2(max(widest, MARGIN) / MARGIN)))
+            text += f"; the slopes still move: run up to about {int(self.steps[-1]) * 2**doublings} steps"
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        """The study for JSON: verdict, reason, order, fits, and a dict per level. nan stands for what does not
+        exist."""
+        measured = self.measured
+        slopes = [math.nan, *self.slopes().tolist()]
+        columns = {
+            "steps": self.steps.astype(int).tolist(),
+            "nfe": self.nfe.astype(int).tolist(),
+            "h": self.h.tolist(),
+            "error": self.errors["w2"].tolist(),
+            "slope": slopes,
+            "constant": self.constants().tolist(),
+            "mean_error": self.errors["mean"].tolist(),
+            "cov_error": self.errors["covariance"].tolist(),
+        }
+        return {
+            "verdict": str(self.verdict),
+            "reason": self.reason,
+            "order": {
+                "expected": self.expected,
+                "proven": self.proven,
+                "measured": None if measured is None else measured.order,
+                "ci": None if measured is None else [measured.low, measured.high],
+            },
+            "fits": {name: asdict(fit) for name, fit in self.fits.items()},
+            "levels": [dict(zip(columns, level, strict=True)) for level in zip(*columns.values(), strict=True)],
+        }
+
+
+def wasserstein(computed: GaussianLaw, exact: GaussianLaw) -> Array:
+    """The 2-Wasserstein distance of Gaussians (batch,): its square is |mean difference|^2 + ||(R - C) C^-1/2||_F^2,
+    with C the exact covariance and R = (C^1/2 C_N C^1/2)^1/2. Small distances keep the digits that the trace formula
+    loses."""
+    root = sqrtm(exact.cov)
+    transport = matmul(sqrtm(congruence(root, computed.cov)) - exact.cov, inverse(root))
+    return np.sqrt(((computed.mean - exact.mean) ** 2).sum(0) + (transport**2).sum((0, 1)))
+
+
+def measure(
+    name: str,
+    run: Callable[[int], Moments],
+    expected: int,
+    steps: Sequence[int],
+    time_span: float,
+    unit: Array,
+    problems: tuple[str, ...] = (),
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> OrderStudy:
+    """Run a sampler at every level and collect its errors; `run(N)` gives its moments after N steps.
+
+    unit (2,): the standard deviations of x and m that errors are measured in. Raises ValueError unless there are at
+    least four increasing levels.
+    """
+    ratios = [later / earlier for earlier, later in pairwise(steps) if earlier > 0]
+    if len(steps) < 4 or steps[0] < 1 or min(ratios) < MIN_RATIO:
+        raise ValueError(
+            f"levels {list(steps)}: an order needs 4 or more increasing numbers of steps, each at least {MIN_RATIO} "
+            "times the one before: 50 100 200 400"
+        )
+    if not 1 <= expected <= MAX_ORDER or expected != int(expected):
+        raise ValueError(f"order {expected} is no weak order to expect; it is an integer from 1 to {MAX_ORDER}")
+    errors: dict[str, list[float]] = {quantity: [] for quantity in QUANTITIES}
+    nfe: list[int] = []
+    sizes: dict[str, float] = {}
+    for count in progress(steps):
+        moments = run(count)
+        for quantity, value in errors_of(moments.computed, moments.exact, unit).items():
+            errors[quantity].append(value if math.isfinite(value) else math.nan)
+        exact = GaussianLaw(
+            moments.exact.mean / unit[:, None], congruence(np.diag(1 / unit)[..., None], moments.exact.cov)
+        )
+        mean, cov = (max(1.0, float(np.abs(entry).max())) for entry in exact)
+        sizes = {"mean": mean, "covariance": cov, "w2": max(mean, math.sqrt(cov))}
+        nfe.append(moments.nfe)
+    return OrderStudy(
+        name,
+        expected,
+        np.asarray(steps, dtype=float),
+        np.asarray(nfe, dtype=float),
+        time_span / np.asarray(steps, dtype=float),
+        {quantity: np.asarray(values) for quantity, values in errors.items()},
+        sizes,
+        problems,
+    )
+
+
+def errors_of(computed: GaussianLaw, exact: GaussianLaw, unit: Array) -> dict[str, float]:
+    """The errors of a batch of laws by quantity, root mean square over the batch, in the units (2,) of x and m."""
+    scale = np.diag(1 / unit)[..., None]
+    with np.errstate(over="ignore", invalid="ignore"):  # a diverged level becomes nan and is reported as such
+        first, second = (GaussianLaw(law.mean / unit[:, None], congruence(scale, law.cov)) for law in (computed, exact))
+        squares = {
+            "mean": ((first.mean - second.mean) ** 2).sum(0),
+            "covariance": ((first.cov - second.cov) ** 2).sum((0, 1)),
+            "w2": wasserstein(first, second) ** 2,
+        }
+        return {quantity: float(np.sqrt(square.mean())) for quantity, square in squares.items()}
+
+
+def gaussian_targets(
+    diffusion: Diffusion, params: Parameters, variances: Sequence[float] = VARIANCES, means: Sequence[float] = MEANS
+) -> GaussianTarget:
+    """Every mean with every variance, as one batch."""
+    pairs = [(mean, variance) for mean in means for variance in variances]
+    mean, variance = np.array(pairs, dtype=float).T
+    return GaussianTarget(mean, variance, diffusion, params)
+
+
+def study_black_box(
+    name: str,
+    step: Step,
+    params: Parameters,
+    expected: int | None = None,
+    steps: Sequence[int] = BLACK_BOX_STEPS,
+    target: GaussianTarget | None = None,
+    t_end: float = T_END,
+    grid: str = "uniform",
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> OrderStudy:
+    """The order study of a black box (integrators.blackbox) on PSLD, as `study_order` for schemes; expected: default 1.
+
+    Raises BlackBoxError if the step cannot be verified as it stands, ValueError on bad input.
+    """
+    from .probing import probed_moments  # imports torch, which takes seconds and which schemes do not need
+
+    target = target or gaussian_targets(PSLD_DIFFUSION, params)
+
+    def run(count: int) -> Moments:
+        return probed_moments(step, target, time_grid(grid, count, params, t_end))
+
+    unit = np.sqrt(target.diffusion.variances(params.values())[1:])
+    return measure(name, run, 1 if expected is None else expected, steps, params.T - t_end, unit, (), progress)
+
+
+def study_order(
+    scheme: Scheme,
+    params: Parameters,
+    expected: int | None = None,
+    steps: Sequence[int] = STEPS,
+    target: GaussianTarget | None = None,
+    t_end: float = T_END,
+    grid: str = "uniform",
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> OrderStudy:
+    """The order study of a scheme by exact moments, from the exact law at t = T to t = t_end.
+
+    expected: the order to hold it to; default the scheme's own, or 1 if it claims none. Raises ValueError on bad input.
+    """
+    target = target or gaussian_targets(scheme.splitting.diffusion, params)
+
+    def run(count: int) -> Moments:
+        return exact_moments(scheme, target, time_grid(grid, count, params, t_end))
+
+    unit = np.sqrt(scheme.splitting.diffusion.variances(params.values())[1:])
+    order = expected if expected is not None else scheme.order or 1
+    problems = [f"not consistent: {inconsistency}" for inconsistency in scheme.inconsistencies]
+    proven = prove_order(scheme, linear_beta=params.beta_min != params.beta_max).order
+    if not problems and proven is not None and proven < order:
+        problems.append(f"proven order {proven}, expected {order}")
+    study = measure(scheme.name, run, order, steps, params.T - t_end, unit, tuple(problems), progress)
+    return replace(study, proven=proven)
