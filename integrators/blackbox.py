@@ -1,29 +1,50 @@
-"""Black boxes: a sampler's step as anybody wrote it, with its noise made an input.
+"""Black boxes: a sampler as anybody wrote it, with its noise made an input.
 
-A black box is a callable `step(u, tau, h, score)` that returns the next state and draws its Gaussians from torch:
-`randn`, `randn_like`, `normal`, `Tensor.normal_`, with or without a generator. A torch function mode intercepts those
-draws and answers them from a list, so that the step becomes a function of its state and its noise. Anything else that
-is drawn at random cannot be made an input: it is refused by name, and draws that bypass torch's functions (numpy,
-random) are noticed by their generators' states.
+A black box is a callable of one of three kinds, told apart by its arguments and by whether it can be reset:
+
+    step        step(u, tau, h, score) returns the next state and remembers nothing
+    multistep   an object with reset() and __call__(u, tau, h, score); reset() is called at the start of each
+    trajectory,
+                and the next state may depend on anything since
+    trajectory  sample(score, u, taus) returns the state at the last of the times taus (N + 1,), a float64 tensor
+
+States u are `(batch, 2, *event)`, position first; tau = T - t and h are floats, and score(u, t) returns grad log p_t(u)
+in u's shape, t a float or a tensor of equal times. Gaussians are drawn from torch: `randn`, `randn_like`, `normal`,
+`Tensor.normal_`, with or without a generator. A torch function mode intercepts those draws and answers them from a
+list, so that the sampler becomes a function of its state and its noise. Anything else that is drawn at random cannot
+be made an input: it is refused by name, and draws that bypass torch's functions (numpy, random) are noticed by their
+generators' states.
 """
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import random
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-Step = Callable[[Tensor, float, float, Callable[[Tensor, float], Tensor]], Tensor]
+Score = Callable[[Tensor, "float | Tensor"], Tensor]
+Step = Callable[[Tensor, float, float, Score], Tensor]
+Trajectory = Callable[[Score, Tensor, Tensor], Tensor]
+Sampler = Step | Trajectory
+Run = Callable[[Tensor, Score], Tensor]
 Draw = Callable[[int, torch.Size], Tensor]
 
 
 class BlackBoxError(ValueError):
     """A sampler that cannot be verified as it stands; the message says what it does and what would be right."""
+
+
+class SamplerRaised(BlackBoxError):
+    """The sampler itself raised an error."""
 
 
 # fmt: off
@@ -36,20 +57,23 @@ _UNSUPPORTED = frozenset((
 
 
 class NoiseAsInput(TorchFunctionMode):
-    """While active, the k-th Gaussian draw is `draw(k, shape)`, standard normal in its place, float64.
+    """While active, the k-th Gaussian draw is `draw(k, shape)` in its place, float64.
 
-    `shapes` records what was asked for. Raises BlackBoxError on any other random function.
+    `shapes` records what was asked for, and `seeds` the states of the generators that were passed: two draws from equal
+    states are the same numbers. Raises BlackBoxError on any other random function.
     """
 
     def __init__(self, draw: Draw) -> None:
         super().__init__()
-        self.draw, self.shapes = draw, list[torch.Size]()
+        self.draw, self.shapes, self.seeds = draw, list[torch.Size](), list[str]()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         if name in _UNSUPPORTED:
-            raise BlackBoxError(f"the step draws from torch.{name}; only Gaussian draws can be made an input")
+            raise BlackBoxError(f"the sampler draws from torch.{name}; only Gaussian draws can be made an input")
+        if name in ("randn", "randn_like", "normal", "normal_") and kwargs.get("generator") is not None:
+            self._advance(kwargs["generator"])
         if name == "randn":
             size = kwargs.get("size") or (args[0] if args and not isinstance(args[0], int) else args)
             dtype = kwargs.get("dtype") or torch.get_default_dtype()
@@ -62,7 +86,8 @@ class NoiseAsInput(TorchFunctionMode):
         if name == "normal":
             return self._normal(args, kwargs)
         if name == "normal_":
-            target, *rest = args
+            # torch.nn.init.normal_ comes here under the same name, with its tensor as a keyword
+            target, *rest = args or (kwargs["tensor"],)
             mean, std = (*rest, *(None,) * (2 - len(rest)))[:2]
             xi = self._answer(target.shape, target.dtype, target.device, None)
             mean = kwargs.get("mean", 0.0) if mean is None else mean
@@ -70,6 +95,10 @@ class NoiseAsInput(TorchFunctionMode):
             with torch.no_grad():
                 return target.copy_(xi * std + mean)
         return func(*args, **kwargs)
+
+    def _advance(self, generator: torch.Generator) -> None:
+        self.seeds.append(hashlib.sha1(generator.get_state().numpy().tobytes()).hexdigest())
+        torch.empty(1, device=generator.device).normal_(generator=generator)
 
     def _normal(self, args: Any, kwargs: dict[str, Any]) -> Tensor:
         named = dict(zip(("mean", "std", "size"), args, strict=False)) | kwargs
@@ -89,18 +118,79 @@ class NoiseAsInput(TorchFunctionMode):
         return value if out is None else out.copy_(value)
 
 
-def call_step(
-    step: Step, u: Tensor, tau: float, h: float, score: Any, draw: Draw
-) -> tuple[Tensor, list[torch.Size], int]:
-    """One step with its noise as an input: the next state, the shapes drawn, and how often the score was asked for.
+class Kind(StrEnum):
+    """What a black box is called like."""
 
-    Raises BlackBoxError if the step draws otherwise, changes its input, or returns another shape or a lower precision.
+    STEP = "step"
+    MULTISTEP = "multistep"
+    TRAJECTORY = "trajectory"
+
+
+def kind_of(sampler: Sampler) -> Kind:
+    """The kind of a black box. Raises BlackBoxError if it is none of the three."""
+    if not callable(sampler):
+        raise BlackBoxError(f"{sampler!r} is not callable; a sampler is a function, or an object with __call__")
+    if callable(getattr(sampler, "reset", None)):
+        return Kind.MULTISTEP
+    try:
+        parameters = inspect.signature(sampler).parameters.values()
+    except (TypeError, ValueError):
+        return Kind.STEP
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return Kind.STEP
+    for count, kind in ((4, Kind.STEP), (3, Kind.TRAJECTORY)):
+        if sum(p.default is p.empty for p in positional) <= count <= len(positional):
+            return kind
+    raise BlackBoxError(
+        f"the sampler takes ({', '.join(p.name for p in parameters)}); it must be step(u, tau, h, score) or "
+        "sample(score, u, taus)"
+    )
+
+
+def as_step(sampler: Sampler, tau: float, h: float) -> Run:
+    """One step of a black box of kind step."""
+    return lambda u, score: cast("Step", sampler)(u, tau, h, score)
+
+
+def as_trajectory(sampler: Sampler, taus: list[float]) -> Run:
+    """A whole run of a black box of any kind over the times taus, reset first where it can be."""
+    if kind_of(sampler) is Kind.TRAJECTORY:
+        times = torch.tensor(taus, dtype=torch.float64)
+        return lambda u, score: cast("Trajectory", sampler)(score, u, times.clone())
+    step, reset = cast("Step", sampler), getattr(sampler, "reset", lambda: None)
+
+    def run(u: Tensor, score: Score) -> Tensor:
+        reset()
+        for tau, later in pairwise(taus):
+            before = u.clone()
+            result = step(u, tau, later - tau, score)
+            _check_state(result, u, before)
+            u = result
+        return u
+
+    return run
+
+
+class Response(NamedTuple):
+    """What a call returned, the shapes it drew, its score evaluations, and the states of the generators it passed."""
+
+    state: Tensor
+    shapes: list[torch.Size]
+    nfe: int
+    seeds: list[str]
+
+
+def call(run: Run, u: Tensor, score: Score, draw: Draw) -> Response:
+    """`run(u, score)` with its noise as an input.
+
+    Raises BlackBoxError if it draws otherwise, changes its input, raises, or returns anything but a state.
     """
-    before, given = u.clone(), u
+    before = u.clone()
     states = _generators()
     count = 0
 
-    def counted(v: Tensor, t: float) -> Tensor:
+    def counted(v: Tensor, t: float | Tensor) -> Tensor:
         nonlocal count
         count += 1
         return score(v, t)
@@ -108,30 +198,34 @@ def call_step(
     noise = NoiseAsInput(draw)
     try:
         with noise:
-            result = step(given, tau, h, counted)
+            result = run(u, counted)
     except BlackBoxError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise BlackBoxError(f"the step raised {type(error).__name__}: {reason}") from error
-    for name, (old, new) in {k: (states[k], v) for k, v in _generators().items()}.items():
-        if not _same(old, new):
-            raise BlackBoxError(f"the step draws from {name}, which cannot be made an input; draw from torch.randn")
+        raise SamplerRaised(f"the sampler raised {type(error).__name__}: {reason}") from error
+    for name, state in _generators().items():
+        if not _same(states[name], state):
+            raise BlackBoxError(f"the sampler draws from {name}, which cannot be made an input; draw from torch.randn")
+    _check_state(result, u, before)
+    return Response(result, noise.shapes, count, noise.seeds)
+
+
+def _check_state(result: Any, u: Tensor, before: Tensor) -> None:
     if not isinstance(result, Tensor) or result.shape != before.shape:
         found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise BlackBoxError(
-            f"the step returns {found} for a state of shape {tuple(before.shape)}; it must return the next state"
+            f"the sampler returns {found} for a state of shape {tuple(before.shape)}; it must return the next state"
         )
-    if not torch.equal(given, before):
-        raise BlackBoxError("the step changes its input in place; work on a copy (u = u.clone())")
-    return result, noise.shapes, count
+    if not torch.equal(u, before):
+        raise BlackBoxError("the sampler changes its input in place; work on a copy (u = u.clone())")
 
 
 def _generators() -> dict[str, Any]:
     return {
         "numpy.random": np.random.get_state(legacy=False),  # noqa: NPY002 - the global state is what is watched
         "the random module": random.getstate(),
-        "a torch generator that was not intercepted": torch.get_rng_state(),
+        "(or seeds) a torch generator that was not intercepted": torch.get_rng_state(),
     }
 
 
@@ -143,16 +237,3 @@ def _same(old: Any, new: Any) -> bool:
     if isinstance(old, np.ndarray):
         return bool(np.array_equal(old, new))
     return bool(old == new)
-
-
-def slots(shapes: Sequence[torch.Size], batch: int) -> list[int]:
-    """How many Gaussians each draw holds a batch entry. Raises BlackBoxError if a draw has no batch axis."""
-    counts = []
-    for shape in shapes:
-        if not shape or shape[0] != batch:
-            raise BlackBoxError(
-                f"the step draws noise of shape {tuple(shape)} for a batch of {batch}: a draw that several entries "
-                "of the batch share correlates them; draw noise of the state's shape"
-            )
-        counts.append(int(np.prod(shape[1:])))
-    return counts

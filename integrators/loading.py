@@ -16,7 +16,7 @@ from ..theory.splitting import SPLITTINGS, Splitting
 from .catalogue import CATALOGUE, LANGEVIN_CONTROLS
 
 if TYPE_CHECKING:  # torch takes seconds to import, and only black boxes need it
-    from .blackbox import Step
+    from .blackbox import Sampler
 
 _NAMED = {**CATALOGUE, **{scheme.name: scheme for scheme in LANGEVIN_CONTROLS}}
 _MISSING = object()
@@ -63,16 +63,26 @@ def find_splitting(text: str) -> Splitting:
     return found
 
 
-def find_sampler(text: str, splitting: Splitting | None = None) -> Scheme | Step:
-    """As `find_scheme`, but `FILE.py:OBJ` may also be a black box, a callable `step(u, tau, h, score)`.
+def find_sampler(text: str, splitting: Splitting | None = None) -> Scheme | Sampler:
+    """As `find_scheme`, but `FILE.py:OBJ` may also be a black box (see blackbox), or a class that makes one.
 
     Raises ValueError.
     """
     if splitting is None and _FILE_OBJECT.fullmatch(text):
         found = load_object(text)
-        if callable(found) and not isinstance(found, type):
-            return cast("Step", found)
+        if isinstance(found, type) and not issubclass(found, Scheme):
+            found = _instance(text, found)
+        if callable(found):
+            return cast("Sampler", found)
     return find_scheme(text, splitting)
+
+
+def _instance(text: str, kind: type) -> object:
+    try:
+        return kind()
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{text} is a class, and {kind.__name__}() raised {type(error).__name__}: {reason}") from error
 
 
 def find_scheme(text: str, splitting: Splitting | None = None) -> Scheme:

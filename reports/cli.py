@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..integrators.blackbox import Step
+    from ..integrators.blackbox import Sampler
     from ..theory.model import Diffusion, Parameters
     from ..theory.scheme import Scheme
 
@@ -73,6 +73,9 @@ _SCHEME = _options(
         "--flow", type=click.Choice(["euler", "exact", "midpoint", "true"]), help="Sub-flow of the parts with score."
     ),
     click.option("--lambda-s", type=float, help="Factor on the standard deviation of the position noise."),
+)
+_EVENT = click.option(
+    "--event", type=_Numbers(int), help="Shape of one data point for black boxes that need one, such as 3,4,4."
 )
 _GRID = click.option(
     "--grid", type=click.Choice(["uniform", "quadratic"]), default="uniform", show_default=True, help="Time grid."
@@ -146,6 +149,7 @@ def derive(
 @click.option("--data-mean", type=float, default=0.0, show_default=True, help="Mean of the Gaussian data.")
 @click.option("--data-variance", type=float, default=1.0, show_default=True, help="Variance of the Gaussian data.")
 @_GRID
+@_EVENT
 @click.option(
     "--start",
     type=click.Choice(["exact", "prior"]),
@@ -164,6 +168,7 @@ def moments(
     data_mean: float,
     data_variance: float,
     grid: str,
+    event: list[int] | None,
     start: str,
     as_json: bool,
     device: str,
@@ -186,7 +191,9 @@ def moments(
         from ..verification.probing import probed_moments
 
         with contextlib.redirect_stdout(sys.stderr):  # what the step prints is not our answer
-            result = probed_moments(sampler, target, taus, start)
+            result = probed_moments(sampler, target, taus, start, tuple(event or ()))
+        if result.rounding:
+            click.echo(f"warning: rounds to float32: {result.rounding:.1e} of the law's size in this run", err=True)
     if result.diverged.any():
         click.echo("warning: the run overflowed; its moments are not finite (null in JSON)", err=True)
     laws = {"": result.computed, "exact_": result.exact}
@@ -215,6 +222,7 @@ def moments(
 @click.option("--data-variance", type=_Numbers(float), help="Data variances; default 0.04,0.25,1,4.")
 @click.option("--t-end", type=float, help="Where the run stops; default t = 0.1, see README.")
 @_GRID
+@_EVENT
 @_OUTPUT
 @_MODEL
 def verify(
@@ -228,6 +236,7 @@ def verify(
     data_variance: list[float] | None,
     t_end: float | None,
     grid: str,
+    event: list[int] | None,
     as_json: bool,
     device: str,
     **model: float | None,
@@ -256,8 +265,11 @@ def verify(
     else:
         levels = steps or orders.BLACK_BOX_STEPS
         with contextlib.redirect_stdout(sys.stderr):  # what the step prints is not our answer
-            study = orders.study_black_box(x, sampler, params, order, levels, target, stop, grid, _progress)
-        description = {"sampler": x, "nfe_per_step": float(study.nfe[-1] / study.steps[-1]), "warnings": []}
+            study = orders.study_black_box(
+                x, sampler, params, order, levels, target, stop, grid, _progress, tuple(event or ())
+            )
+        per_step = float(study.nfe[-1] / study.steps[-1])
+        description = {"sampler": x, "nfe_per_step": per_step, "warnings": list(study.warnings)}
     if as_json:
         _print_json(description | study.as_dict())
     else:
@@ -343,7 +355,7 @@ def _changed(scheme: Scheme, flow: str | None, lambda_s: float | None) -> Scheme
     return dataclasses.replace(scheme, **changes)
 
 
-def _sampler(x: str, splitting: str | None, flow: str | None, lambda_s: float | None) -> Scheme | Step:
+def _sampler(x: str, splitting: str | None, flow: str | None, lambda_s: float | None) -> Scheme | Sampler:
     """A scheme, or the black box of a FILE.py:OBJ, which has no word to change."""
     from ..integrators.loading import find_sampler
     from ..theory.scheme import Scheme
@@ -356,14 +368,14 @@ def _sampler(x: str, splitting: str | None, flow: str | None, lambda_s: float | 
     return found
 
 
-def _diffusion(sampler: Scheme | Step) -> Diffusion:
+def _diffusion(sampler: Scheme | Sampler) -> Diffusion:
     from ..theory.model import PSLD_DIFFUSION
     from ..theory.scheme import Scheme
 
     return sampler.splitting.diffusion if isinstance(sampler, Scheme) else PSLD_DIFFUSION
 
 
-def _title(sampler: Scheme | Step, x: str) -> str:
+def _title(sampler: Scheme | Sampler, x: str) -> str:
     from ..theory.scheme import Scheme
 
     return _scheme_title(sampler) if isinstance(sampler, Scheme) else f"{x} (black box)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import sys
@@ -10,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from weakorder.integrators.blackbox import BlackBoxError
+from weakorder.integrators.blackbox import BlackBoxError, Kind, kind_of
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_step, noise_factor
 from weakorder.integrators.grids import time_grid
 from weakorder.reports import cli
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
+from weakorder.verification import probing
+from weakorder.verification.adapters import EpsNetwork
 from weakorder.verification.gaussian import GaussianTarget
 from weakorder.verification.moments import exact_moments
 from weakorder.verification.order import Verdict, study_black_box
@@ -73,11 +76,15 @@ def test_the_comparison_sees_noise_off_by_a_part_in_a_million() -> None:
         assert_same_moments(probed_moments(louder, TARGET, TAUS), probed_moments(euler_maruyama, TARGET, TAUS))
 
 
+GENERATOR = torch.Generator().manual_seed(3)
 DRAWS = {
     "randn": lambda u: torch.randn(u.shape, dtype=u.dtype),
     "randn of ints": lambda u: torch.randn(*u.shape, dtype=u.dtype),
     "randn in float32": lambda u: torch.randn(u.shape),
-    "randn with a generator": lambda u: torch.randn(u.shape, generator=torch.Generator().manual_seed(3), dtype=u.dtype),
+    "randn with a generator": lambda u: torch.randn(u.shape, generator=GENERATOR, dtype=u.dtype),
+    "randn_like with a generator": lambda u: torch.randn_like(u, generator=GENERATOR),
+    "a distribution": lambda u: torch.distributions.Normal(torch.zeros_like(u), 1.0).sample(),
+    "an initialiser": lambda u: torch.nn.init.normal_(torch.empty_like(u)),
     "randn with out": lambda u: torch.randn(u.shape, out=torch.empty(u.shape, dtype=u.dtype)),
     "randn_like": torch.randn_like,
     "normal of tensors": lambda u: torch.normal(torch.zeros_like(u), torch.ones_like(u)),
@@ -113,20 +120,48 @@ def _plus(extra):
     return lambda u, tau, h, score: euler_maruyama(u, tau, h, score) + extra(u, tau)
 
 
+def _remembering():
+    memory = []
+
+    def step(u, tau, h, score):
+        memory.append(score(u, 1 - tau).mean())
+        return euler_maruyama(u, tau, h, score) + 1e-6 * sum(memory)
+
+    return step
+
+
 REFUSED = {
     "uniform draws": (_plus(lambda u, _: torch.rand_like(u)), "draws from torch.rand_like"),
     "bernoulli draws": (_plus(lambda u, _: torch.bernoulli(torch.full_like(u, 0.5))), "draws from torch.bernoulli"),
     "numpy": (_plus(lambda *_: float(np.random.randn())), "draws from numpy.random"),  # noqa: NPY002
     "the random module": (_plus(lambda *_: random.gauss(0, 1)), "draws from the random module"),
-    "more draws later": (_plus(lambda u, tau: torch.randn_like(u) if tau > 0.4 else 0), "another number or shape"),
+    "more draws later": (
+        _plus(lambda u, tau: torch.randn_like(u) if tau > 0.4 else 0),
+        r"draws 2 times \(4 Gaussians a coordinate\)",
+    ),
     "fewer draws later": (
         lambda u, tau, h, score: euler_maruyama(u, tau, h, score, torch.zeros_like if tau > 0.4 else torch.randn_like),
-        "draws 0 times, and 1 times in its first call",
+        r"draws 0 times \(0 Gaussians a coordinate\), and 1 times",
     ),
     "a term of second order": (_plus(lambda u, _: 1e-7 * u**2), "not an affine map"),
-    "float32 in the middle": (
-        lambda u, tau, h, score: euler_maruyama(u.float(), tau, h, score).double(),
-        "rounds to float32 somewhere",
+    "half precision in the middle": (
+        lambda u, tau, h, score: euler_maruyama(u.bfloat16().double(), tau, h, score),
+        "rounds to half precision, or branches",
+    ),
+    "a clamp": (lambda u, *_: u.clamp(-100, 100), "it is nonlinear"),
+    "a branch on the state": (lambda u, *_: torch.where(u > 0, u, 1.001 * u), "rounds to half precision, or branches"),
+    "a generator seeded in each step": (
+        _plus(lambda u, _: torch.randn(u.shape, generator=torch.Generator().manual_seed(3), dtype=u.dtype)),
+        "draws twice from a generator in the same state",
+    ),
+    "the global generator seeded in each step": (
+        _plus(lambda u, _: torch.manual_seed(3).seed() * 0 + torch.randn_like(u)),
+        "seeds",
+    ),
+    "state kept in a closure": (_remembering(), "or keeps state between calls"),
+    "several times at once": (
+        lambda u, tau, h, score: u + score(u, torch.linspace(0.1, 0.2, len(u))),
+        "several times in one call",
     ),
     "batch entries mixed": (_plus(lambda u, _: 1e-6 * u.mean(0)), "mixes the entries of a batch"),
     "noise shared by the batch": (_plus(lambda u, _: torch.randn(2, dtype=u.dtype)), "share correlates them"),
@@ -149,6 +184,193 @@ def test_a_correct_black_box_passes_and_a_wrong_sign_fails() -> None:
         return euler_maruyama(u, tau, h, lambda v, t: score(v, t) * torch.tensor([-1.0, 1.0], dtype=v.dtype))
 
     assert study_black_box("wrong", wrong, PARAMS, steps=(50, 100, 200, 400)).verdict is Verdict.FAIL
+
+
+def test_float32_inside_a_step_is_measured_and_reported_and_the_verdict_stands() -> None:
+    def single(u, tau, h, score):
+        return euler_maruyama(u.float(), tau, h, score).double()
+
+    study = study_black_box("single", single, PARAMS, steps=(50, 100, 200, 400))
+    assert study.verdict is Verdict.PASS
+    assert "rounds to float32" in study.warnings[0]
+    assert study.rounding is not None
+    assert (study.rounding > 2.0**-26 * study.steps).all()  # every step rounds, by about half a unit of 2^-24
+    assert (study.rounding < 2.0**-20 * study.steps).all()
+    assert study_black_box("double", euler_maruyama, PARAMS, steps=(50, 100, 200, 400)).warnings == ()
+
+
+class AdamsBashforth:
+    """The probability flow by the two-step method, its first step Euler's; weak order 2."""
+
+    def reset(self) -> None:
+        self.last: torch.Tensor | None = None
+        self.last_h = 0.0
+
+    def __call__(self, u, tau, h, score):
+        drift = self.drift(u, tau, score)
+        slope = 0 if self.last is None else (drift - self.last) / self.last_h
+        self.last, self.last_h = drift, h
+        return u + h * drift + h**2 / 2 * slope
+
+    @staticmethod
+    def drift(u, tau, score):
+        t = 1 - tau
+        s, x, m = score(u, t), u[:, 0], u[:, 1]
+        drift_x = PARAMS.gamma * x - PARAMS.M_inv * m + PARAMS.gamma * s[:, 0]
+        drift_m = x + PARAMS.nu * m + PARAMS.M * PARAMS.nu * s[:, 1]
+        return PARAMS.beta(t) / 2 * torch.stack([drift_x, drift_m], dim=1)
+
+
+class WithoutReset(AdamsBashforth):
+    def __init__(self) -> None:
+        super().reset()
+
+    def reset(self) -> None:
+        pass
+
+
+def test_a_multistep_sampler_is_reset_and_verified_at_its_own_order() -> None:
+    target = GaussianTarget.of([0.5, 0.0], [0.25, 1.0], PSLD_DIFFUSION, PARAMS)
+    study = study_black_box("ab2", AdamsBashforth(), PARAMS, 2, (200, 400, 800, 1600), target)
+    assert study.verdict is Verdict.PASS
+    assert study.measured is not None
+    assert abs(study.measured.order - 2) < 0.1
+    np.testing.assert_array_equal(study.nfe, study.steps)
+
+    class Swapped(AdamsBashforth):
+        def __call__(self, u, tau, h, score):
+            before = self.last
+            ahead = super().__call__(u, tau, h, score)
+            return ahead if before is None else u + h * (1.5 * before - 0.5 * self.drift(u, tau, score))
+
+    assert study_black_box("swapped", Swapped(), PARAMS, 2, (50, 100, 200, 400), target).verdict is not Verdict.PASS
+
+
+def test_a_multistep_sampler_that_keeps_its_state_after_a_reset_is_refused() -> None:
+    with pytest.raises(BlackBoxError, match=r"in a run of 15 steps: .*is state left over from it"):
+        probed_moments(WithoutReset(), TARGET, TAUS)
+
+
+def test_a_whole_trajectory_has_the_moments_of_its_steps() -> None:
+    def sample(score, u, taus):
+        for tau, later in zip(taus[:-1].tolist(), taus[1:].tolist(), strict=True):
+            u = euler_maruyama(u, tau, later - tau, score)
+        return u
+
+    class Stepwise:
+        reset = staticmethod(lambda: None)
+        __call__ = staticmethod(euler_maruyama)
+
+    expected = probed_moments(euler_maruyama, TARGET, TAUS)
+    for sampler in (sample, Stepwise()):
+        assert_same_moments(probed_moments(sampler, TARGET, TAUS), expected)
+
+
+def test_a_trajectory_of_many_draws_is_probed_in_several_calls_with_the_same_result(monkeypatch) -> None:
+    class Stepwise:
+        reset = staticmethod(lambda: None)
+        __call__ = staticmethod(euler_maruyama)
+
+    whole = probed_moments(Stepwise(), TARGET, TAUS)
+    monkeypatch.setattr(probing, "_BATCH", 40)
+    assert_same_moments(probed_moments(Stepwise(), TARGET, TAUS), whole)
+
+
+def test_a_trajectory_that_forgets_its_last_noise_is_caught() -> None:
+    def sample(score, u, taus):
+        times = taus.tolist()
+        for k, (tau, later) in enumerate(itertools.pairwise(times)):
+            draw = torch.zeros_like if k == len(times) - 2 else torch.randn_like
+            u = euler_maruyama(u, tau, later - tau, score, draw)
+        return u
+
+    with pytest.raises(AssertionError):
+        assert_same_moments(probed_moments(sample, TARGET, TAUS), probed_moments(euler_maruyama, TARGET, TAUS))
+
+
+@pytest.mark.parametrize("event", [(1,), (5,), (3, 2, 2)])
+def test_a_sampler_of_events_has_the_moments_of_one_coordinate(event) -> None:
+    def images_only(u, tau, h, score):
+        if u.shape[2:] != torch.Size(event):
+            raise ValueError(f"a state of shape {tuple(u.shape)}")
+        return euler_maruyama(u, tau, h, score)
+
+    expected = probed_moments(euler_maruyama, TARGET, TAUS)
+    assert_same_moments(probed_moments(images_only, TARGET, TAUS, event=event), expected)
+
+
+def test_a_sampler_that_mixes_the_elements_of_an_event_is_refused() -> None:
+    def blurred(u, tau, h, score):
+        return euler_maruyama(u, tau, h, score) + 1e-4 * u.roll(1, dims=2)
+
+    with pytest.raises(BlackBoxError):
+        probed_moments(blurred, TARGET, TAUS, event=(4,))
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (lambda u, tau, h, score: u, Kind.STEP),
+        (lambda u, tau, h, score, clip=False: u, Kind.STEP),
+        (lambda *args: args[0], Kind.STEP),
+        (lambda score, u, taus: u, Kind.TRAJECTORY),
+        (lambda score, u, taus, *, seed=0: u, Kind.TRAJECTORY),
+        (AdamsBashforth(), Kind.MULTISTEP),
+    ],
+)
+def test_the_kind_of_a_black_box_is_told_by_its_arguments(function, kind: Kind) -> None:
+    assert kind_of(function) is kind
+
+
+def test_what_is_no_sampler_is_refused_by_its_arguments() -> None:
+    with pytest.raises(BlackBoxError, match=r"the sampler takes \(u\); it must be step"):
+        kind_of(lambda u: u)
+    with pytest.raises(BlackBoxError, match="not callable"):
+        kind_of(3)  # type: ignore[arg-type]
+
+
+def test_an_eps_network_gives_the_score_back_through_the_kernels_cholesky_factor() -> None:
+    """eps from `EpsNetwork` and s = -L^-T eps by the sampler's own algebra: the moments are the score's own."""
+    kernel = GaussianTarget.of(0.0, 0.0, PSLD_DIFFUSION, PARAMS)
+
+    def by_eps(transpose: bool, added: float, layout):
+        def step(u, tau, h, score):
+            network = EpsNetwork(score, PARAMS, numerical_eps=added)
+
+            def from_eps(v, t):
+                L = np.linalg.cholesky(kernel.law(t).cov[..., 0] + 1e-9 * np.eye(2))
+                matrix = torch.as_tensor(-np.linalg.inv(L.T if transpose else L))
+                eps = network(layout(v), torch.full((len(v),), t, dtype=torch.float64)).reshape(v.shape)
+                return torch.einsum("ij,bj...->bi...", matrix, eps)
+
+            return euler_maruyama(u, tau, h, from_eps)
+
+        return step
+
+    expected = probed_moments(euler_maruyama, TARGET, TAUS)
+    assert_same_moments(probed_moments(by_eps(True, 1e-9, lambda v: v), TARGET, TAUS), expected)
+    channels = by_eps(True, 1e-9, lambda v: v.reshape(len(v), -1, *v.shape[3:]))  # (B, 2C, H, W)
+    assert_same_moments(probed_moments(channels, TARGET, TAUS, event=(3, 2, 2)), expected)
+    for wrong in (by_eps(False, 1e-9, lambda v: v), by_eps(True, 1e-5, lambda v: v)):
+        with pytest.raises(AssertionError):
+            assert_same_moments(probed_moments(wrong, TARGET, TAUS), expected)
+
+
+def test_an_eps_network_in_float32_rounds_as_a_float32_network_does() -> None:
+    network = EpsNetwork(lambda u, t: -u, PARAMS, dtype=torch.float32)
+    u = torch.full((2, 6, 4, 4), 1 / 3, dtype=torch.float64)
+    eps = network(u, torch.full((2,), 0.3))
+    exact = EpsNetwork(lambda u, t: -u, PARAMS)(u, 0.3)
+    assert (eps.dtype, eps.shape) == (torch.float32, u.shape)
+    assert 0 < float((eps - exact).abs().max()) < 1e-6
+    for bad, message in ((u[:, :5], "cannot be split"), (u[:, 0], "cannot be split")):
+        if bad.shape[1] % 2:
+            with pytest.raises(ValueError, match=message):
+                network(bad, 0.3)
+    with pytest.raises(ValueError, match="several times"):
+        network(u, torch.tensor([0.1, 0.2]))
+    with pytest.raises(ValueError, match="numerical_eps = -1"):
+        EpsNetwork(lambda u, t: u, PARAMS, numerical_eps=-1)
 
 
 BOX = """

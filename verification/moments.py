@@ -53,12 +53,14 @@ class AffineMap(NamedTuple):
 class Moments:
     """Mean (2, V) and covariance (2, 2, V) that a sampler delivers, the exact ones at the same time, and its cost.
 
-    `nfe` counts score evaluations of the whole run. A run that overflowed holds inf or nan: see `diverged`.
+    `nfe` counts score evaluations of the whole run. A run that overflowed holds inf or nan: see `diverged`. `rounding`:
+    how far a black box departed from an affine map by rounding to float32, relative to the law; 0 in float64.
     """
 
     computed: GaussianLaw
     exact: GaussianLaw
     nfe: int
+    rounding: float = 0.0
 
     @property
     def diverged(self) -> NDArray[np.bool_]:

@@ -17,22 +17,23 @@ tend to p, and their distance to p falls at least like 1/r from level to level (
 and a range that is not asymptotic yet shows as a wide interval. Rules of the verdict:
 
     FAIL           the scheme is not consistent, or its proven order (theory.weak_order) is below the expected one, or
-                   it diverges at the finest level, or some interval lies below the expected order by more than `MARGIN`
-                   and no proof contradicts it
+                   it diverges at the finest level, or, where no proof contradicts it, some interval lies below the
+                   expected order by more than `MARGIN`, or its moments, extrapolated to h = 0, are not the exact ones
     PASS           every interval lies above the expected order less `MARGIN`, and is not wider than +- `MARGIN`, and
                    the error of the finest level is below the size of the law itself
     INCONCLUSIVE   otherwise, with the number of steps that would settle it
 
-Slopes are never taken in absolute value; levels at round-off are not fitted.
+Slopes are never taken in absolute value; levels at round-off are not fitted. Slopes see a bias only once it is as
+large as the error of the finest level; the signed errors, extrapolated to h = 0 (Richardson), see one of 1e-8.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +48,7 @@ from .gaussian import GaussianLaw, GaussianTarget
 from .moments import Moments, exact_moments
 
 if TYPE_CHECKING:
-    from ..integrators.blackbox import Step
+    from ..integrators.blackbox import Sampler
 
 # Weak orders are integers: an interval that stays within a quarter of one tells it from its neighbour.
 MARGIN = 0.25
@@ -55,6 +56,9 @@ MARGIN = 0.25
 CONTRACTION, STEADY = 0.75, 0.005
 # Levels closer than this leave slopes to round-off and extrapolate far.
 MIN_RATIO = 1.5
+# A limit is biased if it is off by this many times its uncertainty, and by more than constants rounded to float32 leave
+# (some dozen roundings of 2^-24); below that it is a warning, if it is more than float64 constants leave.
+SURE, CONSTANTS_IN_FLOAT32, CONSTANTS_IN_FLOAT64 = 4, 1e-6, 1e-10
 # Errors below this, in units of the law's own size, are sums of a few thousand float64 roundings.
 ROUND_OFF = 1e-12
 
@@ -89,12 +93,36 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """The moment that is farthest from the exact one as h -> 0: `bias` +- `uncertainty`, relative to the law's size."""
+
+    moment: str
+    bias: float
+    uncertainty: float
+
+    @property
+    def is_biased(self) -> bool:
+        """Whether the limit differs from the exact law by more than its uncertainty and the rounding of constants."""
+        return abs(self.bias) > max(SURE * self.uncertainty, CONSTANTS_IN_FLOAT32)
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether it differs, but by no more than constants or times in float32 would make it."""
+        return not self.is_biased and abs(self.bias) > max(SURE * self.uncertainty, CONSTANTS_IN_FLOAT64)
+
+    def __str__(self) -> str:
+        return f"as h -> 0 the {self.moment} is off by {self.bias:+.2e} +- {self.uncertainty:.0e} of the law's size"
+
+
+@dataclass(frozen=True)
 class OrderStudy:
     """Errors against steps, and what follows. All arrays run over the levels, coarse to fine.
 
     steps, nfe: (levels,); h: the mean step size; errors: {quantity: (levels,)}, nan where the run diverged; sizes: of
     the exact law per quantity, which round-off is measured in; expected: the order the scheme is held to; problems:
-    what makes it fail outright; proven: the order that holds for every score, None if none was proven.
+    what makes it fail outright; proven: the order that holds for every score, None if none was proven; limit: what the
+    moments converge to, None if that could not be extrapolated; rounding (levels,): by how much a black box departed
+    from an affine map, by rounding to float32.
     """
 
     name: str
@@ -106,11 +134,18 @@ class OrderStudy:
     sizes: dict[str, float]
     problems: tuple[str, ...] = ()
     proven: int | None = None
+    limit: Limit | None = None
+    rounding: Array | None = None
+
+    @property
+    def floor(self) -> Array:
+        """Relative errors that are rounding, (levels,)."""
+        return ROUND_OFF + (0 if self.rounding is None else self.rounding) * np.ones(len(self.steps))
 
     @property
     def fitted(self) -> dict[str, NDArray[np.bool_]]:
         """Per quantity, which levels stand above round-off (and did not diverge)."""
-        return {name: np.isfinite(e) & (e > ROUND_OFF * self.sizes[name]) for name, e in self.errors.items()}
+        return {name: np.isfinite(e) & (e > self.floor * self.sizes[name]) for name, e in self.errors.items()}
 
     def slopes(self, quantity: str = "w2") -> Array:
         """Local orders log(e_k / e_k+1) / log(N_k+1 / N_k) between neighbouring levels (levels - 1,); nan if
@@ -144,7 +179,7 @@ class OrderStudy:
 
     def vanishes(self, quantity: str) -> bool:
         """Whether the error is at round-off at the two finest levels: no order can be fitted, and none is missed."""
-        return bool(np.all(self.errors[quantity][-2:] <= ROUND_OFF * self.sizes[quantity]))
+        return bool(np.all(self.errors[quantity][-2:] <= (self.floor * self.sizes[quantity])[-2:]))
 
     @property
     def measured(self) -> Fit | None:
@@ -164,8 +199,8 @@ class OrderStudy:
         unfitted = any(name not in fits and not self.vanishes(name) for name in QUANTITIES)
         if self.problems or self.diverged:
             return Verdict.FAIL
-        if any(fit.high < bound for fit in fits.values()):
-            # A proof that the order is met outranks slopes: they are not asymptotic yet.
+        if any(fit.high < bound for fit in fits.values()) or (self.limit is not None and self.limit.is_biased):
+            # A proof that the order is met outranks slopes and limits: they are not asymptotic yet.
             return Verdict.FAIL if self.proven is None else Verdict.INCONCLUSIVE
         if self.errors["w2"][-1] > self.sizes["w2"]:
             return Verdict.INCONCLUSIVE
@@ -182,6 +217,8 @@ class OrderStudy:
             return f"diverges at {int(self.steps[-1])} steps"
         if all(map(self.vanishes, QUANTITIES)):
             return "exact to round-off"
+        if self.limit is not None and self.limit.is_biased and self.proven is None:
+            return f"converges to a wrong law: {self.limit}"
         if self.measured is None:
             return "fewer than four levels stand above round-off without diverging; use other step counts"
         worst = self.measured
@@ -197,6 +234,19 @@ class OrderStudy:
             doublings = max(1, math.ceil(math.log2(max(widest, MARGIN) / MARGIN)))
             text += f"; the slopes still move: run up to about {int(self.steps[-1]) * 2**doublings} steps"
         return text
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What does not change the verdict, but should be known: rounding to float32, with its measured size."""
+        found = []
+        if self.rounding is not None and self.rounding.any():
+            found.append(
+                f"rounds to float32: over a run it departs by up to {self.rounding.max():.1e} of the law's size from a "
+                "float64 sampler; errors below that are not fitted"
+            )
+        if self.limit is not None and self.limit.is_rounded:
+            found.append(f"{self.limit}: constants or times rounded to float32 would do that")
+        return tuple(found)
 
     def as_dict(self) -> dict[str, Any]:
         """The study for JSON: verdict, reason, order, fits, and a dict per level. nan stands for what does not
@@ -223,6 +273,7 @@ class OrderStudy:
                 "ci": None if measured is None else [measured.low, measured.high],
             },
             "fits": {name: asdict(fit) for name, fit in self.fits.items()},
+            "limit": None if self.limit is None else asdict(self.limit),
             "levels": [dict(zip(columns, level, strict=True)) for level in zip(*columns.values(), strict=True)],
         }
 
@@ -251,7 +302,7 @@ def measure(
     unit (2,): the standard deviations of x and m that errors are measured in. Raises ValueError unless there are at
     least four increasing levels.
     """
-    ratios = [later / earlier for earlier, later in pairwise(steps) if earlier > 0]
+    ratios = [later / earlier for earlier, later in itertools.pairwise(steps) if earlier > 0]
     if len(steps) < 4 or steps[0] < 1 or min(ratios) < MIN_RATIO:
         raise ValueError(
             f"levels {list(steps)}: an order needs 4 or more increasing numbers of steps, each at least {MIN_RATIO} "
@@ -262,6 +313,7 @@ def measure(
     errors: dict[str, list[float]] = {quantity: [] for quantity in QUANTITIES}
     nfe: list[int] = []
     sizes: dict[str, float] = {}
+    runs: list[Moments] = []
     for count in progress(steps):
         moments = run(count)
         for quantity, value in errors_of(moments.computed, moments.exact, unit).items():
@@ -272,6 +324,7 @@ def measure(
         mean, cov = (max(1.0, float(np.abs(entry).max())) for entry in exact)
         sizes = {"mean": mean, "covariance": cov, "w2": max(mean, math.sqrt(cov))}
         nfe.append(moments.nfe)
+        runs.append(moments)
     return OrderStudy(
         name,
         expected,
@@ -281,7 +334,53 @@ def measure(
         {quantity: np.asarray(values) for quantity, values in errors.items()},
         sizes,
         problems,
+        limit=_limit(np.asarray(steps, dtype=float), runs, unit),
+        rounding=np.array([moments.rounding for moments in runs]),
     )
+
+
+def _signed_errors(moments: Moments, unit: Array) -> Array:
+    """Computed minus exact, relative to the exact law's size: five moments, mean x and m, covariance xx, xm and mm, of
+    each target, (5, V)."""
+    (mean, cov), (exact_mean, exact_cov) = moments.computed, moments.exact
+    i, j = np.array([0, 0, 1]), np.array([0, 1, 1])
+    mean_size = np.maximum(unit[:, None], np.abs(exact_mean))
+    variance = np.maximum(exact_cov[[0, 1], [0, 1]], mean_size**2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        first = (mean - exact_mean) / mean_size
+        second = (cov - exact_cov)[i, j] / np.sqrt(variance[i] * variance[j])
+    return np.concatenate([first, second])
+
+
+def _limit(steps: Array, runs: Sequence[Moments], unit: Array) -> Limit | None:
+    """The signed errors (levels, 5, V), extrapolated to 1/N = 0 by Neville's scheme on the finest levels.
+
+    A step's error is smooth in h, so errors are power series in 1/N. Each column of the scheme removes a power; the one
+    whose neighbours agree best over all moments and targets is taken, and their disagreement is the uncertainty: it is
+    the error of the neighbours, which are worse. None with fewer than four finite levels.
+    """
+    signed = [_signed_errors(moments, unit) for moments in runs]
+    usable = list(itertools.takewhile(lambda errors: np.isfinite(errors).all(), signed[::-1]))[::-1]
+    if len(usable) < 4:
+        return None
+    x = 1 / steps[-len(usable) :]
+    row, best, uncertainty = usable, usable[-1], math.inf
+    for column in range(1, len(x)):
+        previous = row
+        row = [
+            fine + (fine - coarse) * x[k + column] / (x[k] - x[k + column])
+            for k, (coarse, fine) in enumerate(itertools.pairwise(previous))
+        ]
+        disagreement = max(float(np.abs(row[-1] - other).max()) for other in previous[-2:])
+        if disagreement < uncertainty:
+            best, uncertainty = row[-1], disagreement
+    # Neville's weights for doublings add up to less than 9 in size, so rounding is magnified by no more.
+    uncertainty = max(uncertainty, 9 * max(ROUND_OFF, *(moments.rounding for moments in runs)))
+    moment, place = np.unravel_index(int(np.abs(best).argmax()), best.shape)
+    name = ("mean of x", "mean of m", "variance of x", "covariance of x and m", "variance of m")[int(moment)]
+    exact = runs[-1].exact
+    law = f"exact law: mean {exact.mean[0, place]:.2g}, variance {exact.cov[0, 0, place]:.2g} of x"
+    return Limit(f"{name} ({law})", float(best[moment, place]), uncertainty)
 
 
 def errors_of(computed: GaussianLaw, exact: GaussianLaw, unit: Array) -> dict[str, float]:
@@ -308,7 +407,7 @@ def gaussian_targets(
 
 def study_black_box(
     name: str,
-    step: Step,
+    sampler: Sampler,
     params: Parameters,
     expected: int | None = None,
     steps: Sequence[int] = BLACK_BOX_STEPS,
@@ -316,17 +415,19 @@ def study_black_box(
     t_end: float = T_END,
     grid: str = "uniform",
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+    event: tuple[int, ...] = (),
 ) -> OrderStudy:
     """The order study of a black box (integrators.blackbox) on PSLD, as `study_order` for schemes; expected: default 1.
 
-    Raises BlackBoxError if the step cannot be verified as it stands, ValueError on bad input.
+    event: the shape of one data point, for samplers that need one; the elements of an event must not mix.
+    Raises BlackBoxError if the sampler cannot be verified as it stands, ValueError on bad input.
     """
     from .probing import probed_moments  # imports torch, which takes seconds and which schemes do not need
 
     target = target or gaussian_targets(PSLD_DIFFUSION, params)
 
     def run(count: int) -> Moments:
-        return probed_moments(step, target, time_grid(grid, count, params, t_end))
+        return probed_moments(sampler, target, time_grid(grid, count, params, t_end), event=event)
 
     unit = np.sqrt(target.diffusion.variances(params.values())[1:])
     return measure(name, run, 1 if expected is None else expected, steps, params.T - t_end, unit, (), progress)

@@ -1,9 +1,14 @@
-"""Exact moments of a black box: its one-step maps are read off by probing, then iterated as any scheme's.
+"""Exact moments of a black box: its maps are read off by probing, then iterated as any scheme's.
 
-On a Gaussian target the step is affine in state and noise, u' = R u + b + sum_k C_k xi_k. One call on a batch of
-probes, a zero state, unit states, and a unit in each slot of each draw, gives b, R and the columns of C; further rows
-with random states and noises must come out as the affine map says, or the step is not affine or rounds. The first step
-is repeated on those rows alone: another batch must not change them. All targets are probed in the same call.
+On a Gaussian target a sampler is affine in state and noise, u' = R u + b + sum_k C_k xi_k, in one step and in a whole
+trajectory. One call on a batch of probes, a zero state, unit states, and a unit in each slot of each draw, gives b, R
+and the columns of C for all targets. A step that remembers nothing is probed step by step; what keeps state is probed
+as a whole trajectory, whose slots are the draws of all its steps.
+
+Nothing is taken on trust. Further rows, with random states and noises of two sizes, must come out as the affine map
+says: a departure that grows with the size is a nonlinearity and is refused; one of a few float32 roundings is measured
+and reported. The same rows alone, in another batch and in another call, must come out the same, or entries of the
+batch mix or state is left over.
 """
 
 from __future__ import annotations
@@ -13,114 +18,293 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..integrators.blackbox import BlackBoxError, Step, call_step, slots
+from ..integrators.blackbox import (
+    BlackBoxError,
+    Kind,
+    Response,
+    Run,
+    Sampler,
+    SamplerRaised,
+    as_step,
+    as_trajectory,
+    call,
+    kind_of,
+)
 from ..integrators.grids import check_grid
 from .algebra import Array
 from .gaussian import GaussianTarget
 from .moments import AffineMap, Moments, starting_law
 
-# Rows that check the map, and how well: float64 steps agree to 1e-13 or so, float32 anywhere in them shows as 1e-8.
-_CHECKS, _TOLERANCE = 4, 1e-10
+# Rows that check a map: states and noises of size up to 2, and as many of 64 times that size.
+_CHECKS, _LARGE = 4, 64
+# How well they must agree: float64 steps agree to 1e-13 or so. A few roundings to float32, 2^-24 each, are reported.
+_TOLERANCE, _FLOAT32 = 1e-10, 64 * 2.0**-24
+# A departure that keeps its relative size when states are 64 times larger is rounding; a quadratic term grows 64-fold.
+_GROWTH = 8
+# Coordinates (rows times targets) in one call: a few MB of intermediate results.
+_BATCH = 1 << 17
+# A step is called twice at this many times, to see that it remembers nothing; later calls would cost more than they
+# show.
+_REPEATS = 64
 
 
-class ProbedStep:
-    """A black box's step on a batch of Gaussian targets, as affine maps; `nfe` counts its score evaluations."""
+class _Checks:
+    """The checking rows: states of all bits, which rounding of any kind changes, and noises of so few bits that drawing
+    them in a lower precision is not taken for rounding."""
 
-    def __init__(self, step: Step, target: GaussianTarget) -> None:
-        self.step, self.target, self.nfe = step, target, 0
-        self._shapes: list[torch.Size] | None = None
-        self._rng = np.random.default_rng(0)  # of the checking rows: any will do
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(0)  # any numbers will do
+        self.states = self._rng.uniform(-2, 2, (2 * _CHECKS, 2))
+        self.states[_CHECKS:] *= _LARGE
+        self.noises: list[Array] = []
 
-    def __call__(self, tau: float, h: float) -> AffineMap:
-        """The map (V,) of the step from tau to tau + h. Raises BlackBoxError, naming the step's time."""
+    def noise(self, k: int, width: int) -> Array:
+        """The noise of draw k, (2 _CHECKS, width), the same whenever it is asked for."""
+        while len(self.noises) <= k:
+            rows = self._rng.integers(-16, 17, (2 * _CHECKS, width)) / 8.0
+            rows[_CHECKS:] *= _LARGE
+            self.noises.append(rows)
+        return self.noises[k]
+
+
+class _Probe:
+    """A black box on a batch of Gaussian targets; `widths` of its draws, Gaussians a coordinate, once known."""
+
+    def __init__(self, target: GaussianTarget, event: tuple[int, ...]) -> None:
+        if any(size < 1 for size in event):
+            raise ValueError(f"event {event}: the shape of a data point is positive numbers, such as 3,4,4")
+        self.target, self.event = target, event
+        self.checks = _Checks()
+        self.widths: list[int] | None = None
+        self.alone: Array | None = None
+
+    def discover(self, run: Run) -> Response:
+        """Run the checking rows alone; tells the draws."""
+        self.checks.noises.clear()
+        widths: list[int] = []
+
+        def noise(k: int, width: int) -> Array:
+            widths.append(width)
+            return self.checks.noise(k, width)
+
+        self.alone, response = self._respond(run, self.checks.states, noise)
+        if self.widths is not None and widths != self.widths:
+            raise BlackBoxError(f"the sampler draws {_sizes(widths)}, and {_sizes(self.widths)} in its first call")
+        self.widths = widths
+        return response
+
+    def read(self, run: Run) -> tuple[AffineMap, float, Response]:
+        """The map (V,) of `run`, its departure from being affine if that is float32 rounding (else 0), and the call.
+
+        A run that overflows has a map of nan. Raises BlackBoxError.
+        """
+        widths = self.widths or []
         try:
-            return self._probe(tau, h)
-        except BlackBoxError as error:
-            raise BlackBoxError(f"at tau = {tau:.6g}: {error}") from error
-
-    def _probe(self, tau: float, h: float) -> AffineMap:
-        first = self._shapes is None
-        if self._shapes is None:
-            batch = _CHECKS * self.target.mean.size
-            zero = torch.zeros(batch, 2, dtype=torch.float64)
-            _, shapes, _ = call_step(
-                self.step, zero, tau, h, self._score(_CHECKS), lambda _, shape: torch.zeros(shape, dtype=torch.float64)
-            )
-            slots(shapes, batch)
-            self._shapes = [torch.Size(shape[1:]) for shape in shapes]
-        width = sum(math.prod(shape) for shape in self._shapes)
-        states, noises = np.zeros((3 + width + _CHECKS, 2)), np.zeros((3 + width + _CHECKS, width))
-        states[1, 0] = states[2, 1] = 1
-        noises[3 : 3 + width] = np.eye(width)
-        # Few enough bits for any floating type, so that noise drawn in float32 is not taken for rounding.
-        states[-_CHECKS:] = self._rng.integers(-16, 17, (_CHECKS, 2)) / 8
-        noises[-_CHECKS:] = self._rng.integers(-16, 17, (_CHECKS, width)) / 8
-        out, nfe = self._call(tau, h, states, noises)
-        self.nfe += nfe
-        offset = out[:, 0]
+            out, response = self._respond_in_blocks(run, widths)
+        except SamplerRaised as error:
+            raise SamplerRaised(f"{error}; another batch went through: is state left over from it?") from error
+        width = sum(widths)
+        if not np.isfinite(out).all():
+            nothing = np.full((2, 2, len(out)), math.nan)
+            return AffineMap(nothing, nothing[0], nothing), 0.0, response
+        offset, checked = out[:, 0], out[:, 3 + width :]
         columns = out[:, 1 : 3 + width] - offset[:, None]
-        predicted = offset[:, None] + np.concatenate([states, noises], axis=1)[-_CHECKS:] @ columns
-        size = max(1.0, float(np.abs(out).max()))
-        error = float(np.abs(out[:, -_CHECKS:] - predicted).max()) / size
-        if not error <= _TOLERANCE:
-            raise BlackBoxError(
-                f"the step is not an affine map of its state and noise on a Gaussian target: it departs by {error:.1e} "
-                "(near 1e-8: it rounds to float32 somewhere; else it is nonlinear or mixes the entries of a batch)"
-            )
-        if first:
-            again, _ = self._call(tau, h, states[-_CHECKS:], noises[-_CHECKS:])
-            error = float(np.abs(again - out[:, -_CHECKS:]).max()) / size
-            if not error <= _TOLERANCE:
-                raise BlackBoxError(
-                    f"the step gives other results in another batch or when called again: they differ by {error:.1e}; "
-                    "it mixes the entries of a batch, or keeps state between calls"
-                )
+        given = np.concatenate([self.checks.states, *self.checks.noises[: len(widths)]], axis=1)
+        rounding = self._departure(checked, offset[:, None] + given @ columns)
+        self._check_alone(checked, rounding)
         matrix, factor = columns[:, :2], columns[:, 2:]
-        return AffineMap(
-            np.ascontiguousarray(matrix.transpose(2, 1, 0)),
-            np.ascontiguousarray(offset.T),
-            np.einsum("vki,vkj->ijv", factor, factor),
+        cov = np.einsum("vki,vkj->ijv", factor, factor)
+        return (
+            AffineMap(np.ascontiguousarray(matrix.transpose(2, 1, 0)), np.ascontiguousarray(offset.T), cov),
+            rounding,
+            response,
         )
 
-    def _call(self, tau: float, h: float, states: Array, noises: Array) -> tuple[Array, int]:
-        """The step on every row for every target: (V, rows, 2), and its score evaluations."""
+    def _departure(self, checked: Array, predicted: Array) -> float:
+        """0 if the map is affine to float64, the relative departure if that is float32 rounding; raises otherwise."""
+        small, large = (
+            float(np.abs(checked[:, rows] - predicted[:, rows]).max() / max(1.0, np.abs(checked[:, rows]).max()))
+            for rows in (slice(0, _CHECKS), slice(_CHECKS, None))
+        )
+        worst = max(small, large)
+        if worst <= _TOLERANCE:
+            return 0.0
+        if worst <= _FLOAT32 and large <= _GROWTH * small:
+            return worst
+        kind = "it rounds to half precision, or branches" if large <= _GROWTH * small else "it is nonlinear"
+        raise BlackBoxError(
+            "the sampler is not an affine map of its state and noise on a Gaussian target: it departs by "
+            f"{small:.1e} of its size for states of size 2 and by {large:.1e} for states of size {2 * _LARGE}; {kind}"
+        )
+
+    def _check_alone(self, checked: Array, rounding: float) -> None:
+        if self.alone is None:
+            return
+        difference = np.abs(self.alone - checked).max(axis=(0, 2)) / np.maximum(1.0, np.abs(checked).max(axis=(0, 2)))
+        if not (error := float(difference.max())) <= max(_TOLERANCE, 4 * rounding):
+            raise BlackBoxError(
+                f"the sampler gives other results in another batch or when called again: they differ by {error:.1e}; "
+                "it mixes the entries of a batch, or keeps state between calls: give it a reset() then"
+            )
+        self.alone = None
+
+    def _respond_in_blocks(self, run: Run, widths: list[int]) -> tuple[Array, Response]:
+        """All probes, in as many calls as their number needs: (V, rows, 2). Row 0 is zero, rows 1 and 2 unit states,
+        then come a unit in each slot of each draw, and the checking rows."""
+        offsets = np.cumsum([3, *widths])
+        checking = int(offsets[-1])  # the first row that checks
+        size = max(1, _BATCH // self.target.mean.size)
+        calls = []
+        for first in range(0, checking + 2 * _CHECKS, size):
+            rows = np.arange(first, min(first + size, checking + 2 * _CHECKS))
+            calls.append(self._respond_block(run, rows, offsets, checking))
+        return np.concatenate([out for out, _ in calls], axis=1), calls[0][1]
+
+    def _respond_block(
+        self, run: Run, rows: NDArray[np.int64], offsets: NDArray[np.int64], checking: int
+    ) -> tuple[Array, Response]:
+        check = np.maximum(rows - checking, 0)
+        is_check = (rows >= checking)[:, None]
+
+        def noise(k: int, width: int) -> Array:
+            if k + 1 >= len(offsets) or width != offsets[k + 1] - offsets[k]:
+                raise BlackBoxError("the sampler draws another number or shape of Gaussians than in its first call")
+            unit = rows[:, None] == offsets[k] + np.arange(width)
+            return np.where(is_check, self.checks.noise(k, width)[check], unit.astype(float))
+
+        units = (rows[:, None] == np.array([1, 2])).astype(float)
+        out, response = self._respond(run, np.where(is_check, self.checks.states[check], units), noise)
+        if (count := len(response.shapes)) != (known := len(offsets) - 1):
+            raise BlackBoxError(f"the sampler draws {count} times, and {known} times in its first call")
+        return out, response
+
+    def _respond(self, run: Run, states: Array, noise: Callable[[int, int], Array]) -> tuple[Array, Response]:
+        """`run` on every row for every target: (V, rows, 2). The rows fill the coordinates of the events."""
         V, rows = self.target.mean.size, len(states)
-        u, xi = (torch.as_tensor(np.tile(array, (V, 1))) for array in (states, noises))
-        known = self._shapes or []
-        offsets = np.cumsum([0, *(math.prod(shape) for shape in known)])
+        elements = math.prod(self.event)
+        batch = math.ceil(V * rows / elements)
+
+        def pack(values: Array) -> Tensor:
+            width = values.shape[1]
+            cells = np.zeros((batch * elements, width))
+            cells[: V * rows] = np.tile(values, (V, 1))
+            return torch.as_tensor(np.ascontiguousarray(cells.reshape(batch, elements, width).transpose(0, 2, 1)))
 
         def draw(k: int, shape: torch.Size) -> Tensor:
-            if k >= len(known) or torch.Size(shape[1:]) != known[k] or shape[0] != rows * V:
-                raise BlackBoxError("the step draws another number or shape of Gaussians than in its first call")
-            return xi[:, offsets[k] : offsets[k + 1]].reshape(shape)
+            width, rest = divmod(math.prod(shape[1:]), elements)
+            if not shape or shape[0] != batch or rest:
+                raise BlackBoxError(
+                    f"the sampler draws noise of shape {tuple(shape)} for a state of shape {(batch, 2, *self.event)}: "
+                    "a draw that several entries share correlates them; draw noise of the state's shape"
+                )
+            return pack(noise(k, width)).reshape(shape)
 
-        result, shapes, nfe = call_step(self.step, u, tau, h, self._score(rows), draw)
-        if len(shapes) != len(known):
-            raise BlackBoxError(f"the step draws {len(shapes)} times, and {len(known)} times in its first call")
-        return result.double().numpy().reshape(V, rows, 2), nfe
+        response = call(run, pack(states).reshape(batch, 2, *self.event), self._score(V, rows, batch), draw)
+        cells = response.state.double().numpy(force=True).reshape(batch, 2, elements).transpose(0, 2, 1)
+        return cells.reshape(-1, 2)[: V * rows].reshape(V, rows, 2), response
 
-    def _score(self, rows: int) -> Callable[[Tensor, float], Tensor]:
-        def score(u: Tensor, t: float) -> Tensor:
-            law = self.target.law(float(t))
-            precision = torch.as_tensor(np.repeat(self.target.precision(law), rows, axis=-1).transpose(2, 0, 1))
-            mean = torch.as_tensor(np.repeat(law.mean, rows, axis=-1).T)
-            centred = u.double() - mean
-            return -torch.einsum("bij,bj->bi", precision, centred).to(u.dtype)
+    def _score(self, V: int, rows: int, batch: int) -> Callable[[Tensor, float | Tensor], Tensor]:
+        """The targets' affine scores, each on its own rows; the cells that fill up the last event have score 0."""
+        fill = batch * math.prod(self.event) - V * rows
+
+        def score(u: Tensor, t: float | Tensor) -> Tensor:
+            times = torch.as_tensor(t, dtype=torch.float64).reshape(-1)
+            if not bool((times == times[0]).all()):
+                raise BlackBoxError("the sampler asks for the score at several times in one call; give it one time")
+            law = self.target.law(float(times[0]))
+            precision = np.pad(np.repeat(self.target.precision(law), rows, axis=-1), ((0, 0), (0, 0), (0, fill)))
+            mean = np.pad(np.repeat(law.mean, rows, axis=-1), ((0, 0), (0, fill)))
+            cells = u.double().reshape(batch, 2, -1).transpose(1, 2).reshape(-1, 2)
+            L, centre = torch.as_tensor(precision), torch.as_tensor(mean)
+            d = cells.T - centre
+            s = torch.stack([-(L[0, 0] * d[0] + L[0, 1] * d[1]), -(L[1, 0] * d[0] + L[1, 1] * d[1])], dim=-1)
+            return s.reshape(batch, -1, 2).transpose(1, 2).reshape(u.shape).to(u.dtype)
 
         return score
 
 
-def probed_moments(step: Step, target: GaussianTarget, taus: Array, start: str = "exact") -> Moments:
+def _sizes(widths: list[int]) -> str:
+    return f"{len(widths)} times ({sum(widths)} Gaussians a coordinate)"
+
+
+class ProbedStep:
+    """A black box's step on a batch of Gaussian targets, as affine maps.
+
+    `nfe` counts its score evaluations; `rounding` adds up how far its steps depart from affine maps by rounding to
+    float32, relative to their size: 0 for a sampler in float64. event: the shape of one data point, for samplers that
+    need one; its elements must not mix.
+    """
+
+    def __init__(self, step: Sampler, target: GaussianTarget, event: tuple[int, ...] = ()) -> None:
+        if (kind := kind_of(step)) is not Kind.STEP:
+            raise BlackBoxError(f"a {kind} has no one-step map of its own; probe its whole trajectory")
+        self.step, self.target, self.event = step, target, event
+        self.nfe, self.rounding, self.calls = 0, 0.0, 0
+        self._probe = _Probe(target, event)
+        self._seeds: set[str] = set()
+
+    def __call__(self, tau: float, h: float) -> AffineMap:
+        """The map (V,) of the step from tau to tau + h. Raises BlackBoxError, naming the step's time."""
+        try:
+            run = as_step(self.step, tau, h)
+            if self.calls < _REPEATS:
+                self._probe.discover(run)
+            self.calls += 1
+            step_map, rounding, response = self._probe.read(run)
+            self.nfe, self.rounding = self.nfe + response.nfe, self.rounding + rounding
+            _check_seeds(response.seeds, self._seeds)
+            return step_map
+        except BlackBoxError as error:
+            raise BlackBoxError(f"at tau = {tau:.6g}: {error}") from error
+
+
+def probed_trajectory(
+    sampler: Sampler, target: GaussianTarget, taus: Array, event: tuple[int, ...] = ()
+) -> tuple[AffineMap, int, float]:
+    """The map (V,) of a whole run over taus (N + 1,), its score evaluations, and its rounding (see `ProbedStep`).
+
+    Any kind of black box; the cost grows as the square of the number of draws. Raises BlackBoxError.
+    """
+    run = as_trajectory(sampler, np.asarray(taus, dtype=float).tolist())
+    probe = _Probe(target, event)
+    try:
+        probe.discover(run)
+        whole, rounding, response = probe.read(run)
+        _check_seeds(response.seeds, set())
+    except BlackBoxError as error:
+        raise BlackBoxError(f"in a run of {len(taus) - 1} steps: {error}") from error
+    return whole, response.nfe, rounding
+
+
+def probed_moments(
+    sampler: Sampler, target: GaussianTarget, taus: Array, start: str = "exact", event: tuple[int, ...] = ()
+) -> Moments:
     """Mean and covariance that the black box delivers after the steps of the grid, as `exact_moments` for schemes.
 
-    Raises BlackBoxError if the step cannot be verified as it stands, ValueError on a bad grid or start.
+    Raises BlackBoxError if it cannot be verified as it stands, ValueError on a bad grid or start.
     """
     taus = check_grid(taus, target.params)
     law = starting_law(target, float(taus[0]), start)
-    probed = ProbedStep(step, target)
     with np.errstate(over="ignore", invalid="ignore"):
-        for tau, h in zip(taus[:-1].tolist(), np.diff(taus).tolist(), strict=True):
-            law = probed(tau, h).apply(law)
-    return Moments(law, target.law(target.params.T - taus[-1]), probed.nfe)
+        if kind_of(sampler) is Kind.STEP:
+            probed = ProbedStep(sampler, target, event)
+            for tau, h in zip(taus[:-1].tolist(), np.diff(taus).tolist(), strict=True):
+                law = probed(tau, h).apply(law)
+            nfe, rounding = probed.nfe, probed.rounding
+        else:
+            whole, nfe, rounding = probed_trajectory(sampler, target, taus, event)
+            law = whole.apply(law)
+    return Moments(law, target.law(target.params.T - taus[-1]), nfe, rounding)
+
+
+def _check_seeds(seeds: list[str], seen: set[str]) -> None:
+    """Two draws from a generator in the same state are the same numbers, which their interception would hide."""
+    if len(set(seeds)) < len(seeds) or seen.intersection(seeds):
+        raise BlackBoxError(
+            "the sampler draws twice from a generator in the same state, so the same noise comes again; seed it once, "
+            "before the run"
+        )
+    seen.update(seeds)
