@@ -31,6 +31,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ..theory.model import Parameters
+from ..theory.scheme import Scheme
+from .compiled import compile_step, noise_factor
+
 Score = Callable[[Tensor, "float | Tensor"], Tensor]
 Step = Callable[[Tensor, float, float, Score], Tensor]
 Trajectory = Callable[[Score, Tensor, Tensor], Tensor]
@@ -170,6 +174,21 @@ def as_trajectory(sampler: Sampler, taus: list[float]) -> Run:
         return u
 
     return run
+
+
+def as_black_box(scheme: Scheme, params: Parameters) -> Step:
+    """A scheme as a step like anybody's, with one draw for each of its segments. Raises ValueError where it cannot be
+    sampled, as `compile_step`."""
+
+    def step(u: Tensor, tau: float, h: float, score: Score) -> Tensor:
+        for time, flow in compile_step(scheme, np.array([tau, tau + h]), params):
+            P, K, C = (torch.tensor(entry[0]).to(u) for entry in (*flow[:2], noise_factor(flow.noise_cov)))
+            s = torch.zeros_like(u) if time is None else score(u, float(time[0]))
+            terms = ((P, u), (K, s), (C, torch.randn_like(u)))
+            u = torch.stack([sum(M[i, j] * v[:, j] for M, v in terms for j in (0, 1)) for i in (0, 1)], dim=1)  # type: ignore[arg-type]
+        return u
+
+    return step
 
 
 class Response(NamedTuple):

@@ -39,7 +39,7 @@ def test_a_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
     held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("weakorder/")}
     wanted = {
         f"weakorder/{path.relative_to(ROOT)}"
-        for folder in FOLDERS
+        for folder in (*FOLDERS, "examples")
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
@@ -49,7 +49,7 @@ def test_a_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
 def test_the_wheel_runs_beside_a_users_own_folders_of_the_same_names(wheel: Path, tmp_path: Path) -> None:
     installed = tmp_path / "installed"
     zipfile.ZipFile(wheel).extractall(installed)
-    for folder in (*FOLDERS, "tests"):
+    for folder in (*FOLDERS, "examples", "tests"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "__init__.py").write_text("raise RuntimeError('the user\\'s own')\n")
     script = (

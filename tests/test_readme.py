@@ -12,6 +12,7 @@ from weakorder.integrators.grids import time_grid
 from weakorder.integrators.loading import find_sampler, find_scheme
 from weakorder.reports.orders import BEGIN, END, markdown, with_table
 from weakorder.theory.model import Parameters
+from weakorder.verification.anatomy import inconsistencies
 from weakorder.verification.gaussian import GaussianTarget
 from weakorder.verification.moments import exact_moments
 from weakorder.verification.order import Verdict, study_order
@@ -74,3 +75,15 @@ def test_the_readmes_sampling_example_runs_and_keeps_the_prior() -> None:
 def test_every_word_of_the_readme_parses(word: str) -> None:
     if "X" not in word:
         assert find_scheme(word).word == word
+
+
+def test_the_readmes_three_lines_pass_and_its_wrong_sampler_is_told_what_is_wrong(tmp_path: Path, monkeypatch) -> None:
+    box, test = (next(block for block in _blocks("python") if mark in block) for mark in ("def step(", "def test_my"))
+    (tmp_path / "box.py").write_text(box)
+    monkeypatch.syspath_prepend(tmp_path)
+    scope: dict = {}
+    exec(test, scope)
+    scope["test_my_sampler"]()
+    (tmp_path / "louder.py").write_text(box.replace("h**0.5 * scale", "1.1 * h**0.5 * scale"))
+    (wrong, _) = inconsistencies(find_sampler(f"{tmp_path / 'louder.py'}:step"), Parameters())
+    assert f"not consistent: {wrong}" in README

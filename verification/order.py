@@ -44,6 +44,7 @@ from ..theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ..theory.scheme import Scheme
 from ..theory.weak_order import prove_order
 from .algebra import Array, congruence, inverse, matmul, sqrtm
+from .extrapolation import extrapolate
 from .gaussian import GaussianLaw, GaussianTarget
 from .moments import Moments, exact_moments
 
@@ -121,8 +122,8 @@ class OrderStudy:
     steps, nfe: (levels,); h: the mean step size; errors: {quantity: (levels,)}, nan where the run diverged; sizes: of
     the exact law per quantity, which round-off is measured in; expected: the order the scheme is held to; problems:
     what makes it fail outright; proven: the order that holds for every score, None if none was proven; limit: what the
-    moments converge to, None if that could not be extrapolated; rounding (levels,): by how much a black box departed
-    from an affine map, by rounding to float32.
+    moments converge to, None if that could not be extrapolated; hints: what may explain a failure; rounding (levels,):
+    by how much a black box departed from an affine map, by rounding to float32.
     """
 
     name: str
@@ -136,6 +137,7 @@ class OrderStudy:
     proven: int | None = None
     limit: Limit | None = None
     rounding: Array | None = None
+    hints: tuple[str, ...] = ()
 
     @property
     def floor(self) -> Array:
@@ -211,6 +213,12 @@ class OrderStudy:
     @property
     def reason(self) -> str:
         """The verdict in a sentence, with the budget that would settle an inconclusive one."""
+        if self.verdict is Verdict.PASS or not self.hints:
+            return self._outcome
+        return f"{self._outcome}; {'; '.join(self.hints)}"
+
+    @property
+    def _outcome(self) -> str:
         if self.problems:
             return "; ".join(self.problems)
         if self.diverged:
@@ -353,28 +361,14 @@ def _signed_errors(moments: Moments, unit: Array) -> Array:
 
 
 def _limit(steps: Array, runs: Sequence[Moments], unit: Array) -> Limit | None:
-    """The signed errors (levels, 5, V), extrapolated to 1/N = 0 by Neville's scheme on the finest levels.
-
-    A step's error is smooth in h, so errors are power series in 1/N. Each column of the scheme removes a power; the one
-    whose neighbours agree best over all moments and targets is taken, and their disagreement is the uncertainty: it is
-    the error of the neighbours, which are worse. None with fewer than four finite levels.
-    """
+    """The signed errors (levels, 5, V), extrapolated to 1/N = 0 from the finest levels: a step's error is smooth in h,
+    so errors are power series in 1/N. None with fewer than four finite levels."""
     signed = [_signed_errors(moments, unit) for moments in runs]
     usable = list(itertools.takewhile(lambda errors: np.isfinite(errors).all(), signed[::-1]))[::-1]
     if len(usable) < 4:
         return None
-    x = 1 / steps[-len(usable) :]
-    row, best, uncertainty = usable, usable[-1], math.inf
-    for column in range(1, len(x)):
-        previous = row
-        row = [
-            fine + (fine - coarse) * x[k + column] / (x[k] - x[k + column])
-            for k, (coarse, fine) in enumerate(itertools.pairwise(previous))
-        ]
-        disagreement = max(float(np.abs(row[-1] - other).max()) for other in previous[-2:])
-        if disagreement < uncertainty:
-            best, uncertainty = row[-1], disagreement
-    # Neville's weights for doublings add up to less than 9 in size, so rounding is magnified by no more.
+    best, uncertainty = extrapolate(1 / steps[-len(usable) :], usable)
+    # extrapolation magnifies rounding by no more than 9
     uncertainty = max(uncertainty, 9 * max(ROUND_OFF, *(moments.rounding for moments in runs)))
     moment, place = np.unravel_index(int(np.abs(best).argmax()), best.shape)
     name = ("mean of x", "mean of m", "variance of x", "covariance of x and m", "variance of m")[int(moment)]
@@ -422,15 +416,24 @@ def study_black_box(
     event: the shape of one data point, for samplers that need one; the elements of an event must not mix.
     Raises BlackBoxError if the sampler cannot be verified as it stands, ValueError on bad input.
     """
-    from .probing import probed_moments  # imports torch, which takes seconds and which schemes do not need
+    # these import torch, which takes seconds and which schemes do not need
+    from ..integrators.blackbox import Kind, kind_of
+    from .anatomy import inconsistencies
+    from .probing import probed_moments
 
+    wrong = tuple(f"not consistent: {what}" for what in inconsistencies(sampler, params, event))
+    # A trajectory knows where it begins and ends, and may do there what it does nowhere else: what a short one shows
+    # explains a failure, but is none by itself.
+    problems, hints = ((), wrong) if kind_of(sampler) is Kind.TRAJECTORY else (wrong, ())
     target = target or gaussian_targets(PSLD_DIFFUSION, params)
 
     def run(count: int) -> Moments:
         return probed_moments(sampler, target, time_grid(grid, count, params, t_end), event=event)
 
     unit = np.sqrt(target.diffusion.variances(params.values())[1:])
-    return measure(name, run, 1 if expected is None else expected, steps, params.T - t_end, unit, (), progress)
+    order = 1 if expected is None else expected
+    study = measure(name, run, order, steps, params.T - t_end, unit, problems, progress)
+    return replace(study, hints=hints)
 
 
 def study_order(

@@ -6,15 +6,15 @@ and the columns of C for all targets. A step that remembers nothing is probed st
 as a whole trajectory, whose slots are the draws of all its steps.
 
 Nothing is taken on trust. Further rows, with random states and noises of two sizes, must come out as the affine map
-says: a departure that grows with the size is a nonlinearity and is refused; one of a few float32 roundings is measured
-and reported. The same rows alone, in another batch and in another call, must come out the same, or entries of the
-batch mix or state is left over.
+says: a departure of a few float32 roundings is measured and reported, a larger one is refused. The same rows alone, in
+another batch and in another call, must come out the same, or entries of the batch mix or state is left over.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from ..integrators.blackbox import (
     Run,
     Sampler,
     SamplerRaised,
+    Score,
     as_step,
     as_trajectory,
     call,
@@ -42,7 +43,8 @@ from .moments import AffineMap, Moments, starting_law
 _CHECKS, _LARGE = 4, 64
 # How well they must agree: float64 steps agree to 1e-13 or so. A few roundings to float32, 2^-24 each, are reported.
 _TOLERANCE, _FLOAT32 = 1e-10, 64 * 2.0**-24
-# A departure that keeps its relative size when states are 64 times larger is rounding; a quadratic term grows 64-fold.
+# A larger departure that keeps its relative size when states are 64 times larger is coarser rounding, or a branch; that
+# of a quadratic term grows 64-fold. One below _FLOAT32 even there moves a state by no more than rounding would.
 _GROWTH = 8
 # Coordinates (rows times targets) in one call: a few MB of intermediate results.
 _BATCH = 1 << 17
@@ -70,16 +72,43 @@ class _Checks:
         return self.noises[k]
 
 
-class _Probe:
-    """A black box on a batch of Gaussian targets; `widths` of its draws, Gaussians a coordinate, once known."""
+class Columns(NamedTuple):
+    """An affine map read off: u' = offset + rows of `state` times u + rows of `draws` times the numbers drawn.
 
-    def __init__(self, target: GaussianTarget, event: tuple[int, ...]) -> None:
+    offset (V, 2), state (V, 2, 2) and draws (V, width, 2), the last axis that of u'; rounding: its departure from being
+    affine where that is float32 rounding, else 0; response: of the call.
+    """
+
+    offset: Array
+    state: Array
+    draws: Array
+    rounding: float
+    response: Response
+
+    @property
+    def map(self) -> AffineMap:
+        """As a map whose draws are standard normal; nan if the run overflowed."""
+        cov = np.einsum("vki,vkj->ijv", self.draws, self.draws)
+        return AffineMap(np.ascontiguousarray(self.state.transpose(2, 1, 0)), np.ascontiguousarray(self.offset.T), cov)
+
+
+class Probe:
+    """A black box as a function of its state and of what it draws; `widths` of its draws, numbers a coordinate, once
+    known.
+
+    copies: how many score functions are probed at once, V; score(rows, batch): the score of all of them, for `rows`
+    rows each, in a batch of that size. event: the shape of one data point. Raises ValueError on a bad event.
+    """
+
+    def __init__(self, copies: int, score: Callable[[int, int], Score], event: tuple[int, ...]) -> None:
         if any(size < 1 for size in event):
             raise ValueError(f"event {event}: the shape of a data point is positive numbers, such as 3,4,4")
-        self.target, self.event = target, event
+        self.copies, self.score, self.event = copies, score, event
         self.checks = _Checks()
         self.widths: list[int] | None = None
         self.alone: Array | None = None
+        self.label: object = None
+        self.labels: list[object] = []
 
     def discover(self, run: Run) -> Response:
         """Run the checking rows alone; tells the draws."""
@@ -96,32 +125,23 @@ class _Probe:
         self.widths = widths
         return response
 
-    def read(self, run: Run) -> tuple[AffineMap, float, Response]:
-        """The map (V,) of `run`, its departure from being affine if that is float32 rounding (else 0), and the call.
-
-        A run that overflows has a map of nan. Raises BlackBoxError.
-        """
+    def read(self, run: Run) -> Columns:
+        """The map of `run`, of nan if it overflows. Raises BlackBoxError."""
         widths = self.widths or []
         try:
             out, response = self._respond_in_blocks(run, widths)
         except SamplerRaised as error:
             raise SamplerRaised(f"{error}; another batch went through: is state left over from it?") from error
         width = sum(widths)
-        if not np.isfinite(out).all():
-            nothing = np.full((2, 2, len(out)), math.nan)
-            return AffineMap(nothing, nothing[0], nothing), 0.0, response
         offset, checked = out[:, 0], out[:, 3 + width :]
         columns = out[:, 1 : 3 + width] - offset[:, None]
-        given = np.concatenate([self.checks.states, *self.checks.noises[: len(widths)]], axis=1)
-        rounding = self._departure(checked, offset[:, None] + given @ columns)
-        self._check_alone(checked, rounding)
-        matrix, factor = columns[:, :2], columns[:, 2:]
-        cov = np.einsum("vki,vkj->ijv", factor, factor)
-        return (
-            AffineMap(np.ascontiguousarray(matrix.transpose(2, 1, 0)), np.ascontiguousarray(offset.T), cov),
-            rounding,
-            response,
-        )
+        if not np.isfinite(out).all():
+            columns, rounding = np.full(columns.shape, math.nan), 0.0
+        else:
+            given = np.concatenate([self.checks.states, *self.checks.noises[: len(widths)]], axis=1)
+            rounding = self._departure(checked, offset[:, None] + given @ columns)
+            self._check_alone(checked, rounding)
+        return Columns(offset, columns[:, :2], columns[:, 2:], rounding, response)
 
     def _departure(self, checked: Array, predicted: Array) -> float:
         """0 if the map is affine to float64, the relative departure if that is float32 rounding; raises otherwise."""
@@ -132,7 +152,7 @@ class _Probe:
         worst = max(small, large)
         if worst <= _TOLERANCE:
             return 0.0
-        if worst <= _FLOAT32 and large <= _GROWTH * small:
+        if worst <= _FLOAT32:
             return worst
         kind = "it rounds to half precision, or branches" if large <= _GROWTH * small else "it is nonlinear"
         raise BlackBoxError(
@@ -156,7 +176,7 @@ class _Probe:
         then come a unit in each slot of each draw, and the checking rows."""
         offsets = np.cumsum([3, *widths])
         checking = int(offsets[-1])  # the first row that checks
-        size = max(1, _BATCH // self.target.mean.size)
+        size = max(1, _BATCH // self.copies)
         calls = []
         for first in range(0, checking + 2 * _CHECKS, size):
             rows = np.arange(first, min(first + size, checking + 2 * _CHECKS))
@@ -183,7 +203,7 @@ class _Probe:
 
     def _respond(self, run: Run, states: Array, noise: Callable[[int, int], Array]) -> tuple[Array, Response]:
         """`run` on every row for every target: (V, rows, 2). The rows fill the coordinates of the events."""
-        V, rows = self.target.mean.size, len(states)
+        V, rows = self.copies, len(states)
         elements = math.prod(self.event)
         batch = math.ceil(V * rows / elements)
 
@@ -194,6 +214,8 @@ class _Probe:
             return torch.as_tensor(np.ascontiguousarray(cells.reshape(batch, elements, width).transpose(0, 2, 1)))
 
         def draw(k: int, shape: torch.Size) -> Tensor:
+            self.labels.append(self.label)
+            self.label = None
             width, rest = divmod(math.prod(shape[1:]), elements)
             if not shape or shape[0] != batch or rest:
                 raise BlackBoxError(
@@ -202,20 +224,21 @@ class _Probe:
                 )
             return pack(noise(k, width)).reshape(shape)
 
-        response = call(run, pack(states).reshape(batch, 2, *self.event), self._score(V, rows, batch), draw)
+        self.labels.clear()
+        response = call(run, pack(states).reshape(batch, 2, *self.event), self.score(rows, batch), draw)
         cells = response.state.double().numpy(force=True).reshape(batch, 2, elements).transpose(0, 2, 1)
         return cells.reshape(-1, 2)[: V * rows].reshape(V, rows, 2), response
 
-    def _score(self, V: int, rows: int, batch: int) -> Callable[[Tensor, float | Tensor], Tensor]:
-        """The targets' affine scores, each on its own rows; the cells that fill up the last event have score 0."""
-        fill = batch * math.prod(self.event) - V * rows
+
+def gaussian_score(target: GaussianTarget, event: tuple[int, ...]) -> Callable[[int, int], Score]:
+    """The targets' affine scores, for a Probe: each on its own rows; cells that fill up the last event have score 0."""
+
+    def of(rows: int, batch: int) -> Score:
+        fill = batch * math.prod(event) - target.mean.size * rows
 
         def score(u: Tensor, t: float | Tensor) -> Tensor:
-            times = torch.as_tensor(t, dtype=torch.float64).reshape(-1)
-            if not bool((times == times[0]).all()):
-                raise BlackBoxError("the sampler asks for the score at several times in one call; give it one time")
-            law = self.target.law(float(times[0]))
-            precision = np.pad(np.repeat(self.target.precision(law), rows, axis=-1), ((0, 0), (0, 0), (0, fill)))
+            law = target.law(one_time(t))
+            precision = np.pad(np.repeat(target.precision(law), rows, axis=-1), ((0, 0), (0, 0), (0, fill)))
             mean = np.pad(np.repeat(law.mean, rows, axis=-1), ((0, 0), (0, fill)))
             cells = u.double().reshape(batch, 2, -1).transpose(1, 2).reshape(-1, 2)
             L, centre = torch.as_tensor(precision), torch.as_tensor(mean)
@@ -224,6 +247,16 @@ class _Probe:
             return s.reshape(batch, -1, 2).transpose(1, 2).reshape(u.shape).to(u.dtype)
 
         return score
+
+    return of
+
+
+def one_time(t: float | Tensor) -> float:
+    """The time of a score evaluation, a number or a tensor of equal ones. Raises BlackBoxError on unequal ones."""
+    times = torch.as_tensor(t, dtype=torch.float64).reshape(-1)
+    if not bool((times == times[0]).all()):
+        raise BlackBoxError("the sampler asks for the score at several times in one call; give it one time")
+    return float(times[0])
 
 
 def _sizes(widths: list[int]) -> str:
@@ -243,7 +276,7 @@ class ProbedStep:
             raise BlackBoxError(f"a {kind} has no one-step map of its own; probe its whole trajectory")
         self.step, self.target, self.event = step, target, event
         self.nfe, self.rounding, self.calls = 0, 0.0, 0
-        self._probe = _Probe(target, event)
+        self._probe = Probe(target.mean.size, gaussian_score(target, event), event)
         self._seeds: set[str] = set()
 
     def __call__(self, tau: float, h: float) -> AffineMap:
@@ -253,10 +286,10 @@ class ProbedStep:
             if self.calls < _REPEATS:
                 self._probe.discover(run)
             self.calls += 1
-            step_map, rounding, response = self._probe.read(run)
-            self.nfe, self.rounding = self.nfe + response.nfe, self.rounding + rounding
-            _check_seeds(response.seeds, self._seeds)
-            return step_map
+            columns = self._probe.read(run)
+            self.nfe, self.rounding = self.nfe + columns.response.nfe, self.rounding + columns.rounding
+            _check_seeds(columns.response.seeds, self._seeds)
+            return columns.map
         except BlackBoxError as error:
             raise BlackBoxError(f"at tau = {tau:.6g}: {error}") from error
 
@@ -269,14 +302,14 @@ def probed_trajectory(
     Any kind of black box; the cost grows as the square of the number of draws. Raises BlackBoxError.
     """
     run = as_trajectory(sampler, np.asarray(taus, dtype=float).tolist())
-    probe = _Probe(target, event)
+    probe = Probe(target.mean.size, gaussian_score(target, event), event)
     try:
         probe.discover(run)
-        whole, rounding, response = probe.read(run)
-        _check_seeds(response.seeds, set())
+        columns = probe.read(run)
+        _check_seeds(columns.response.seeds, set())
     except BlackBoxError as error:
         raise BlackBoxError(f"in a run of {len(taus) - 1} steps: {error}") from error
-    return whole, response.nfe, rounding
+    return columns.map, columns.response.nfe, columns.rounding
 
 
 def probed_moments(

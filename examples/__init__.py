@@ -1,0 +1,1 @@
+"""Worked examples: samplers as people write them, which `weakorder verify` and `baseline` take as they are."""

@@ -1,0 +1,153 @@
+"""The anatomy of a black box: its parts are those of its word, and what is wrong with it is named with its factor."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from weakorder.integrators.blackbox import as_black_box
+from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.integrators.compiled import compile_step
+from weakorder.theory.model import Parameters
+from weakorder.theory.scheme import Scheme
+from weakorder.verification.anatomy import TIMES, dissect, inconsistencies
+from weakorder.verification.extrapolation import extrapolate
+from weakorder.verification.order import Verdict, study_black_box
+
+PARAMS = Parameters(beta_min=0.5, beta_max=12.0)
+
+
+def euler_maruyama(u, tau, h, score, wrong=lambda name, value: value):
+    """The published step; `wrong` may change any of its quantities by name."""
+    t = wrong("t", 1 - tau)
+    beta = wrong("beta", PARAMS.beta(1 - tau))
+    s = wrong("score", score(u, t))
+    x, m = u[:, 0], u[:, 1]
+    gamma, nu, M = wrong("gamma", PARAMS.gamma), wrong("nu", PARAMS.nu), wrong("M", PARAMS.M)
+    drift_x = beta / 2 * (wrong("sign", 1.0) * gamma * x - m / M + 2 * gamma * s[:, 0])
+    drift_m = beta / 2 * (x + nu * m + wrong("two", 2.0) * M * nu * s[:, 1])
+    g_x, g_m = wrong("g_x", (beta * gamma) ** 0.5), wrong("g_m", (beta * M * nu) ** 0.5)
+    xi = wrong("xi", torch.randn_like(u))
+    noise = torch.stack([g_x * xi[:, 0], g_m * xi[:, 1]], dim=1)
+    return wrong("end", u + h * torch.stack([drift_x, drift_m], dim=1) + wrong("root", h**0.5) * noise)
+
+
+def with_fault(**faults):
+    """Euler-Maruyama with the named quantities changed by functions."""
+
+    def wrong(name, value):
+        return faults[name](value) if name in faults else value
+
+    return lambda u, tau, h, score: euler_maruyama(u, tau, h, score, wrong)
+
+
+@pytest.mark.parametrize("scheme", CATALOGUE.values(), ids=lambda scheme: scheme.name)
+def test_the_anatomy_of_a_scheme_is_its_compiled_step(scheme: Scheme) -> None:
+    """P, K_k, Q and the times, composed here from the segments by hand."""
+    taus = np.array([0.3, 0.37])
+    anatomy = dissect(as_black_box(scheme, PARAMS), taus)
+    P, Q, gains, times = np.eye(2), np.zeros((2, 2)), [], []
+    for time, flow in compile_step(scheme, taus, PARAMS):
+        p, k, q = (entry[0] for entry in flow)
+        P, Q, gains = p @ P, p @ Q @ p.T + q, [p @ gain for gain in gains]
+        if time is not None:
+            gains.append(k)
+            times.append(float(time[0]))
+    np.testing.assert_allclose(anatomy.propagator, P, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(anatomy.gains, gains, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(anatomy.noise_cov, Q, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(anatomy.offset, 0, atol=1e-13)
+    assert anatomy.times == tuple(times)
+    assert anatomy.nfe == scheme.nfe_per_step
+
+
+@pytest.mark.parametrize("params", [PARAMS, Parameters(), Parameters(gamma=0.0, nu=4.0)], ids=str)
+@pytest.mark.parametrize("scheme", CATALOGUE.values(), ids=lambda scheme: scheme.name)
+def test_no_scheme_of_the_catalogue_is_called_inconsistent(scheme: Scheme, params: Parameters) -> None:
+    assert inconsistencies(as_black_box(scheme, params), params) == []
+
+
+@pytest.mark.parametrize("level", [0.25, 0.5, 1.5])
+def test_dynamics_between_the_flow_and_the_sde_are_consistent(level: float) -> None:
+    """Noise of level^2 times the SDE's covariance with the gain (1 + level^2) / 2 keeps the marginals."""
+    fitting = with_fault(score=lambda s: (1 + level**2) / 2 * s, xi=lambda xi: level * xi)
+    assert inconsistencies(fitting, PARAMS) == []
+    assert inconsistencies(with_fault(score=lambda s: (1 + level) / 2 * s, xi=lambda xi: level * xi), PARAMS) != []
+
+
+FAULTS = {
+    "a wrong sign": ({"sign": lambda s: -s}, r"drift of x by x is -1 times what is right .* at all times"),
+    "a lost factor 2": ({"two": lambda _: 1.0}, r"gain of m from s_m is 0\.5 times what is right .* at all times"),
+    "M inverted": ({"M": lambda M: 1 / M}, r"drift of x by m is 0\.0625 times what is right"),
+    "gamma and nu swapped": (
+        {"gamma": lambda _: PARAMS.nu, "nu": lambda _: PARAMS.gamma},
+        r"drift of m by m is 0\.00249377 times what is right",
+    ),
+    "the variance for the deviation": ({"g_m": lambda g: g**2}, r"noise covariance of m and m is \S+ where"),
+    "noise off by a thousandth": ({"g_x": lambda g: 1.001 * g}, r"noise covariance of x and x is 1\.002 times"),
+    "noise correlated": ({"xi": lambda xi: xi + 0.1 * xi.flip(1)}, r"noise covariance of x and m is"),
+    "the score at the wrong time": ({"t": lambda t: 1 - t}, r"the score's time t is 0\.1 where 0\.9 is right"),
+    "the score scaled": ({"score": lambda s: 1.0001 * s}, r"gain of x from s_x is 1\.0001 times"),
+    "beta fixed at its end": ({"beta": lambda _: PARAMS.beta(0.0)}, r"drift of x by m is -1 where -21\.7 is right"),
+    "h for its root": ({"root": lambda r: r**2}, r"gain of m from s_m is 2 times"),
+    "a state that shrinks": ({"end": lambda u: 0.9999 * u}, r"as h -> 0 the next x is the old x times a factor"),
+    "a constant drift": ({"end": lambda u: u + 1.0}, None),
+}
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"), [f for f in FAULTS.values() if f[1]], ids=[k for k, f in FAULTS.items() if f[1]]
+)
+def test_what_is_wrong_is_named_with_its_factor(faults, message: str) -> None:
+    found = [str(wrong) for wrong in inconsistencies(with_fault(**faults), PARAMS)]
+    assert any(re.search(message, text) for text in found), found
+    study = study_black_box("faulty", with_fault(**faults), PARAMS, steps=(25, 50, 100, 200))
+    assert study.verdict is Verdict.FAIL
+    assert "not consistent" in study.reason
+
+
+def test_a_constant_drift_is_named() -> None:
+    def drifting(u, tau, h, score):
+        return euler_maruyama(u, tau, h, score) + 1e-4 * h
+
+    (found,) = {wrong.what for wrong in inconsistencies(drifting, PARAMS)} - {"the constant drift of m"}
+    assert found == "the constant drift of x"
+
+
+def test_a_trajectory_that_drops_its_last_noise_is_consistent_and_passes() -> None:
+    """What happens once, at an end, changes the law by O(h): only the run as a whole can judge it."""
+
+    def sample(score, u, taus):
+        times = taus.tolist()
+        for k in range(len(times) - 1):
+            quiet = {"xi": torch.zeros_like} if k == len(times) - 2 else {}
+            u = with_fault(**quiet)(u, times[k], times[k + 1] - times[k], score)
+        return u
+
+    assert inconsistencies(sample, PARAMS) != []
+    study = study_black_box("last", sample, PARAMS, steps=(100, 200, 400, 800))
+    assert study.problems == ()
+    assert study.verdict is Verdict.PASS
+
+
+def test_the_times_of_the_limits_cover_the_run() -> None:
+    assert TIMES[0] <= 0.1
+    assert TIMES[-1] >= 0.95
+
+
+def test_extrapolation_finds_a_limit_within_its_uncertainty_and_no_other() -> None:
+    h = 2.0 ** -np.arange(3, 9)
+    values = [np.array([np.exp(k), np.cos(k), 1 / (1 + 3 * k)]) for k in h]
+    limit, uncertainty = extrapolate(h, values)
+    error = float(np.abs(limit - 1).max())
+    assert error <= uncertainty
+    assert float(np.abs(values[-1] - 1).max()) > 1e3 * uncertainty  # the last value itself is far off
+
+
+def test_extrapolation_of_a_function_without_a_limit_is_uncertain() -> None:
+    limit, uncertainty = extrapolate(
+        [0.5, 0.25, 0.125, 0.0625], [np.array([1 / h]) for h in (0.5, 0.25, 0.125, 0.0625)]
+    )
+    assert uncertainty > 0.1 * abs(float(limit[0]))

@@ -1,0 +1,109 @@
+"""Assertions for the tests of people who write samplers.
+
+    from weakorder.verification.testing import assert_matches_baseline, assert_weak_order
+
+    def test_my_sampler():
+        assert_weak_order(step, 1)
+
+A sampler is a step, a multistep object or a whole trajectory (integrators.blackbox), or a Scheme. The pytest plugin
+(weakorder.reports.pytest_plugin, installed with the package) offers the same as a fixture, `weakorder`, and makes
+`pytest --weakorder-update` rewrite baselines.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..integrators.blackbox import Sampler
+    from ..theory.model import Parameters
+    from ..theory.scheme import Scheme
+    from .order import OrderStudy
+
+
+# Set by the plugin under --weakorder-update: baselines are rewritten instead of compared.
+UPDATE = "WEAKORDER_UPDATE"
+
+
+def assert_weak_order(
+    sampler: Sampler | Scheme,
+    order: int = 1,
+    params: Parameters | None = None,
+    steps: Sequence[int] | None = None,
+    event: tuple[int, ...] = (),
+) -> None:
+    """Assert that `weakorder verify` says PASS at this order; params: the model's, by default the published CIFAR-10
+    one.
+
+    Raises AssertionError with the reason and the table of slopes otherwise, BlackBoxError if the sampler cannot be
+    verified as it stands.
+    """
+    __tracebackhide__ = True
+    from ..theory.model import Parameters
+    from ..theory.scheme import Scheme
+    from . import order as orders
+
+    params = params or Parameters()
+    if isinstance(sampler, Scheme):
+        study = orders.study_order(sampler, params, order, steps or orders.STEPS)
+    else:
+        levels = steps or orders.BLACK_BOX_STEPS
+        study = orders.study_black_box(_name(sampler), sampler, params, order, levels, event=event)
+    if study.verdict is not orders.Verdict.PASS:
+        raise AssertionError(f"weak order {order} of {study.name}: {study.verdict}, {study.reason}\n{slopes(study)}")
+
+
+def assert_matches_baseline(
+    sampler: Sampler | Scheme,
+    path: str | Path,
+    params: Parameters | None = None,
+    event: tuple[int, ...] = (),
+    order: int = 1,
+) -> None:
+    """Assert that a sampler does what the baseline file says; the message says what changed. A file that does not exist
+    is an error, and written under --weakorder-update, which rewrites all others too.
+
+    params, event, order: of a baseline that is written; one that is compared holds its own. Raises AssertionError, and
+    ValueError on a file that is no baseline.
+    """
+    __tracebackhide__ = True
+    from ..theory.model import Parameters
+    from . import baseline as baselines
+
+    if os.environ.get(UPDATE):
+        baselines.save(baselines.record(_name(sampler), sampler, params or Parameters(), event, order), path)
+        return
+    try:
+        recorded = baselines.load(path)
+    except ValueError as error:
+        raise AssertionError(f"{error}: pytest --weakorder-update") from error
+    if params is not None and Parameters(**recorded["parameters"]) != params:
+        raise AssertionError(f"{path} was recorded with other model parameters: pytest --weakorder-update")
+    comparison = baselines.check(recorded, sampler)
+    if not comparison.same:
+        raise AssertionError(f"{comparison}\nif that is meant: pytest --weakorder-update")
+
+
+def slopes(study: OrderStudy) -> str:
+    """The table of a study's levels: steps, evaluations, W2 error, local slope, error constant."""
+    rows = [("steps", "NFE", "W2 error", "slope", "e/h^p")]
+    rows += [tuple(_cell(level[key]) for key in _COLUMNS) for level in study.as_dict()["levels"]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+_COLUMNS = ("steps", "nfe", "error", "slope", "constant")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.4g}"
+    return str(value)
+
+
+def _name(sampler: Any) -> str:
+    return getattr(sampler, "name", None) or getattr(sampler, "__name__", None) or type(sampler).__name__
