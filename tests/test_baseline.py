@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from test_anatomy import PARAMS, euler_maruyama, with_fault
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.reports import cli
 from weakorder.theory.model import Parameters
 from weakorder.verification import baseline as baselines
 from weakorder.verification.baseline import compare, load, record, save
@@ -165,3 +167,36 @@ def test_a_baseline_holds_its_parameters(recorded) -> None:
     assert Parameters(**recorded["parameters"]) == PARAMS
     other = record("em", CATALOGUE["EM"], Parameters(), steps=STEPS)
     assert not compare(recorded, other).same
+
+
+def _run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["weakorder", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0), *capsys.readouterr()
+
+
+def test_the_command_line_records_and_checks(monkeypatch, capsys, tmp_path: Path) -> None:
+    """Exit codes 0 as recorded, 1 changed, 2 bad input; a record of what fails is written with a warning."""
+    steps = ("--steps", "50,100,200,400")
+    file, good = (
+        tmp_path / "b.json",
+        "from weakorder.integrators.catalogue import CATALOGUE\nscheme = CATALOGUE['EM']\n",
+    )
+    (tmp_path / "box.py").write_text(good)
+    box = f"{tmp_path / 'box.py'}:scheme"
+    code, out, err = _run(monkeypatch, capsys, "baseline", "record", box, "-o", str(file), *steps)
+    assert (code, out.startswith(f"wrote {file}: PASS, measured order 1.0"), err) == (0, True, "")
+    code, out, _ = _run(monkeypatch, capsys, "baseline", "check", box, str(file))
+    assert (code, out) == (0, f"{box}: as recorded\n")
+    (tmp_path / "box.py").write_text(good.replace("'EM'", "'SSCS'"))
+    code, out, _ = _run(monkeypatch, capsys, "baseline", "check", box, str(file), "--json")
+    assert (code, json.loads(out)["same"]) == (1, False)
+    code, out, err = _run(monkeypatch, capsys, "baseline", "check", box, str(tmp_path / "none.json"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    code, out, err = _run(monkeypatch, capsys, "baseline", "record", box, "-o", str(tmp_path / "no" / "b.json"))
+    assert (code, out) == (2, "")
+    assert "make it first" in err
+    code, _, err = _run(monkeypatch, capsys, "baseline", "record", "O S B A(1/2)", "-o", str(file), *steps)
+    assert code == 0
+    assert "warning: verify says FAIL: not consistent" in err
