@@ -284,6 +284,116 @@ def verify(
 
 
 @cli.command()
+@click.argument("x")
+@_SCHEME
+@click.option("--steps", type=int, help="Judge a run of N steps on --grid instead.")
+@_GRID
+@_OUTPUT
+@_MODEL
+def stability(
+    x: str,
+    splitting: str | None,
+    flow: str | None,
+    lambda_s: float | None,
+    steps: int | None,
+    grid: str,
+    as_json: bool,
+    device: str,
+    **model: float | None,
+) -> None:
+    """How few steps X can take on CIFAR-10's spectrum, on each grid, and what breaks first.
+
+    Exit code 0; with --steps 0 stable, 1 unstable; 2 bad input.
+    """
+    from ..theory.scheme import Scheme
+    from .stability import as_text, judge
+
+    params = _model(device, model)
+    sampler = _sampler(x, splitting, flow, lambda_s)
+    with contextlib.redirect_stdout(sys.stderr):  # what a black box prints is not our answer
+        answer, stable = judge(sampler, params, steps, grid, _progress)
+    if as_json:
+        _print_json({"sampler": x} | answer)
+    else:
+        if isinstance(sampler, Scheme):
+            _warn(sampler)
+        click.echo(f"{_title(sampler, x)}\n{as_text(answer)}")
+    sys.exit(EXIT_CODES["PASS" if stable else "FAIL"])
+
+
+@cli.group()
+def baseline() -> None:
+    """Regression baselines: record what a sampler does, and later ask what a change of it did."""
+
+
+_BASELINED = _options(
+    click.option("--order", type=click.IntRange(1, 10), default=1, show_default=True, help="Order to hold X to."),
+    click.option("--steps", type=_Numbers(int), help="Of its order study; default 25,50,...,1600."),
+    _EVENT,
+    _OUTPUT,
+    _MODEL,
+)
+
+
+@baseline.command()
+@click.argument("x")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file, JSON; replaced."
+)
+@_BASELINED
+def record(
+    x: str,
+    output: Path,
+    order: int,
+    steps: list[int] | None,
+    event: list[int] | None,
+    as_json: bool,
+    device: str,
+    **model: float | None,
+) -> None:
+    """Record the baseline of X: what one step does, evaluations, order, moments of whole runs."""
+    from ..verification import baseline as baselines
+
+    params = _model(device, model)
+    sampler = _sampler(x, None, None, None)
+    if not output.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {str(output.parent)!r}; make it first")
+    with contextlib.redirect_stdout(sys.stderr):  # what the sampler prints is not our answer
+        levels = steps or baselines.BLACK_BOX_STEPS
+        found = baselines.record(x, sampler, params, tuple(event or ()), order, levels, _progress)
+    baselines.save(found, output)
+    if found["order"]["verdict"] == "FAIL":
+        click.echo(f"warning: verify says FAIL: {found['order']['reason']}", err=True)
+    if as_json:
+        _print_json(found)
+    else:
+        click.echo(f"wrote {output}: {found['order']['verdict']}, {found['order']['reason']}")
+
+
+@baseline.command()
+@click.argument("x")
+@click.argument("file", type=click.Path(path_type=Path))
+@_OUTPUT
+def check(x: str, file: Path, as_json: bool, device: str) -> None:
+    """Compare X with the baseline FILE: what changed, by how much, and is it better or worse?
+
+    Exit code 0 as recorded, 1 changed, 2 bad input. Model parameters are those of the baseline.
+    """
+    from ..verification import baseline as baselines
+
+    _model(device, {})
+    recorded = baselines.load(file)
+    sampler = _sampler(x, None, None, None)
+    with contextlib.redirect_stdout(sys.stderr):
+        comparison = baselines.check(recorded, sampler, progress=_progress)
+    if as_json:
+        _print_json({"sampler": x, "same": comparison.same, "changes": list(comparison.lines)})
+    else:
+        click.echo(str(comparison))
+    sys.exit(0 if comparison.same else 1)
+
+
+@cli.command()
 @click.argument("names", nargs=-1, metavar="[X]...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="report", show_default=True, help="Folder.")
 @_OUTPUT

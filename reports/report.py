@@ -20,7 +20,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..integrators.catalogue import LANGEVIN_CONTROLS
@@ -32,7 +32,7 @@ from ..verification import order, spectrum
 from ..verification.gaussian import GaussianTarget
 from ..verification.moments import exact_moments
 from ..verification.prediction import predicted_errors
-from . import figures
+from . import figures, stability
 from .derivation import expression_latex, expression_text
 from .strict_json import dumps
 
@@ -50,6 +50,7 @@ _DESCRIPTIONS = {
     "error-constants": "error constants against the step size, a line per scheme",
     "local-slopes": "local slopes against the number of steps, a panel per scheme",
     "cifar10-spectrum": "Frechet distance to the CIFAR-10 Gaussian against network evaluations, a line per scheme",
+    **stability.DESCRIPTIONS,
 }
 
 
@@ -71,14 +72,16 @@ def collect_results(
         raise ValueError("no scheme to report on; name at least one")
     studies = [order.study_order(scheme, params, steps=steps, t_end=t_end) for scheme in progress(list(schemes))]
     distances = spectrum.study_spectrum(schemes, params, budgets, grids, progress=progress)
+    stability_study, stabilities = stability.collect(schemes, params, grids, progress)
     curves = iter(distances.curves)
     rows = [
         {
             **_scheme_row(scheme, label, study, params, t_end),
             "command": _command(scheme, params, steps, t_end),
             "spectrum": {grid: _curve(next(curves)) for grid in grids},
+            "stability": stable,
         }
-        for scheme, label, study in zip(schemes, _labels(schemes), studies, strict=True)
+        for scheme, label, study, stable in zip(schemes, _labels(schemes), studies, stabilities, strict=True)
     ]
     results = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -105,6 +108,7 @@ def collect_results(
             "cutoff": distances.cutoff,
             "prior": distances.prior,
         },
+        "stability_study": stability_study,
         "schemes": rows,
         "controls": _controls(),
     }
@@ -113,7 +117,7 @@ def collect_results(
 
 def render(results: Results) -> str:
     """The page, self-contained, from the results alone."""
-    drawn = figures.draw(results)
+    drawn = figures.draw(results) | stability.draw(results)
     return _page(results, {name: figures.as_svg(figure) for name, figure in drawn.items()})
 
 
@@ -138,7 +142,7 @@ def write_report(
     results = collect_results(schemes, params, progress, steps, t_end, budgets, grids)
     svgs = {}
     contents: dict[Path, bytes] = {directory / "results.json": dumps(results).encode()}
-    for name, figure in figures.draw(results).items():
+    for name, figure in (figures.draw(results) | stability.draw(results)).items():
         svgs[name] = contents[directory / "figures" / f"{name}.svg"] = figures.as_svg(figure)
         contents[directory / "figures" / f"{name}.png"] = figures.as_png(figure)
     page = directory / "index.html"
@@ -251,11 +255,13 @@ def _page(results: Results, svgs: dict[str, bytes]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = _number
     environment.filters["plain"] = lambda value: f"{value:g}"
-    source = resources.files(__package__ or __name__).joinpath("templates", "report.html.j2").read_text("utf-8")
+    folder = resources.files(__package__ or __name__).joinpath("templates")
+    environment.loader = FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8"))
     drawings = {
         name.replace("-", "_"): Markup(figures.inline(svg, name, _DESCRIPTIONS[name])) for name, svg in svgs.items()
     }
-    return environment.from_string(source).render(figures=drawings, table=_spectrum_table(results), **results)
+    template = environment.get_template("report.html.j2")
+    return template.render(figures=drawings, table=_spectrum_table(results), **results)
 
 
 def _spectrum_table(results: Results) -> list[Results]:

@@ -1,6 +1,13 @@
-"""Hypothesis profiles: derandomised in every run, wide under --nightly. Derivations are cached per machine."""
+"""Hypothesis profiles: derandomised in every run, wide under --nightly. Derivations are cached per machine.
+
+Tests work on small tensors in several processes: torch gets one thread in each, before it is imported.
+"""
 
 from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings

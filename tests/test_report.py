@@ -18,7 +18,10 @@ from weakorder.theory.scheme import Scheme, parse
 PARAMS = Parameters()
 SMALL: dict[str, Any] = {"steps": (100, 200, 400, 800), "budgets": (3, 20, 50, 100)}
 HOSTILE = "<script>alert('x')</script> & $\\frac{"
-FIGURES = ("convergence-steps", "convergence-nfe", "error-constants", "local-slopes", "cifar10-spectrum")
+FIGURES = (
+    *("convergence-steps", "convergence-nfe", "error-constants", "local-slopes", "cifar10-spectrum"),
+    *("stability-growth", "stability-last-step", "stability-trajectory"),
+)
 
 
 def _schemes() -> list[Scheme]:
