@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from weakorder.integrators.blackbox import BlackBoxError
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.reports import cli
@@ -18,6 +19,16 @@ from weakorder.verification.moments import AffineMap, step_maps
 from weakorder.verification.mutation import EXAMPLES, MODELS, bases
 from weakorder.verification.order import Verdict, gaussian_targets, study_black_box
 from weakorder.verification.probing import ProbedStep, probed_trajectory
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small tensors: a second thread only gets in the way of the other tests."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
 
 WORDS = {"sscs": "SSCS", "oba": "ROBA", "naive_oba": "NOBA", "robab": "ROBAB", "verlet": "RVV"}
 STEPS = ((0.0, 0.02), (0.3, 0.1), (0.89, 0.01))
