@@ -90,22 +90,38 @@ FAULTS = {
     "noise correlated": ({"xi": lambda xi: xi + 0.1 * xi.flip(1)}, r"noise covariance of x and m is"),
     "the score at the wrong time": ({"t": lambda t: 1 - t}, r"the score's time t is 0\.1 where 0\.9 is right"),
     "the score scaled": ({"score": lambda s: 1.0001 * s}, r"gain of x from s_x is 1\.0001 times"),
-    "beta fixed at its end": ({"beta": lambda _: PARAMS.beta(0.0)}, r"drift of x by m is -1 where -21\.7 is right"),
-    "h for its root": ({"root": lambda r: r**2}, r"gain of m from s_m is 2 times"),
-    "a state that shrinks": ({"end": lambda u: 0.9999 * u}, r"as h -> 0 the next x is the old x times a factor"),
-    "a constant drift": ({"end": lambda u: u + 1.0}, None),
+    "beta fixed at its end": (
+        {"beta": lambda _: PARAMS.beta(0.0)},
+        r"the rate of everything .* is 0\.0460829 where 1 is right",
+    ),
+    "h for its root": ({"root": lambda r: r**2}, r"noise covariance of m and m is missing \(10\.8771 is right\)"),
+    "a state that shrinks": (
+        {"end": lambda u: 0.9999 * u},
+        r"as h -> 0, the next x in terms of the old x is 0\.9997 times what is right",
+    ),
+    "noise that stays": ({"root": lambda r: (r**2 + 0.1) ** 0.5}, r"as h -> 0, the noise covariance of x and x is"),
 }
 
 
-@pytest.mark.parametrize(
-    ("faults", "message"), [f for f in FAULTS.values() if f[1]], ids=[k for k, f in FAULTS.items() if f[1]]
-)
+@pytest.mark.parametrize(("faults", "message"), FAULTS.values(), ids=FAULTS)
 def test_what_is_wrong_is_named_with_its_factor(faults, message: str) -> None:
     found = [str(wrong) for wrong in inconsistencies(with_fault(**faults), PARAMS)]
     assert any(re.search(message, text) for text in found), found
     study = study_black_box("faulty", with_fault(**faults), PARAMS, steps=(25, 50, 100, 200))
     assert study.verdict is Verdict.FAIL
     assert "not consistent" in study.reason
+
+
+def test_a_score_at_another_state_is_named() -> None:
+    def stale(u, tau, h, score):
+        return euler_maruyama(u, tau, h, lambda v, t: score(0.9 * v, t))
+
+    def noisy(u, tau, h, score):
+        return euler_maruyama(u, tau, h, lambda v, t: score(v + 0.1 * torch.randn_like(v), t))
+
+    (first, *_), (second, *_) = (map(str, inconsistencies(sampler, PARAMS)) for sampler in (stale, noisy))
+    assert "the x of the score in terms of the old x is 0.9 times what is right" in first
+    assert "the noise covariance of x and x of the score is 0.01 where 0 is right" in second
 
 
 def test_a_constant_drift_is_named() -> None:

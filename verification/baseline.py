@@ -43,12 +43,12 @@ PART_TOLERANCE, RUN_TOLERANCE = 1e-11, 1e-9
 # Changes below this are float32's: constants, times or states rounded to it.
 _SINGLE = 1e-6
 
-# One step at several times and of two sizes, which tells how a change scales with h; and two unequal steps, where a
-# multistep method is at work.
-STARTS, SIZES = (0.0, 0.3, 0.6, 0.9), (0.04, 0.02)
+# One step at several times, of a size that people run and of two small ones, which tell how a change scales with h; and
+# three unequal steps, where a multistep method is at work.
+STARTS, SIZES = (0.0, 0.3, 0.6, 0.9), (0.04, 0.002, 0.001)
 SHORT_GRIDS = (
     *((tau, round(tau + h, 12)) for tau in STARTS for h in SIZES),
-    *((tau, round(tau + 0.04, 12), round(tau + 0.06, 12)) for tau in (0.2, 0.7)),
+    *(tuple(round(tau + h, 12) for h in (0, 0.04, 0.06, 0.09)) for tau in (0.2, 0.7)),
 )
 RUNS = (("uniform", 25), ("uniform", 100), ("quadratic", 50))
 MEANS, VARIANCES = (0.0, 1.0, 0.5), (0.04, 0.25, 1.0)
@@ -242,7 +242,9 @@ class _Change:
     def __str__(self) -> str:
         subject = f"{self.part} {_entry(self.part, self.place)}"
         ratios = [b / a for a, b in zip(self.old, self.new, strict=True) if a != 0]
-        if len(ratios) == len(self.old) and max(ratios) - min(ratios) <= 1e-3 * abs(ratios[0] - 1):
+        if len(ratios) == len(self.old) and max(map(abs, ratios)) <= 1e-9:
+            change = f"is gone (it was {self.old[0]:.6g})"
+        elif len(ratios) == len(self.old) and max(ratios) - min(ratios) <= 1e-3 * abs(ratios[0] - 1):
             change = f"is {ratios[0]:.10g} times what it was"
             if self.part.startswith("noise") and self.place in ((0, 0), (1, 1)) and ratios[0] > 0:
                 change += f" (its standard deviation {math.sqrt(ratios[0]):.10g} times)"
@@ -250,7 +252,35 @@ class _Change:
             k = int(np.argmax(np.abs(np.subtract(self.new, self.old))))
             tau = SHORT_GRIDS[self.runs[k]][0]
             change = f"changes by up to {self.new[k] - self.old[k]:+.3e}, from {self.old[k]:.9g}, at tau = {tau:g}"
-        return f"{subject} {change}{_where(self.runs)}{_power(self)}"
+        return f"{subject} {change}{_where(self.runs)}{self._meaning}"
+
+    @property
+    def rank(self) -> int:
+        """What is a cause rather than a consequence first: the dynamics before the noise they carry."""
+        return next(i for i, start in enumerate(_RANKS) if self.part.startswith(start))
+
+    @property
+    def power(self) -> float | None:
+        """The power of the step size that the change scales as, from the two small ones; None where that is not
+        clear."""
+        differences = {i: abs(new - old) for i, old, new in zip(self.runs, self.old, self.new, strict=True)}
+        pairs = [(i + len(SIZES) - 2, i + len(SIZES) - 1) for i in range(0, len(STARTS) * len(SIZES), len(SIZES))]
+        powers = [math.log2(differences[i] / differences[j]) for i, j in pairs if i in differences and j in differences]
+        if not powers or max(powers) - min(powers) > 0.5:
+            return None
+        return sum(powers) / len(powers)
+
+    @property
+    def _meaning(self) -> str:
+        power = self.power
+        if power is None or not -0.25 < power < 6.5:
+            return ""
+        if power < 0.5:
+            return "; it does not shrink with h: it adds up over the steps"
+        return f"; of size h^{power:.1f}: the limit h -> 0 {'changes' if power < 1.5 else 'stays'}"
+
+
+_RANKS = ("propagator", "score gain", "state of", "offset", "noise covariance")
 
 
 def _parts(before: Baseline, now: Baseline, tolerance: float, most: int = 6) -> list[str]:
@@ -266,7 +296,7 @@ def _parts(before: Baseline, now: Baseline, tolerance: float, most: int = 6) -> 
             if name == "offset":
                 size = 1.0
             for place in np.ndindex(a.shape):
-                if name == "noise_covariance" and place == (1, 0):
+                if "noise_covariance" in name and "run_and" not in name and place == (1, 0):
                     continue
                 if (relative := abs(float(a[place] - b[place])) / size) > tolerance:
                     found = (i, float(a[place]), float(b[place]), relative)
@@ -278,7 +308,7 @@ def _parts(before: Baseline, now: Baseline, tolerance: float, most: int = 6) -> 
         runs, old, new, relative = zip(*entries, strict=True)
         found.append(_Change(part, place, runs, old, new, max(relative)))
     found = [change for change in found if change.in_one_step] or found
-    found.sort(key=lambda change: -change.relative)
+    found.sort(key=lambda change: (change.power is None or change.power >= 1.5, change.rank, -change.relative))
     lines = [str(change) for change in found[:most]]
     if len(found) > most:
         lines.append(f"and {len(found) - most} smaller changes")
@@ -290,39 +320,18 @@ def _parts(before: Baseline, now: Baseline, tolerance: float, most: int = 6) -> 
 
 
 def _entry(part: str, place: tuple[int, ...]) -> str:
-    if part.startswith("score gain"):
-        return f"of {NAMES[place[0]]} from s_{NAMES[place[1]]}"
     if len(place) == 1:
         return f"of {NAMES[place[0]]}"
-    return (
-        f"of {NAMES[place[0]]} and {NAMES[place[1]]}"
-        if part.startswith("noise")
-        else (f"of {NAMES[place[0]]} from {NAMES[place[1]]}")
-    )
+    join = "and" if part.startswith("noise") else "from s_" if part.startswith("score gain") else "from"
+    return f"of {NAMES[place[0]]} {join} {NAMES[place[1]]}".replace("s_ ", "s_")
 
 
 def _where(runs: tuple[int, ...]) -> str:
     """At which times and in which short runs, unless in all."""
-    lengths = {len(SHORT_GRIDS[i]) for i in runs}
-    if lengths == {3}:
-        return ", in runs of two unequal steps"
+    if all(len(SHORT_GRIDS[i]) > 2 for i in runs):
+        return ", in runs of three unequal steps"
     taus = sorted({SHORT_GRIDS[i][0] for i in runs if len(SHORT_GRIDS[i]) == 2})
     return ", at all times" if tuple(taus) == STARTS else f", at tau = {', '.join(f'{tau:g}' for tau in taus)}"
-
-
-def _power(change: _Change) -> str:
-    """How the change scales with the step size, from the pairs of steps at one time."""
-    differences = {i: abs(new - old) for i, old, new in zip(change.runs, change.old, change.new, strict=True)}
-    powers = [
-        math.log2(differences[i] / differences[i + 1])
-        for i in range(0, len(STARTS) * len(SIZES), len(SIZES))
-        if i in differences and i + 1 in differences
-    ]
-    if not powers or max(powers) - min(powers) > 0.75 or min(powers) < 0.5:
-        return ""
-    power = sum(powers) / len(powers)
-    meaning = "the limit h -> 0 changes" if power < 1.5 else "the limit h -> 0 stays"
-    return f"; of size h^{power:.1f}: {meaning}"
 
 
 def _runs(before: Baseline, now: Baseline, tolerance: float) -> list[str]:
