@@ -75,7 +75,7 @@ def step_maps(scheme: Scheme, target: GaussianTarget, taus: Array) -> AffineMap:
     total = _identity((len(taus) - 1, 1))
     if scheme.flow in FROZEN_FLOWS:
         for segment in compile_step(scheme, taus, target.params):
-            total = total.then(_closed(segment, target))
+            total = total.then(closed_map(segment, target))
         return total
     since, score = total, None
     for stage in stages(scheme, taus, target.params):
@@ -114,7 +114,7 @@ def exact_moments(
         for first in range(0, len(taus) - 1, sweep):
             law = _compose(step_maps(scheme, target, taus[first : first + sweep + 1])).apply(law)
         if denoise:
-            law = _compose(_closed(denoising_step(scheme.splitting, t_last, params), target)).apply(law)
+            law = _compose(closed_map(denoising_step(scheme.splitting, t_last, params), target)).apply(law)
     nfe = scheme.nfe_per_step * (len(taus) - 1) + denoise
     return Moments(law, target.law(t_last), nfe)
 
@@ -132,7 +132,7 @@ def _identity(batch: tuple[int, ...]) -> AffineMap:
     return AffineMap(unit, np.zeros((2, *batch)), np.zeros((2, 2, *batch)))
 
 
-def _closed(segment: Segment, target: GaussianTarget) -> AffineMap:
+def closed_map(segment: Segment, target: GaussianTarget) -> AffineMap:
     """A segment with the target's affine score put in."""
     P, K, Q = (components_first(entry) for entry in segment.flow)
     if segment.time is None:

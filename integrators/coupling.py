@@ -1,0 +1,367 @@
+"""Nested noise: several runs, of any schemes on any grids, driven by the same Brownian motion.
+
+A run draws one Gaussian xi ~ N(0, Q) for every occurrence of a noisy part P = (A, D) of its word (theory.splitting),
+over the interval [a, c] of the part's clock that the occurrence covers. All these Gaussians are integrals over one
+Brownian motion w, in theta = int beta:
+
+    exact flow    xi = int_a^c exp(A (c - r)) D^1/2 dw(r)          Euler-Maruyama    xi = D^1/2 (w(c) - w(a)),
+
+that is, the same with A = 0. Cut at the ends of all intervals of all runs they become sums over the pieces
+b = [b0, b1]:
+
+    xi_ac = sum_b exp(A (c - b1)) xi_b,         xi_b = int_b exp(A (b1 - r)) D^1/2 dw(r),
+
+so an occurrence over a whole step has the noises of two half-steps composed by the part's own propagator, not added up.
+The pieces are independent. Two kinds of noise (A_1, D_1), (A_2, D_2) on one piece of length theta are jointly Gaussian,
+
+    E xi_1 xi_2^T = int_0^theta exp(A_1 r) D_12 exp(A_2 r)^T dr,       D_12 = (D_1 D_2)^1/2 where they share w, else 0,
+
+hence linear images of the same standard normals. A compiled segment (integrators.compiled) composes several parts; its
+noise is the sum of theirs, each propagated through what is left of the segment. Altogether every segment of every run
+has the noise
+
+    xi_segment = sum_c image_(segment, c) z_c,       z_c ~ N(0, 1), one column of normals per piece,
+
+with 2 x width matrices computed once, in float64. `couple` computes them; `run_coupled` runs all runs side by side and
+draws each column once, when time reaches it. On its own, each run has exactly the law that the sampler gives it.
+
+Which runs share which Brownian motion: the parts of one splitting have independent ones. A coordinate's noise that all
+belongs to one part is driven by the reverse SDE's own w_x or w_m, which every splitting of the SDE has in common (O of
+`psld`, U of `psld-linear`, F of `psld-whole`); where parts divide it, each has its own. If a word covers a piece of a
+part's clock twice (`U(1/2) S E U(1/2)@0`), the second noise is a second, independent one; what it skips is not drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..theory.model import Parameters
+from ..theory.scheme import Scheme
+from ..theory.splitting import Part, Splitting
+from .compiled import Array, Run, ScoreStage, compile_run, compile_step, noise_factor, stages
+from .grids import check_grid
+from .noise import START, normal_pairs
+from .sampler import Score
+
+Integers = NDArray[np.int64]
+
+# Ends of intervals are sums of a grid's time and a share of its step, with a few roundings of numbers below 1: closer
+# than this they are the same. No two grid times that differ on purpose are so close (see theory.model.SMALLEST_TIME).
+_SAME_TIME = 16 * np.finfo(float).eps
+
+
+class CoupledRun(NamedTuple):
+    """A run, and its noise as an image of the common normals: of `segment` (entries,), 0 the prologue and k the k-th
+    update, the share of `column` (entries,) is `image` (entries, 2, width)."""
+
+    run: Run
+    segment: Integers
+    column: Integers
+    image: Array
+
+    @property
+    def updates(self) -> int:
+        """The number of score evaluations."""
+        return len(self.run.updates.flow.propagator)
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Runs on one Brownian motion: `columns` columns of `width` standard normals per element, in order of time."""
+
+    runs: tuple[CoupledRun, ...]
+    columns: int
+    width: int
+
+    @property
+    def evaluations(self) -> int:
+        """Score evaluations of one path, all runs together."""
+        return sum(coupled.updates for coupled in self.runs)
+
+    @property
+    def normals(self) -> int:
+        """Pairs of normals that one path draws per element."""
+        return len(np.unique(np.concatenate([coupled.column for coupled in self.runs]))) * self.width // 2
+
+    @cached_property
+    def plan(self) -> tuple[_Moment, ...]:
+        """What to do in order of time: draw a column and share it out, then run every segment that is complete."""
+        return _plan(self.runs)
+
+
+def couple(runs: Sequence[tuple[Scheme, Array]], params: Parameters) -> Coupling:
+    """Put the runs (scheme, taus) on one Brownian motion. Schemes and grids may differ in every respect.
+
+    Raises ValueError on a bad grid, or a sub-flow that is not sampled (see `compile_step`).
+    """
+    drawn = [_occurrences(scheme, check_grid(taus, params), params) for scheme, taus in runs]
+    edges = _edges([o for occurrences in drawn for o in occurrences])
+    kinds = list(dict.fromkeys(o.kind for occurrences in drawn for o in occurrences))
+    factor = _joint_factor(kinds, params.theta(params.T - edges[:-1], np.diff(edges)), params)
+    shares = [_shares(occurrences, kinds, edges, factor, params) for occurrences in drawn]
+    replicas = 1 + max((int(share.replica.max(initial=0)) for share in shares), default=0)
+    coupled = []
+    for (scheme, taus), share in zip(runs, shares, strict=True):
+        # One entry for a segment and a column, however many occurrences share them.
+        where = np.stack([share.segment, share.piece * replicas + share.replica])
+        pairs, inverse = np.unique(where, axis=1, return_inverse=True)
+        image = np.zeros((pairs.shape[1], *share.image.shape[1:]))
+        np.add.at(image, inverse.reshape(-1), share.image)
+        coupled.append(CoupledRun(compile_run(scheme, taus, params), pairs[0], pairs[1], image))
+    return Coupling(tuple(coupled), max(0, len(edges) - 1) * replicas, 2 * len(kinds))
+
+
+# --- Running ----------------------------------------------------------------------------------------------------------
+
+
+def sample_coupled(coupling: Coupling, score: Score, u: Tensor, samples: Tensor, seed: int = 0) -> list[Tensor]:
+    """Run from the states `u` (batch, 2, *event) of the samples numbered `samples` (batch,): the last state of each
+    run. A path is a function of (seed, its number) and of its first state alone."""
+    pairs = coupling.width // 2
+
+    def normals(column: int) -> Tensor:
+        drawn = (
+            normal_pairs(seed, samples, START + 1 + column * pairs + k, u.shape[2:], u.dtype) for k in range(pairs)
+        )
+        return torch.cat(list(drawn), dim=1)
+
+    return run_coupled(coupling, score, u, normals)
+
+
+@torch.no_grad()
+def run_coupled(coupling: Coupling, score: Score, u: Tensor, normals: Callable[[int], Tensor]) -> list[Tensor]:
+    """Run from the states `u` (batch, 2, *event); `normals(c)` is column c, (batch, width, *event), asked for once.
+
+    score(u, t): grad log p_t(u) in u's shape, t a float. A run that overflows ends in inf or nan.
+    """
+    states, noises = [u] * len(coupling.runs), dict[tuple[int, int], Tensor]()
+    for moment in coupling.plan:
+        if moment.shares:
+            noise = _image(moment.image, normals(moment.column))
+            for k, share in enumerate(moment.shares):
+                part = noise[:, 2 * k : 2 * k + 2]
+                noises[share] = noises[share] + part if share in noises else part
+        for run, segment in moment.complete:
+            tables, noise = coupling.runs[run].run, noises.pop((run, segment), None)
+            if segment == 0:
+                state = _image(tables.prologue.propagator, states[run])
+            else:
+                times, (P, K, _) = tables.updates
+                s = score(states[run], float(times[segment - 1]))  # type: ignore[index]
+                table = np.concatenate([P[segment - 1], K[segment - 1]], axis=1)
+                state = _image(table, torch.cat([states[run], s], dim=1))
+            states[run] = state if noise is None else state.add_(noise)
+    return states
+
+
+def _image(table: Array, operand: Tensor) -> Tensor:
+    """table (rows, columns) times operand (batch, columns, *event): (batch, rows, *event)."""
+    matrix = torch.from_numpy(np.array(table)).to(operand)
+    flat = operand.flatten(2) if operand.ndim > 2 else operand[..., None]
+    product = flat[..., 0] @ matrix.T if flat.shape[2] == 1 else matrix @ flat
+    return product.reshape(len(operand), len(matrix), *operand.shape[2:])
+
+
+class _Moment(NamedTuple):
+    """Draw `column` and add the rows 2k, 2k + 1 of its image to segment `shares[k]` (run, segment); then run the
+    segments that are `complete`, in this order."""
+
+    column: int
+    shares: list[tuple[int, int]]
+    image: Array
+    complete: list[tuple[int, int]]
+
+
+def _plan(runs: Sequence[CoupledRun]) -> tuple[_Moment, ...]:
+    shares, complete = dict[int, list[tuple[int, int, Array]]](), dict[int, list[tuple[int, int]]]()
+    for number, coupled in enumerate(runs):
+        last = np.full(coupled.updates + 1, -1)
+        np.maximum.at(last, coupled.segment, coupled.column)
+        for segment, column in enumerate(np.maximum.accumulate(last).tolist()):
+            complete.setdefault(column, []).append((number, segment))
+        for segment, column, image in zip(
+            coupled.segment.tolist(), coupled.column.tolist(), coupled.image, strict=True
+        ):
+            shares.setdefault(column, []).append((number, segment, image))
+    plan = []
+    for column in sorted({*shares, *complete}):
+        found = shares.get(column, [])
+        image = np.concatenate([image for *_, image in found]) if found else np.zeros((0, 0))
+        plan.append(_Moment(column, [(run, segment) for run, segment, _ in found], image, complete.get(column, [])))
+    return tuple(plan)
+
+
+# --- Compiling --------------------------------------------------------------------------------------------------------
+
+
+class _Kind(NamedTuple):
+    """A kind of noise: that of `part` followed by `flow`, its two coordinates driven by the Brownian motions
+    `drivers`."""
+
+    part: Part
+    flow: str
+    drivers: tuple[tuple[str, ...], tuple[str, ...]]
+
+    def drift(self, params: Parameters) -> Array:
+        """A of xi = int exp(A (c - r)) D^1/2 dw: the part's own, or 0 where only increments are added."""
+        A = self.part.sde.numbers(params.values())[0]
+        return A if self.flow == "exact" else np.zeros((2, 2))
+
+    def propagator(self, length: Array, params: Parameters) -> Array:
+        """exp(A theta) for theta = length (n,): (n, 2, 2)."""
+        if self.flow == "exact":
+            return self.part.flow("exact", length, params).propagator
+        return np.broadcast_to(np.eye(2), (*length.shape, 2, 2))
+
+
+class _Occurrence(NamedTuple):
+    """A noisy part's place in the word, in each of the grid's steps: it covers [begin, end] (steps,) in tau, and its
+    noise reaches the end of `segment` (steps,) as `transfer` (steps, 2, 2) times what it was."""
+
+    kind: _Kind
+    begin: Array
+    end: Array
+    segment: Integers
+    transfer: Array
+
+
+class _Shares(NamedTuple):
+    """`image` (n, 2, width) of the normals of `piece` (n,) in the noise of `segment` (n,); `replica` (n,) counts how
+    often the part has covered the piece before."""
+
+    segment: Integers
+    piece: Integers
+    replica: Integers
+    image: Array
+
+
+def _kind(scheme: Scheme, part: Part) -> _Kind:
+    flow = scheme.flow if part.sde.uses_score else "exact"
+    return _Kind(part, flow, (_driver(scheme.splitting, part, 0), _driver(scheme.splitting, part, 1)))
+
+
+def _driver(splitting: Splitting, part: Part, axis: int) -> tuple[str, ...]:
+    sharing = [other.name for other in splitting.parts if other.sde.noise[axis, axis] != 0]
+    return ("w", "xm"[axis]) if sharing == [part.name] else (splitting.name, part.name, "xm"[axis])
+
+
+def _occurrences(scheme: Scheme, taus: Array, params: Parameters) -> list[_Occurrence]:
+    """The word's noisy occurrences, in order, as `compile_run` places them in segments."""
+    leading = compile_step(scheme, taus, params)[0].flow.propagator
+    steps = np.arange(len(taus) - 1)
+    h = np.diff(taus)
+    position = 0  # of the current segment in its step
+    found: list[_Occurrence] = []
+    places: list[int] = []
+    for token, stage in zip(scheme.tokens, stages(scheme, taus, params), strict=True):
+        if isinstance(stage, ScoreStage):
+            position += 1
+            continue
+        P = stage.part.flow(scheme.flow, stage.length, params).propagator
+        found = [
+            o._replace(transfer=P @ o.transfer) if place == position else o
+            for o, place in zip(found, places, strict=True)
+        ]
+        if stage.part.sde.has_noise:
+            begin = taus[:-1] + float(token.start) * h
+            end = taus[:-1] + float(token.start + (token.weight or 0)) * h
+            transfer = np.broadcast_to(np.diag([scheme.lambda_s, 1.0]), P.shape)
+            found.append(_Occurrence(_kind(scheme, stage.part), begin, end, steps, transfer))
+            places.append(position)
+    merged = []
+    for o, place in zip(found, places, strict=True):
+        transfer = o.transfer.copy()
+        if place == position:  # the step's last segment goes on with the next step's first
+            transfer[:-1] = leading[1:] @ transfer[:-1]
+        if position == 0:  # no score at all: the run is its prologue
+            later = np.eye(2)
+            for step in reversed(range(len(steps) - 2)):
+                later = later @ leading[step + 2]
+                transfer[step] = later @ transfer[step]
+        merged.append(o._replace(segment=steps * position + place, transfer=transfer))
+    return merged
+
+
+def _edges(occurrences: list[_Occurrence]) -> Array:
+    """The ends of all intervals, each once, increasing."""
+    edges = np.sort(np.concatenate([np.zeros(0), *(end for o in occurrences for end in (o.begin, o.end))]))
+    return edges[np.diff(edges, prepend=-np.inf) > _SAME_TIME]
+
+
+def _shares(
+    occurrences: list[_Occurrence], kinds: list[_Kind], edges: Array, factor: Array, params: Parameters
+) -> _Shares:
+    """Cut the occurrences of one run into pieces, and carry each piece's noise to the end of its segment."""
+    none = np.zeros(0, dtype=int)
+    found = [_Shares(none, none, none, np.zeros((0, 2, 2 * len(kinds))))]
+    covered = np.zeros((len(kinds), len(edges)), dtype=int)
+    for o in occurrences:
+        first, last = (np.searchsorted(edges, times - _SAME_TIME) for times in (o.begin, o.end))
+        step = np.repeat(np.arange(len(first)), last - first)
+        piece = np.arange(len(step)) + np.repeat(last - np.cumsum(last - first), last - first)
+        rest = params.theta(params.T - edges[piece + 1], edges[last[step]] - edges[piece + 1])
+        kind = kinds.index(o.kind)
+        carried = o.transfer[step] @ o.kind.propagator(rest, params) @ factor[piece, 2 * kind : 2 * kind + 2]
+        again = covered[kind, piece] + _repeats(piece)
+        np.add.at(covered[kind], piece, 1)
+        found.append(_Shares(o.segment[step], piece, again, carried))
+    return _Shares(*(np.concatenate(entries) for entries in zip(*found, strict=True)))
+
+
+def _repeats(values: Integers) -> Integers:
+    """How often each entry has occurred before it: 0 0 1 for 3 5 3."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    ranks = np.empty(len(values), dtype=int)
+    ranks[order] = np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
+    return ranks
+
+
+def _joint_factor(kinds: list[_Kind], lengths: Array, params: Parameters) -> Array:
+    """The images (pieces, 2 kinds, 2 kinds) of standard normals that are the noises of all kinds over theta = lengths,
+    a lower triangle: the first kind needs the first pair only."""
+    if len(kinds) == 1:
+        return noise_factor(kinds[0].part.flow(kinds[0].flow, lengths, params).noise_cov)
+    cov = np.zeros((len(lengths), 2 * len(kinds), 2 * len(kinds)))
+    for i, first in enumerate(kinds):
+        own = slice(2 * i, 2 * i + 2)
+        cov[:, own, own] = first.part.flow(first.flow, lengths, params).noise_cov
+        for j, second in enumerate(kinds[:i]):
+            other = slice(2 * j, 2 * j + 2)
+            cov[:, own, other] = _cross_cov(first, second, lengths, params)
+            cov[:, other, own] = cov[:, own, other].mT
+    return _cholesky(cov)
+
+
+def _cross_cov(first: _Kind, second: _Kind, lengths: Array, params: Parameters) -> Array:
+    """E xi_1 xi_2^T (n, 2, 2), from one exponential of 5 x 5: X' = A_1 X + X A_2^T, X(0) = D_12, and its integral."""
+    (_, _, D1), (_, _, D2) = (kind.part.sde.numbers(params.values()) for kind in (first, second))
+    shared = [a == b for a, b in zip(first.drivers, second.drivers, strict=True)]
+    generator = np.zeros((5, 5))
+    generator[:4, :4] = np.kron(first.drift(params), np.eye(2)) + np.kron(np.eye(2), second.drift(params))
+    generator[:4, 4] = np.diag(np.sqrt(np.diag(D1) * np.diag(D2)) * shared).reshape(4)
+    flow = torch.matrix_exp(torch.as_tensor(generator * lengths[:, None, None]))
+    return flow[:, :4, 4].reshape(-1, 2, 2).numpy()
+
+
+def _cholesky(cov: Array) -> Array:
+    """The lower factor of covariances (n, k, k) that may be singular: two kinds of noise over a short piece are almost
+    equal. A pivot at the rounding of its variance is 0; what the factor then misses is at rounding as well."""
+    left, factor = cov.copy(), np.zeros(cov.shape)
+    variances = np.diagonal(cov, axis1=1, axis2=2)
+    for k in range(cov.shape[1]):
+        pivot = left[:, k, k]
+        regular = pivot > 4 * cov.shape[1] * np.finfo(float).eps * variances[:, k]
+        scale = np.sqrt(np.where(regular, pivot, 1))[:, None]
+        factor[:, k:, k] = np.where(regular[:, None], left[:, k:, k] / scale, 0)
+        left -= factor[:, :, k, None] * factor[:, None, :, k]
+    return factor
