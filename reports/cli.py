@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -223,6 +223,15 @@ def moments(
 @click.option("--t-end", type=float, help="Where the run stops; default t = 0.1, see README.")
 @_GRID
 @_EVENT
+@click.option("--target", help="gaussian (default, exact), mixture, banana, student or empirical-cifar10.")
+@click.option("--dim", type=click.IntRange(1), help="Data dimensions of the mixture.")
+@click.option("--data", type=click.Path(path_type=Path), help="Images of empirical-cifar10, an .npz; default 512.")
+@click.option("--method", type=click.Choice(["noise-free", "monte-carlo"]), help="Default: noise-free in 1 dimension.")
+@click.option("--accuracy", type=float, help="Of sampled differences, relative; default 0.02.")
+@click.option("--evaluations", type=float, help="The most score evaluations to spend.")
+@click.option("--seconds", type=float, help="When to stop, with what is known by then.")
+@click.option("--seed", type=int, help="Of the sampled noise; default 0.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="A file that keeps samples, to go on from.")
 @_OUTPUT
 @_MODEL
 def verify(
@@ -237,25 +246,40 @@ def verify(
     t_end: float | None,
     grid: str,
     event: list[int] | None,
+    target: str | None,
+    dim: int | None,
+    data: Path | None,
+    method: str | None,
     as_json: bool,
     device: str,
-    **model: float | None,
+    **options: Any,
 ) -> None:
-    """The verdict on X: measured weak order on Gaussian data, with the evidence.
+    """The verdict on X: measured weak order on Gaussian data, or on a --target with a nonlinear score.
 
     Exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 2 bad input.
     """
     from ..theory.scheme import Scheme
     from ..verification import order as orders
 
-    params = _model(device, model)
+    names = ("accuracy", "evaluations", "seconds", "seed", "checkpoint")
+    sampling = {name: options.pop(name) for name in names}
+    params = _model(device, options)
     sampler = _sampler(x, splitting, flow, lambda_s)
-    target = orders.gaussian_targets(
+    if target is not None and target != "gaussian":
+        if not isinstance(sampler, Scheme):
+            raise ValueError(f"{x} is a black box; --target {target} is for schemes, whose noise can be coupled")
+        if data_mean or data_variance or event:
+            raise ValueError(f"--data-mean, --data-variance and --event do not belong to --target {target}; drop them")
+        _verify_on(x, sampler, params, target, dim, data, method, order, steps, t_end, grid, sampling, as_json)
+    for name, value in {"dim": dim, "data": data, "method": method, **sampling}.items():
+        if value is not None:
+            raise ValueError(f"--{name} is for a --target such as mixture; Gaussian data need no sampling")
+    laws = orders.gaussian_targets(
         _diffusion(sampler), params, data_variance or orders.VARIANCES, data_mean or orders.MEANS
     )
     stop = orders.T_END if t_end is None else t_end
     if isinstance(sampler, Scheme):
-        study = orders.study_order(sampler, params, order, steps or orders.STEPS, target, stop, grid, _progress)
+        study = orders.study_order(sampler, params, order, steps or orders.STEPS, laws, stop, grid, _progress)
         description: dict[str, Any] = {
             "scheme": sampler.name,
             "word": sampler.word,
@@ -266,7 +290,7 @@ def verify(
         levels = steps or orders.BLACK_BOX_STEPS
         with contextlib.redirect_stdout(sys.stderr):  # what the step prints is not our answer
             study = orders.study_black_box(
-                x, sampler, params, order, levels, target, stop, grid, _progress, tuple(event or ())
+                x, sampler, params, order, levels, laws, stop, grid, _progress, tuple(event or ())
             )
         per_step = float(study.nfe[-1] / study.steps[-1])
         description = {"sampler": x, "nfe_per_step": per_step, "warnings": list(study.warnings)}
@@ -279,6 +303,43 @@ def verify(
         header = ["steps", "NFE", "W2 error", "slope", "e/h^p", "mean error", "cov error"]
         keys = ("steps", "nfe", "error", "slope", "constant", "mean_error", "cov_error")
         _print_table(header, [[_cell(level[key]) for key in keys] for level in study.as_dict()["levels"]])
+        click.echo(f"{study.verdict}: {study.reason}")
+    sys.exit(EXIT_CODES[study.verdict])
+
+
+def _verify_on(
+    x: str,
+    scheme: Scheme,
+    params: Parameters,
+    name: str,
+    dim: int | None,
+    data: Path | None,
+    method: str | None,
+    order: int | None,
+    steps: list[int] | None,
+    t_end: float | None,
+    grid: str,
+    sampling: dict[str, Any],
+    as_json: bool,
+) -> NoReturn:
+    """`verify` on a target whose score is not affine."""
+    from ..verification.targets import make_target
+    from . import nonlinear
+
+    nonlinear.checkpoint_path(sampling["checkpoint"])
+    target = make_target(name, params, dim, data, scheme.splitting.diffusion)
+    study = nonlinear.study(scheme, target, method, order, steps, t_end, grid, _progress, sampling)
+    answer = {"scheme": scheme.name, "word": scheme.word, "splitting": scheme.splitting.name}
+    answer |= {"nfe_per_step": scheme.nfe_per_step, "warnings": list(scheme.warnings), "target": name}
+    answer |= study.as_dict()
+    if as_json:
+        _print_json(answer)
+    else:
+        _warn(scheme)
+        dimensions = "x".join(map(str, target.event))
+        click.echo(f"{_title(scheme, x)}: {name} ({dimensions}), {scheme.nfe_per_step} NFE/step")
+        header, rows = nonlinear.table(answer)
+        _print_table(header, [[_cell(value) for value in row] for row in rows])
         click.echo(f"{study.verdict}: {study.reason}")
     sys.exit(EXIT_CODES[study.verdict])
 
@@ -396,16 +457,30 @@ def check(x: str, file: Path, as_json: bool, device: str) -> None:
 @cli.command()
 @click.argument("names", nargs=-1, metavar="[X]...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="report", show_default=True, help="Folder.")
+@click.option("--self-test", is_flag=True, help="Break 180 samplers instead, and show which check catches each.")
 @_OUTPUT
 @_MODEL
-def report(names: tuple[str, ...], output: Path, as_json: bool, device: str, **model: float | None) -> None:
-    """The convergence report on the catalogue, or on the schemes X: one HTML page, figures, results.json."""
+def report(
+    names: tuple[str, ...], output: Path, self_test: bool, as_json: bool, device: str, **model: float | None
+) -> None:
+    """The convergence report on the catalogue, or on the schemes X: one HTML page, figures, results.json.
+
+    With --self-test the page is self-test.html: the mutants, how large each fault is, and what catches it (minutes).
+    """
     from ..integrators.catalogue import CATALOGUE
     from .report import write_report
 
     if not str(output).strip() or str(output) == ".":
         raise ValueError("no folder to write to; name one with -o DIR")
     params = _model(device, model)
+    if self_test:
+        from .self_test import write_self_test
+
+        if names or params != type(params)():
+            raise ValueError("--self-test breaks samplers of its own, under models of its own; drop the rest")
+        page = write_self_test(output, progress=_progress)
+        click.echo((page.parent / "self-test.json").read_text() if as_json else f"wrote {page}", nl=not as_json)
+        return
     chosen = [_scheme(name, None, None, None) for name in names] or list(CATALOGUE.values())
     page = write_report(chosen, params, output, progress=_progress)
     if as_json:

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..integrators.blackbox import Sampler, Score, as_trajectory
+from ..integrators.threads import one_thread
 from ..theory.model import PSLD_DIFFUSION, Parameters
 from .algebra import Array
 from .extrapolation import extrapolate
@@ -109,6 +110,7 @@ class Inconsistency:
         return f"{self.what} is {_factor(self.found, self.expected)} {_when(self.taus)}"
 
 
+@one_thread()
 def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anatomy:
     """The anatomy of a black box of any kind on a short run over taus (N + 1,). Raises BlackBoxError."""
     times = tuple(float(tau) for tau in taus)

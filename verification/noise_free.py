@@ -30,20 +30,22 @@ law that no lattice resolves (a deterministic step that folds the plane, a law t
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
 
 from ..integrators.compiled import compile_run, noise_factor
 from ..integrators.grids import check_grid, time_grid
+from ..integrators.threads import one_thread
 from ..theory.scheme import Scheme
 from .algebra import Array
-from .order import T_END, Fit, OrderStudy
+from .extrapolation import extrapolate
+from .order import MARGIN, SURE, T_END, Fit, Verdict, fit_order, judged
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from .mixture import MixtureTarget
@@ -245,20 +247,7 @@ def _powers(z: Array, count: int) -> Array:
 # --- A run ------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """torch on one thread: the work comes in pieces of a millisecond, which a second thread only delays."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@_one_thread()
+@one_thread()
 def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: Resolution) -> Cloud:
     """The law of `scheme` after the steps of the grid `taus` (steps + 1,) from p_t at its first time, as points with
     weights. Raises Unresolved."""
@@ -381,15 +370,18 @@ _CLEAR = 100
 
 @dataclass(frozen=True)
 class NoiseFreeStudy:
-    """The weak errors of a scheme at increasing numbers of steps, and their orders. `levels`: coarse to fine.
+    """The weak errors of a scheme at increasing numbers of steps, their orders and limits. `levels`: coarse to fine.
 
-    expected: the order the scheme is held to.
+    expected: the order the scheme is held to; problems: what makes it fail outright; proven: the order that holds for
+    every score, None if none was proven.
     """
 
     name: str
     expected: int
     span: float
     levels: tuple[NoiseFreeErrors, ...]
+    problems: tuple[str, ...] = ()
+    proven: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -414,7 +406,10 @@ class NoiseFreeStudy:
     def fit(self, name: str) -> Fit | None:
         """The order of one test function's error by the rule of verification.order; None without four neighbouring
         levels that are resolved, well above their estimates and of one sign."""
-        return self._as_order_study().fit(name)
+        errors = self.errors[name]
+        clear = np.abs(errors) > _CLEAR * self.estimates[name]
+        # An error that changes its sign with h is not yet C h^p: coarser levels of the other sign are left out.
+        return fit_order(self.steps, np.where(clear & (errors * errors[-1] > 0), np.abs(errors), np.nan))
 
     @property
     def fits(self) -> dict[str, Fit]:
@@ -423,19 +418,100 @@ class NoiseFreeStudy:
         return {name: fit for name, fit in fits.items() if fit is not None}
 
     @property
-    def measured(self) -> Fit | None:
-        """The lowest fitted order: the weak order is that of the worst test function."""
-        return min(self.fits.values(), key=lambda fit: fit.order, default=None)
+    def settled(self) -> dict[str, Fit]:
+        """The fits that are known to a quarter of an order."""
+        return {name: fit for name, fit in self.fits.items() if fit.high - fit.low <= 2 * MARGIN}
 
-    def _as_order_study(self) -> OrderStudy:
-        nfe = np.array([level.nfe for level in self.levels], dtype=float)
-        sizes = dict.fromkeys(self.names, 1.0)
-        magnitudes = {}
-        for name, errors in self.errors.items():
-            clear = np.abs(errors) > _CLEAR * self.estimates[name]
-            # An error that changes its sign with h is not yet C h^p: coarser levels of the other sign are left out.
-            magnitudes[name] = np.where(clear, errors * np.sign(errors[-1]), np.nan)
-        return OrderStudy(self.name, self.expected, self.steps, nfe, self.span / self.steps, magnitudes, sizes)
+    @property
+    def measured(self) -> Fit | None:
+        """The lowest settled order, else the lowest fitted one: the weak order is that of the worst test function."""
+        return min((self.settled or self.fits).values(), key=lambda fit: fit.order, default=None)
+
+    @property
+    def limit(self) -> tuple[str, float, float] | None:
+        """What the errors tend to as h -> 0: the function whose limit is farthest from 0 in units of its uncertainty,
+        the limit and that. None with an unresolved level."""
+        if not all(np.isfinite(level.errors).all() and not level.problem for level in self.levels):
+            return None
+        values, moved = extrapolate(1 / self.steps, [level.errors for level in self.levels])
+        # extrapolation magnifies what the errors are known to by less than 9
+        uncertainties = np.maximum(moved, 9 * np.max([level.estimates for level in self.levels], axis=0))
+        worst = int(np.abs(values / uncertainties).argmax())
+        return self.names[worst], float(values[worst]), float(uncertainties[worst])
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS where some orders are settled, all of those are as expected, and no error tends to anything but 0."""
+        bound = self.expected - MARGIN
+        wrong = any(fit.high < bound for fit in self.fits.values())
+        biased = self.limit is not None and abs(self.limit[1]) > SURE * self.limit[2]
+        if self.problems:
+            return Verdict.FAIL
+        if wrong or biased:
+            # A proof that the order is met outranks slopes and limits: they are not asymptotic yet.
+            return Verdict.FAIL if self.proven is None or self.proven < self.expected else Verdict.INCONCLUSIVE
+        passing = self.settled and all(fit.low > bound for fit in self.settled.values())
+        return Verdict.PASS if passing and self.limit is not None else Verdict.INCONCLUSIVE
+
+    @property
+    def reason(self) -> str:
+        """The verdict in a sentence."""
+        if self.problems:
+            return "; ".join(self.problems)
+        if unresolved := [f"{level.steps} steps: {level.problem}" for level in self.levels if level.problem]:
+            return "; ".join(unresolved)
+        name, value, uncertainty = self.limit or ("", 0.0, 1.0)
+        parts = []
+        if abs(value) > SURE * uncertainty:
+            parts.append(f"as h -> 0 the error of E {name} tends to {value:+.2e} +- {uncertainty:.0e}, not to 0")
+        if (fit := self.measured) is not None:
+            parts.append(f"measured order {fit.order:.2f} in [{fit.low:.2f}, {fit.high:.2f}]")
+        if self.proven is not None:
+            parts.append(f"proven {self.proven}")
+        parts.append(f"expected {self.expected}")
+        if moving := [name for name in self.names if name not in self.settled]:
+            parts.append(f"not settled at {int(self.steps[-1])} steps: {', '.join(moving)}")
+        return ", ".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The study for JSON. nan stands for what does not exist."""
+        fit, limit = self.measured, self.limit
+        slopes = [np.full(len(self.names), math.nan)]
+        for coarse, fine in itertools.pairwise(self.levels):
+            ratios = np.divide(coarse.errors, fine.errors, out=np.full(len(self.names), np.nan), where=fine.errors != 0)
+            ratios[~(ratios > 0)] = np.nan
+            slopes.append(np.log(ratios) / math.log(fine.steps / coarse.steps))
+        place = self.names.index("x^2") if "x^2" in self.names else 0
+        return {
+            "verdict": str(self.verdict),
+            "reason": self.reason,
+            "order": {
+                "expected": self.expected,
+                "proven": self.proven,
+                "measured": None if fit is None else fit.order,
+                "ci": None if fit is None else [fit.low, fit.high],
+            },
+            "fits": {name: asdict(fit) for name, fit in self.fits.items()},
+            "limit": None if limit is None else dict(zip(("function", "value", "uncertainty"), limit, strict=True)),
+            "levels": [
+                {
+                    "steps": level.steps,
+                    "nfe": level.nfe,
+                    "function": self.names[place],
+                    "error": float(level.errors[place]),
+                    "estimate": float(level.estimates[place]),
+                    "slope": float(slope[place]),
+                    "weak_errors": {
+                        name: {"value": float(value), "estimate": float(estimate), "slope": float(order)}
+                        for name, value, estimate, order in zip(
+                            self.names, level.errors, level.estimates, slope, strict=True
+                        )
+                    },
+                    "problem": level.problem,
+                }
+                for level, slope in zip(self.levels, slopes, strict=True)
+            ],
+        }
 
 
 def study_noise_free(
@@ -447,10 +523,12 @@ def study_noise_free(
     grid: str = "uniform",
     accuracy: float = ACCURACY,
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+    expected: int | None = None,
 ) -> NoiseFreeStudy:
     """The weak errors of `scheme` on a one-dimensional mixture from t = T to t_end at every number of steps.
 
-    progress wraps the numbers of steps, to show how many are done. Raises ValueError as `noise_free_errors` does, and
+    progress wraps the numbers of steps, to show how many are done; expected: the order to hold it to, default the
+    scheme's own, or 1. Raises ValueError as `noise_free_errors` does, and
     without steps.
     """
     if not steps:
@@ -460,4 +538,5 @@ def study_noise_free(
         noise_free_errors(scheme, target, time_grid(grid, count, params, t_end), observables, accuracy)
         for count in progress(steps)
     )
-    return NoiseFreeStudy(scheme.name, scheme.order or 1, params.T - t_end, levels)
+    order = expected if expected is not None else scheme.order or 1
+    return NoiseFreeStudy(scheme.name, order, params.T - t_end, levels, *judged(scheme, params, order))

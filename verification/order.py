@@ -93,6 +93,25 @@ class Fit:
     steps: tuple[int, int]
 
 
+def fit_order(steps: Array, errors: Array) -> Fit | None:
+    """The order of errors (levels,) from the finest four neighbouring levels that are not nan; None without four.
+
+    The slope of the finest pair is extrapolated once more, as slopes of C h^p (1 + O(h)) converge with the ratio of the
+    levels; the half width of the interval is what that changes. It is infinite where the slopes do not settle.
+    """
+    good = np.flatnonzero(np.isfinite(errors))
+    if len(good) < 4 or good[-1] - good[-4] != 3:
+        return None
+    used = good[-4:]
+    before, middle, last = np.log(errors[used[:-1]] / errors[used[1:]]) / np.log(steps[used[1:]] / steps[used[:-1]])
+    ratio = steps[used[-1]] / steps[used[-2]]
+    order = float(last + (last - middle) / (ratio - 1))
+    half_width = float(max(abs(last - middle), abs(middle - before) / ratio) / (ratio - 1))
+    if abs(last - middle) > CONTRACTION * abs(middle - before) + STEADY:
+        half_width = math.inf
+    return Fit(order, order - half_width, order + half_width, (int(steps[used[0]]), int(steps[used[-1]])))
+
+
 @dataclass(frozen=True)
 class Limit:
     """The moment that is farthest from the exact one as h -> 0: `bias` +- `uncertainty`, relative to the law's size."""
@@ -161,17 +180,7 @@ class OrderStudy:
 
     def fit(self, quantity: str) -> Fit | None:
         """The order from the finest four neighbouring levels above round-off; None if there are not four."""
-        good = np.flatnonzero(self.fitted[quantity])
-        if len(good) < 4 or good[-1] - good[-4] != 3:
-            return None
-        before, middle, last = self.slopes(quantity)[good[-4] : good[-1]]
-        ratio = self.steps[good[-1]] / self.steps[good[-2]]
-        order = float(last + (last - middle) / (ratio - 1))
-        half_width = float(max(abs(last - middle), abs(middle - before) / ratio) / (ratio - 1))
-        if abs(last - middle) > CONTRACTION * abs(middle - before) + STEADY:
-            half_width = math.inf
-        used = int(self.steps[good[-4]]), int(self.steps[good[-1]])
-        return Fit(order, order - half_width, order + half_width, used)
+        return fit_order(self.steps, np.where(self.fitted[quantity], self.errors[quantity], np.nan))
 
     @property
     def fits(self) -> dict[str, Fit]:
@@ -457,9 +466,15 @@ def study_order(
 
     unit = np.sqrt(scheme.splitting.diffusion.variances(params.values())[1:])
     order = expected if expected is not None else scheme.order or 1
+    problems, proven = judged(scheme, params, order)
+    study = measure(scheme.name, run, order, steps, params.T - t_end, unit, problems, progress)
+    return replace(study, proven=proven)
+
+
+def judged(scheme: Scheme, params: Parameters, expected: int) -> tuple[tuple[str, ...], int | None]:
+    """What makes a scheme fail before it has run, and its proven order (theory.weak_order)."""
     problems = [f"not consistent: {inconsistency}" for inconsistency in scheme.inconsistencies]
     proven = prove_order(scheme, linear_beta=params.beta_min != params.beta_max).order
-    if not problems and proven is not None and proven < order:
-        problems.append(f"proven order {proven}, expected {order}")
-    study = measure(scheme.name, run, order, steps, params.T - t_end, unit, tuple(problems), progress)
-    return replace(study, proven=proven)
+    if not problems and proven is not None and proven < expected:
+        problems.append(f"proven order {proven}, expected {expected}")
+    return tuple(problems), proven

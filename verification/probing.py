@@ -35,6 +35,7 @@ from ..integrators.blackbox import (
     kind_of,
 )
 from ..integrators.grids import check_grid
+from ..integrators.threads import one_thread
 from .algebra import Array
 from .gaussian import GaussianTarget
 from .moments import AffineMap, Moments, starting_law
@@ -287,6 +288,7 @@ class ProbedStep:
         self._probe = Probe(target.mean.size, gaussian_score(target, event), event)
         self._seeds: set[str] = set()
 
+    @one_thread()
     def __call__(self, tau: float, h: float) -> AffineMap:
         """The map (V,) of the step from tau to tau + h. Raises BlackBoxError, naming the step's time."""
         try:
@@ -302,6 +304,7 @@ class ProbedStep:
             raise BlackBoxError(f"at tau = {tau:.6g}: {error}") from error
 
 
+@one_thread()
 def probed_trajectory(
     sampler: Sampler, target: GaussianTarget, taus: Array, event: tuple[int, ...] = ()
 ) -> tuple[AffineMap, int, float]:
@@ -320,6 +323,7 @@ def probed_trajectory(
     return columns.map, columns.response.nfe, columns.rounding
 
 
+@one_thread()
 def probed_moments(
     sampler: Sampler, target: GaussianTarget, taus: Array, start: str = "exact", event: tuple[int, ...] = ()
 ) -> Moments:
