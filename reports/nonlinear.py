@@ -39,6 +39,7 @@ def study(
     """
     from ..verification import monte_carlo, noise_free
     from ..verification.mixture import MixtureTarget
+    from ..verification.order import check_levels
 
     given = {name: value for name, value in sampling.items() if value is not None}
     if method is None:
@@ -52,6 +53,7 @@ def study(
             )
         if not isinstance(target, MixtureTarget):
             raise ValueError(f"target {target.name!r} cannot be computed without sampling; use --method monte-carlo")
+        check_levels(options.get("steps", noise_free.STEPS))
         return noise_free.study_noise_free(scheme, target, progress=progress, **options)
     with _Bar() as bar:
         return monte_carlo.study_target(scheme, target, progress=bar, **options, **given)

@@ -319,12 +319,7 @@ def measure(
     unit (2,): the standard deviations of x and m that errors are measured in. Raises ValueError unless there are at
     least four increasing levels.
     """
-    ratios = [later / earlier for earlier, later in itertools.pairwise(steps) if earlier > 0]
-    if len(steps) < 4 or steps[0] < 1 or min(ratios) < MIN_RATIO:
-        raise ValueError(
-            f"levels {list(steps)}: an order needs 4 or more increasing numbers of steps, each at least {MIN_RATIO} "
-            "times the one before: 50 100 200 400"
-        )
+    check_levels(steps)
     if not 1 <= expected <= MAX_ORDER or expected != int(expected):
         raise ValueError(f"order {expected} is no weak order to expect; it is an integer from 1 to {MAX_ORDER}")
     errors: dict[str, list[float]] = {quantity: [] for quantity in QUANTITIES}
@@ -384,6 +379,16 @@ def _limit(steps: Array, runs: Sequence[Moments], unit: Array) -> Limit | None:
     exact = runs[-1].exact
     law = f"exact law: mean {exact.mean[0, place]:.2g}, variance {exact.cov[0, 0, place]:.2g} of x"
     return Limit(f"{name} ({law})", float(best[moment, place]), uncertainty)
+
+
+def check_levels(steps: Sequence[int]) -> None:
+    """Raises ValueError unless `steps` are four or more increasing numbers, far enough apart for slopes."""
+    ratios = [later / earlier for earlier, later in itertools.pairwise(steps) if earlier > 0]
+    if len(steps) < 4 or steps[0] < 1 or min(ratios) < MIN_RATIO:
+        raise ValueError(
+            f"levels {list(steps)}: an order needs 4 or more increasing numbers of steps, each at least {MIN_RATIO} "
+            "times the one before: 50 100 200 400"
+        )
 
 
 def errors_of(computed: GaussianLaw, exact: GaussianLaw, unit: Array) -> dict[str, float]:
