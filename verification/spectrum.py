@@ -28,11 +28,13 @@ from numpy.typing import NDArray
 from ..integrators.compiled import denoising_step
 from ..integrators.grids import GRIDS, time_grid
 from ..theory.model import Parameters
-from ..theory.scheme import Scheme
 from .algebra import Array, components_first, congruence, matmul, matvec
 from .gaussian import GaussianLaw, GaussianTarget
-from .moments import exact_moments
+from .subject import BlackBox, Subject, moments_of
 
+# Evaluations up to which black boxes are run on 3,072 variances at once: a step is some milliseconds, and the cost of a
+# whole trajectory grows as the cube of its steps.
+PROBED_BUDGET, TRAJECTORY_BUDGET = 300, 50
 BUDGETS = (20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
 
 
@@ -102,7 +104,7 @@ class SpectrumStudy:
     dimensions: int
 
 
-def denoised(target: GaussianTarget, scheme: Scheme, params: Parameters) -> GaussianLaw:
+def denoised(target: GaussianTarget, scheme: Subject, params: Parameters) -> GaussianLaw:
     """The exact law at the cut-off after the denoising step of `scheme`'s dynamics: what an exact sampler delivers."""
     step = denoising_step(scheme.splitting, params.eps, params)
     law = target.law(params.eps)
@@ -112,7 +114,7 @@ def denoised(target: GaussianTarget, scheme: Scheme, params: Parameters) -> Gaus
 
 
 def study_spectrum(
-    schemes: Sequence[Scheme],
+    schemes: Sequence[Subject],
     params: Parameters,
     budgets: Sequence[int] = BUDGETS,
     grids: Sequence[str] = tuple(GRIDS),
@@ -121,8 +123,9 @@ def study_spectrum(
 ) -> SpectrumStudy:
     """Every scheme on every grid at every budget of evaluations, from the prior, with the denoising step.
 
-    spectrum: default CIFAR-10's. progress wraps the runs, to show how many are done. Raises ValueError if there is no
-    scheme or grid, a grid is unknown, or the budgets do not increase from at least 2.
+    Black boxes run up to `PROBED_BUDGET` evaluations, or `TRAJECTORY_BUDGET` where whole runs must be probed. spectrum:
+    default CIFAR-10's. progress wraps the runs, to show how many are done. Raises ValueError if there is no scheme or
+    grid, a grid is unknown, or the budgets do not increase from at least 2.
     """
     if not schemes or not grids:
         raise ValueError("nothing to study; name at least one scheme and one grid")
@@ -135,10 +138,12 @@ def study_spectrum(
         for scheme, target in zip(schemes, targets, strict=True)
         for grid in grids
     ]
+    boxes = [scheme for scheme in schemes if isinstance(scheme, BlackBox)]
     for scheme in schemes:  # sympy derives the flows here, before there are threads
         small = GaussianTarget(data.mean[:1], data.variances[:1], scheme.splitting.diffusion, params)
         _run(scheme, small, grids[0], 1, params)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # what black boxes draw is intercepted one at a time
+    with ThreadPoolExecutor(1 if boxes else os.cpu_count()) as pool:
         runs = [
             [pool.submit(_distance, data, scheme, target, grid, steps, params) for _, steps in affordable]
             for scheme, target, grid, affordable in levels
@@ -167,19 +172,22 @@ def study_spectrum(
     return SpectrumStudy(tuple(curves), cutoff, prior, data.images, data.mean.size)
 
 
-def _affordable(scheme: Scheme, budgets: Sequence[int]) -> list[tuple[int, int]]:
+def _affordable(scheme: Subject, budgets: Sequence[int]) -> list[tuple[int, int]]:
     """The budgets that buy at least one step, with their steps; one evaluation is the denoising step's."""
     if scheme.nfe_per_step == 0:
         return []
+    if isinstance(scheme, BlackBox):
+        most = PROBED_BUDGET if scheme.is_stepwise else TRAJECTORY_BUDGET
+        budgets = [budget for budget in budgets if budget <= most]
     pairs = ((budget, (budget - 1) // scheme.nfe_per_step) for budget in budgets)
     return [(budget, steps) for budget, steps in pairs if steps >= 1]
 
 
-def _run(scheme: Scheme, target: GaussianTarget, grid: str, steps: int, params: Parameters) -> GaussianLaw:
-    return exact_moments(scheme, target, time_grid(grid, steps, params), "prior", denoise=True).computed
+def _run(scheme: Subject, target: GaussianTarget, grid: str, steps: int, params: Parameters) -> GaussianLaw:
+    return moments_of(scheme, target, time_grid(grid, steps, params), "prior", denoise=True).computed
 
 
 def _distance(
-    data: Spectrum, scheme: Scheme, target: GaussianTarget, grid: str, steps: int, params: Parameters
+    data: Spectrum, scheme: Subject, target: GaussianTarget, grid: str, steps: int, params: Parameters
 ) -> float:
     return data.distance(_run(scheme, target, grid, steps, params))
