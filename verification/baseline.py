@@ -257,7 +257,15 @@ class _Change:
     @property
     def rank(self) -> int:
         """What is a cause rather than a consequence first: the dynamics before the noise they carry."""
-        return next(i for i, start in enumerate(_RANKS) if self.part.startswith(start))
+        return max(i for i, start in enumerate(_RANKS) if self.part.startswith(start))
+
+    @property
+    def limit_stays(self) -> bool | None:
+        """Whether the limit h -> 0 is as before; None where that is not clear. A gain is O(h), so where its score is
+        taken may change by O(h) as well."""
+        if self.power is None:
+            return None
+        return self.power >= (0.5 if "state" in self.part else 1.5)
 
     @property
     def power(self) -> float | None:
@@ -277,10 +285,13 @@ class _Change:
             return ""
         if power < 0.5:
             return "; it does not shrink with h: it adds up over the steps"
-        return f"; of size h^{power:.1f}: the limit h -> 0 {'changes' if power < 1.5 else 'stays'}"
+        return f"; of size h^{power:.1f}: the limit h -> 0 {'stays' if self.limit_stays else 'changes'}"
 
 
-_RANKS = ("propagator", "score gain", "state of", "offset", "noise covariance")
+_RANKS = (
+    *("propagator", "score gain", "offset", "noise covariance"),
+    *("state of score", "noise covariance in the state", "noise covariance of the run"),
+)
 
 
 def _parts(before: Baseline, now: Baseline, tolerance: float, most: int = 6) -> list[str]:
@@ -308,7 +319,7 @@ def _parts(before: Baseline, now: Baseline, tolerance: float, most: int = 6) -> 
         runs, old, new, relative = zip(*entries, strict=True)
         found.append(_Change(part, place, runs, old, new, max(relative)))
     found = [change for change in found if change.in_one_step] or found
-    found.sort(key=lambda change: (change.power is None or change.power >= 1.5, change.rank, -change.relative))
+    found.sort(key=lambda change: (change.limit_stays is not False, change.rank, -change.relative))
     lines = [str(change) for change in found[:most]]
     if len(found) > most:
         lines.append(f"and {len(found) - most} smaller changes")
