@@ -47,6 +47,9 @@ class BlackBoxError(ValueError):
     """A sampler that cannot be verified as it stands; the message says what it does and what would be right."""
 
 
+_NOBODYS_SEED = 0x5EED_0F_DD
+
+
 class SamplerRaised(BlackBoxError):
     """The sampler itself raised an error."""
 
@@ -70,16 +73,36 @@ class NoiseAsInput(TorchFunctionMode):
     def __init__(self, draw: Draw) -> None:
         super().__init__()
         self.draw, self.shapes, self.seeds = draw, list[torch.Size](), list[str]()
+        self.touched = False
+
+    def __enter__(self) -> NoiseAsInput:
+        # A state that nobody's seed gives: a sampler that seeds torch's own generator before it draws is noticed, also
+        # where it puts the state back.
+        self._before = torch.get_rng_state()
+        torch.default_generator.manual_seed(_NOBODYS_SEED)
+        self._start = torch.get_rng_state()
+        return super().__enter__()  # type: ignore[return-value]
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)  # type: ignore[arg-type]
+        self.touched = not torch.equal(torch.get_rng_state(), self._start)
+        torch.set_rng_state(self._before)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         if name in _UNSUPPORTED:
             raise BlackBoxError(f"the sampler draws from torch.{name}; only Gaussian draws can be made an input")
-        if name in ("randn", "randn_like", "normal", "normal_") and kwargs.get("generator") is not None:
-            self._advance(kwargs["generator"])
+        if name in ("randn", "randn_like", "normal", "normal_"):
+            if kwargs.get("generator") is not None:
+                self._advance(kwargs["generator"])
+            elif not torch.equal(torch.get_rng_state(), self._start):
+                raise BlackBoxError(
+                    "the sampler seeds torch's generator before it draws, so the same noise comes again; seed it once, "
+                    "before the run"
+                )
         if name == "randn":
-            size = kwargs.get("size") or (args[0] if args and not isinstance(args[0], int) else args)
+            size = kwargs.get("size") or (args[0] if args and isinstance(args[0], (tuple, list)) else args)
             dtype = kwargs.get("dtype") or torch.get_default_dtype()
             return self._answer(torch.Size(size), dtype, kwargs.get("device"), kwargs.get("out"))
         if name == "randn_like":
@@ -107,6 +130,8 @@ class NoiseAsInput(TorchFunctionMode):
     def _normal(self, args: Any, kwargs: dict[str, Any]) -> Tensor:
         named = dict(zip(("mean", "std", "size"), args, strict=False)) | kwargs
         mean, std = named.get("mean", 0.0), named.get("std", 1.0)
+        if bool((torch.as_tensor(std) < 0).any()):
+            raise BlackBoxError("the sampler asks torch.normal for a negative std, which it does not have")
         tensors = [value for value in (mean, std) if isinstance(value, Tensor)]
         size = named.get("size")
         shape = torch.broadcast_shapes(*(t.shape for t in tensors)) if size is None else torch.Size(size)
@@ -116,6 +141,8 @@ class NoiseAsInput(TorchFunctionMode):
         return value if named.get("out") is None else named["out"].copy_(value)
 
     def _answer(self, shape: torch.Size, dtype: torch.dtype, device: Any, out: Tensor | None) -> Tensor:
+        if dtype.is_complex:
+            raise BlackBoxError("the sampler draws complex Gaussians, which are not made inputs; draw real ones")
         xi = self.draw(len(self.shapes), shape)
         self.shapes.append(shape)
         value = xi.to(dtype=dtype, device=device)
@@ -137,14 +164,19 @@ def kind_of(sampler: Sampler) -> Kind:
     if callable(getattr(sampler, "reset", None)):
         return Kind.MULTISTEP
     try:
-        parameters = inspect.signature(sampler).parameters.values()
+        # a torch module's own __call__ takes anything
+        parameters = inspect.signature(getattr(sampler, "forward", sampler)).parameters.values()
     except (TypeError, ValueError):
         return Kind.STEP
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return Kind.STEP
+    required = sum(p.default is p.empty for p in positional)
+    kinds = {3: Kind.TRAJECTORY, 4: Kind.STEP}
+    if required in kinds:
+        return kinds[required]
     for count, kind in ((4, Kind.STEP), (3, Kind.TRAJECTORY)):
-        if sum(p.default is p.empty for p in positional) <= count <= len(positional):
+        if required <= count <= len(positional):
             return kind
     raise BlackBoxError(
         f"the sampler takes ({', '.join(p.name for p in parameters)}); it must be step(u, tau, h, score) or "
@@ -220,12 +252,16 @@ def call(run: Run, u: Tensor, score: Score, draw: Draw) -> Response:
             result = run(u, counted)
     except BlackBoxError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
         raise SamplerRaised(f"the sampler raised {type(error).__name__}: {reason}") from error
     for name, state in _generators().items():
         if not _same(states[name], state):
             raise BlackBoxError(f"the sampler draws from {name}, which cannot be made an input; draw from torch.randn")
+    if noise.touched:
+        raise BlackBoxError(
+            "the sampler draws from (or seeds) torch's generator in a way that was not intercepted; use torch.randn"
+        )
     _check_state(result, u, before)
     return Response(result, noise.shapes, count, noise.seeds)
 
@@ -236,15 +272,16 @@ def _check_state(result: Any, u: Tensor, before: Tensor) -> None:
         raise BlackBoxError(
             f"the sampler returns {found} for a state of shape {tuple(before.shape)}; it must return the next state"
         )
-    if not torch.equal(u, before):
-        raise BlackBoxError("the sampler changes its input in place; work on a copy (u = u.clone())")
+    if result.is_complex():
+        raise BlackBoxError("the sampler returns complex numbers; it must return the next state")
+    if not torch.allclose(u, before, rtol=0, atol=0, equal_nan=True):
+        raise BlackBoxError("the sampler changes its input in place, or reuses its memory; work on a copy (u.clone())")
 
 
 def _generators() -> dict[str, Any]:
     return {
         "numpy.random": np.random.get_state(legacy=False),  # noqa: NPY002 - the global state is what is watched
         "the random module": random.getstate(),
-        "(or seeds) a torch generator that was not intercepted": torch.get_rng_state(),
     }
 
 

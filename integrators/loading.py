@@ -38,6 +38,8 @@ def load_object(spec: str) -> object:
     if module_spec is None or module_spec.loader is None:
         raise ValueError(f"{spec}: {str(path)!r} cannot be read as a Python file")
     module = importlib.util.module_from_spec(module_spec)
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.insert(0, folder)  # the file's own neighbours, as when it is run; they may be imported later, too
     sys.modules[module_spec.name] = module  # dataclasses look their module up
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what the file prints is not our answer
@@ -80,7 +82,7 @@ def find_sampler(text: str, splitting: Splitting | None = None) -> Scheme | Samp
 def _instance(text: str, kind: type) -> object:
     try:
         return kind()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{text} is a class, and {kind.__name__}() raised {type(error).__name__}: {reason}") from error
 
@@ -99,7 +101,10 @@ def find_scheme(text: str, splitting: Splitting | None = None) -> Scheme:
     if is_file:
         found = load_object(text)
         if not isinstance(found, Scheme):
-            raise ValueError(f"{text} is of type {type(found).__name__}; it must be a weakorder.theory.scheme.Scheme")
+            raise ValueError(
+                f"{text} is of type {type(found).__name__}; it must be a weakorder.theory.scheme.Scheme, or a sampler "
+                "where black boxes are taken"
+            )
         return found
     try:
         return parse(text, splitting)

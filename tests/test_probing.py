@@ -164,7 +164,7 @@ REFUSED = {
         "several times in one call",
     ),
     "batch entries mixed": (_plus(lambda u, _: 1e-6 * u.mean(0)), "mixes the entries of a batch"),
-    "noise shared by the batch": (_plus(lambda u, _: torch.randn(2, dtype=u.dtype)), "share correlates them"),
+    "noise shared by the batch": (_plus(lambda u, _: torch.randn(2, dtype=u.dtype)), "several entries share them"),
     "the input changed in place": (_in_place, "changes its input in place"),
     "another shape returned": (lambda u, *_: u[:, :1], "it must return the next state"),
     "nothing returned": (lambda *_: None, "returns NoneType"),

@@ -37,7 +37,7 @@ from ..integrators.threads import one_thread
 from ..theory.model import PSLD_DIFFUSION, Parameters
 from .algebra import Array
 from .extrapolation import extrapolate
-from .probing import Probe, one_time
+from .probing import Probe, check_own_batch, one_time
 
 # Steps of the short runs: enough for a method of three steps to be at work.
 STEPS = 3
@@ -51,6 +51,8 @@ _ROUND_OFF = 16 * 2.0**-53 / LENGTHS[-1] * 9
 _WRONG, _SURE = 1e-6, 4
 # What a step of no length may leave: far more than float64 rounding, and nothing over a few thousand steps.
 _STILL = 1e-9
+# What a time in [0, 1] may be off by: a few roundings to float32.
+_TIME = 4 * 2.0**-24
 
 NAMES = "xm"
 
@@ -116,10 +118,11 @@ def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anato
     times = tuple(float(tau) for tau in taus)
     asked: list[Array] = []  # the states at which the score is asked for, of the call at work
 
-    def free(rows: int, batch: int) -> Score:  # noqa: ARG001 - the numbers do not depend on the batch
+    def free(rows: int, batch: int) -> Score:
         asked.clear()
 
         def score(u: Tensor, t: float | Tensor) -> Tensor:
+            check_own_batch(u, batch, event)
             asked.append(probe.unpack(u, rows)[0])
             probe.label = one_time(t)
             return torch.randn_like(u)
@@ -239,7 +242,7 @@ def _at_zero(runs: list[list[Anatomy]]) -> list[Inconsistency]:
         wrong: list[Inconsistency] = []
         for place in np.ndindex(wanted.shape):
             values, want = have[(slice(None), *place)], np.full(len(TIMES), float(wanted[place]))
-            bad = np.abs(values - want) > np.maximum(_STILL, _SURE * unsure)
+            bad = np.abs(values - want) > np.maximum(_TIME if "time" in what else _STILL, _SURE * unsure)
             if what == "the score's time":
                 start = 1 - np.array(TIMES)
                 wrong += _where(bad, f"{what} t", start + values, start)

@@ -152,13 +152,31 @@ def compare(before: Baseline, now: Baseline) -> Comparison:
 
 
 def check_baseline(baseline: object) -> None:
-    """Raises ValueError unless `baseline` is a fingerprint of this version's format."""
+    """Raises ValueError unless `baseline` is a fingerprint of this version's format, with all that `compare` reads."""
     found = baseline.get("format") if isinstance(baseline, dict) else None
-    if found != FORMAT:
+    if found != FORMAT or not isinstance(baseline, dict):
         raise ValueError(f"this is no baseline of format {FORMAT!r} but {found!r}: record it anew")
-    grids = [tuple(run["taus"]) for run in baseline["short_runs"]]  # type: ignore[index]
+    grids = [tuple(run["taus"]) for run in baseline["short_runs"]]
     if grids != list(SHORT_GRIDS):
         raise ValueError("the baseline's short runs are not this version's: record it anew")
+    runs = baseline["runs"]["of"]
+    laws = [(np.shape(run["mean"]), np.shape(run["cov"])) for run in runs]
+    order, event = baseline["order"], baseline["event"]
+    sound = (
+        [(run["grid"], run["steps"]) for run in runs] == list(RUNS)
+        and set(laws) == {((len(MEANS), 2), (len(MEANS), 2, 2))}
+        and all(isinstance(run["nfe"], int) and {"w2_error"} <= set(run) for run in runs)
+        and all(isinstance(run["score_times"], list) for run in baseline["short_runs"])
+        and isinstance(baseline["rounding"], (int, float))
+        and isinstance(baseline["kind"], str)
+        and isinstance(baseline["sampler"], str)
+        and isinstance(event, list)
+        and all(isinstance(size, int) for size in (*event, *order["steps"], order["expected"]))
+        and {"measured", "constant", "verdict"} <= set(order)
+    )
+    if not sound:
+        raise ValueError("the baseline was changed by hand or is of another version: record it anew")
+    Parameters(**baseline["parameters"])
 
 
 def load(path: str | Path) -> Baseline:
@@ -168,7 +186,7 @@ def load(path: str | Path) -> Baseline:
         check_baseline(baseline)
     except OSError as error:
         raise ValueError(f"cannot read the baseline {str(path)!r}: {error.strerror}; record it first") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} is no baseline: {type(error).__name__}: {error}; record it anew") from error
     except ValueError as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
@@ -242,7 +260,9 @@ class _Change:
     def __str__(self) -> str:
         subject = f"{self.part} {_entry(self.part, self.place)}"
         ratios = [b / a for a, b in zip(self.old, self.new, strict=True) if a != 0]
-        if len(ratios) == len(self.old) and max(map(abs, ratios)) <= 1e-9:
+        if not all(map(math.isfinite, (*self.old, *self.new))):
+            change = f"is {self.new[0]:.6g} where it was {self.old[0]:.6g}"
+        elif len(ratios) == len(self.old) and max(map(abs, ratios)) <= 1e-9:
             change = f"is gone (it was {self.old[0]:.6g})"
         elif len(ratios) == len(self.old) and max(ratios) - min(ratios) <= 1e-3 * abs(ratios[0] - 1):
             change = f"is {ratios[0]:.10g} times what it was"
@@ -303,13 +323,18 @@ def _parts(before: Baseline, now: Baseline, tolerance: float, most: int = 6) -> 
         for name in names:
             a, b = (np.array(run.get(name, 0.0), dtype=float) for run in (old, new))
             a, b = np.broadcast_arrays(a, b)
-            size = max(float(np.abs(a).max()), float(np.abs(b).max()), 1e-300)
+            finite = np.isfinite(a) & np.isfinite(b)
+            size = max(float(np.abs(both[finite]).max(initial=0.0)) for both in (a, b)) or 1e-300
             if name == "offset":
                 size = 1.0
             for place in np.ndindex(a.shape):
                 if "noise_covariance" in name and "run_and" not in name and place == (1, 0):
                     continue
-                if (relative := abs(float(a[place] - b[place])) / size) > tolerance:
+                if np.isfinite(a[place]) != np.isfinite(b[place]):
+                    relative = math.inf
+                elif not finite[place] or (relative := abs(float(a[place] - b[place])) / size) <= tolerance:
+                    relative = 0.0
+                if relative:
                     found = (i, float(a[place]), float(b[place]), relative)
                     changes.setdefault((name.replace("_", " "), place), []).append(found)
     found = []

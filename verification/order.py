@@ -437,8 +437,11 @@ def study_black_box(
 
     wrong = tuple(f"not consistent: {what}" for what in inconsistencies(sampler, params, event))
     # A trajectory knows where it begins and ends, and may do there what it does nowhere else: what a short one shows
-    # explains a failure, but is none by itself.
-    problems, hints = ((), wrong) if kind_of(sampler) is Kind.TRAJECTORY else (wrong, ())
+    # explains a failure, but is none by itself, unless it remains in a run of no length.
+    problems, hints = wrong, ()
+    if kind_of(sampler) is Kind.TRAJECTORY:
+        problems = tuple(text for text in wrong if "as h -> 0" in text)
+        hints = tuple(text for text in wrong if text not in problems)
     target = target or gaussian_targets(PSLD_DIFFUSION, params)
 
     def run(count: int) -> Moments:

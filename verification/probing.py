@@ -124,10 +124,20 @@ class Probe:
 
         # The small ones alone: what is taken of the batch, its mean or its largest entry, is another one then.
         self.alone, response = self._respond(run, self.checks.states[:_CHECKS], noise)
+        if self.copies == 1 and not self.event:
+            self._check_a_batch_of_one(run)
         if self.widths is not None and widths != self.widths:
             raise BlackBoxError(f"the sampler draws {_sizes(widths)}, and {_sizes(self.widths)} in its first call")
         self.widths = widths
         return response
+
+    def _check_a_batch_of_one(self, run: Run) -> None:
+        """A state alone must go where it goes in company."""
+        alone = self.alone if self.alone is not None else self.checks.states[None]
+        out, _ = self._respond(run, self.checks.states[:1], lambda k, width: self.checks.noise(k, width)[:1])
+        error = float(np.abs(out[:, 0] - alone[:, 0]).max() / max(1.0, float(np.abs(out).max())))
+        if not error <= _FLOAT32:
+            raise BlackBoxError(f"the sampler does something else with a batch of one: it differs by {error:.1e}")
 
     def read(self, run: Run) -> Columns:
         """The map of `run`, of nan if it diverges. Raises BlackBoxError."""
@@ -210,11 +220,14 @@ class Probe:
         """`run` on every row for every target: (V, rows, 2). The rows fill the coordinates of the events."""
         V, rows = self.copies, len(states)
         elements = math.prod(self.event)
-        batch = math.ceil(V * rows / elements)
+        # What fills up the last event, and a batch of at least two, is no zero, nor the same in another call: entries
+        # that mix show then.
+        batch = max(2, math.ceil(V * rows / elements)) if rows > 1 or V > 1 else 1
+        filler = np.random.default_rng(rows)
 
         def pack(values: Array) -> Tensor:
             width = values.shape[1]
-            cells = np.zeros((batch * elements, width))
+            cells = filler.uniform(-2, 2, (batch * elements, width))
             cells[: V * rows] = np.tile(values, (V, 1))
             return torch.as_tensor(np.ascontiguousarray(cells.reshape(batch, elements, width).transpose(0, 2, 1)))
 
@@ -225,7 +238,8 @@ class Probe:
             if not shape or shape[0] != batch or rest:
                 raise BlackBoxError(
                     f"the sampler draws noise of shape {tuple(shape)} for a state of shape {(batch, 2, *self.event)}: "
-                    "a draw that several entries share correlates them; draw noise of the state's shape"
+                    "which numbers belong to which entry cannot be told, or several entries share them; draw noise of "
+                    "the state's shape, in one call"
                 )
             return pack(noise(k, width)).reshape(shape)
 
@@ -235,7 +249,7 @@ class Probe:
 
     def unpack(self, state: Tensor, rows: int) -> Array:
         """A state `(batch, 2, *event)` as (V, rows, 2)."""
-        cells = state.double().numpy(force=True).reshape(len(state), 2, -1).transpose(0, 2, 1)
+        cells = state.detach().double().clone().numpy(force=True).reshape(len(state), 2, -1).transpose(0, 2, 1)
         return cells.reshape(-1, 2)[: self.copies * rows].reshape(self.copies, rows, 2)
 
 
@@ -246,6 +260,7 @@ def gaussian_score(target: GaussianTarget, event: tuple[int, ...]) -> Callable[[
         fill = batch * math.prod(event) - target.mean.size * rows
 
         def score(u: Tensor, t: float | Tensor) -> Tensor:
+            check_own_batch(u, batch, event)
             law = target.law(one_time(t))
             precision = np.pad(np.repeat(target.precision(law), rows, axis=-1), ((0, 0), (0, 0), (0, fill)))
             mean = np.pad(np.repeat(law.mean, rows, axis=-1), ((0, 0), (0, fill)))
@@ -258,6 +273,15 @@ def gaussian_score(target: GaussianTarget, event: tuple[int, ...]) -> Callable[[
         return score
 
     return of
+
+
+def check_own_batch(u: Tensor, batch: int, event: tuple[int, ...]) -> None:
+    """Raises BlackBoxError unless the score is asked for a whole batch of states."""
+    if tuple(u.shape) != (batch, 2, *event):
+        raise BlackBoxError(
+            f"the sampler asks for the score of {tuple(u.shape)} where its states are {(batch, 2, *event)}; call it on "
+            "the whole batch"
+        )
 
 
 def one_time(t: float | Tensor) -> float:

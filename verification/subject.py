@@ -57,6 +57,13 @@ class BlackBox:
         return longer.nfe - shorter.nfe
 
     @cached_property
+    def is_stochastic(self) -> bool:
+        """Whether its steps have noise."""
+        from .anatomy import dissect
+
+        return bool(dissect(self.sampler, np.array([0.5, 0.51]), self.event).noise_cov.any())
+
+    @cached_property
     def is_stepwise(self) -> bool:
         """Whether steps can be probed one by one, at a cost linear in their number."""
         from ..integrators.blackbox import Kind, kind_of
