@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..integrators.blackbox import Sampler
     from ..theory.model import Diffusion, Parameters
     from ..theory.scheme import Scheme
+    from ..verification.subject import Subject
 
 EXIT_CODES = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}
 BAD_INPUT = 2
@@ -191,7 +192,7 @@ def moments(
         from ..verification.probing import probed_moments
 
         with contextlib.redirect_stdout(sys.stderr):  # what the step prints is not our answer
-            result = probed_moments(sampler, target, taus, start, tuple(event or ()))
+            result = probed_moments(sampler, target, taus, start, tuple(event or ()), _progress)
         if result.rounding:
             click.echo(f"warning: rounds to float32: {result.rounding:.1e} of the law's size in this run", err=True)
     if result.diverged.any():
@@ -414,11 +415,11 @@ def record(
 ) -> None:
     """Record the baseline of X: what one step does, evaluations, order, moments of whole runs."""
     from ..verification import baseline as baselines
+    from ..verification.files import check_writable
 
     params = _model(device, model)
     sampler = _sampler(x, None, None, None)
-    if not output.absolute().parent.is_dir():
-        raise ValueError(f"there is no folder {str(output.parent)!r}; make it first")
+    check_writable(output)
     with contextlib.redirect_stdout(sys.stderr):  # what the sampler prints is not our answer
         levels = steps or baselines.BLACK_BOX_STEPS
         found = baselines.record(x, sampler, params, tuple(event or ()), order, levels, _progress)
@@ -457,13 +458,20 @@ def check(x: str, file: Path, as_json: bool, device: str) -> None:
 @cli.command()
 @click.argument("names", nargs=-1, metavar="[X]...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="report", show_default=True, help="Folder.")
+@_EVENT
 @click.option("--self-test", is_flag=True, help="Break 180 samplers instead, and show which check catches each.")
 @_OUTPUT
 @_MODEL
 def report(
-    names: tuple[str, ...], output: Path, self_test: bool, as_json: bool, device: str, **model: float | None
+    names: tuple[str, ...],
+    output: Path,
+    event: list[int] | None,
+    self_test: bool,
+    as_json: bool,
+    device: str,
+    **model: float | None,
 ) -> None:
-    """The convergence report on the catalogue, or on the schemes X: one HTML page, figures, results.json.
+    """The convergence report on the catalogue, or on the schemes and samplers X: a page, figures, results.json.
 
     With --self-test the page is self-test.html: the mutants, how large each fault is, and what catches it (minutes).
     """
@@ -481,8 +489,9 @@ def report(
         page = write_self_test(output, progress=_progress)
         click.echo((page.parent / "self-test.json").read_text() if as_json else f"wrote {page}", nl=not as_json)
         return
-    chosen = [_scheme(name, None, None, None) for name in names] or list(CATALOGUE.values())
-    page = write_report(chosen, params, output, progress=_progress)
+    chosen = [_subject(name, tuple(event or ())) for name in names] or list(CATALOGUE.values())
+    with contextlib.redirect_stdout(sys.stderr):  # what black boxes print is not our answer
+        page = write_report(chosen, params, output, progress=_progress)
     if as_json:
         click.echo((page.parent / "results.json").read_text(), nl=False)
     else:
@@ -505,6 +514,10 @@ def main() -> None:
     except (click.ClickException, ValueError, OSError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"weakorder: error: {' '.join(message.split())}", err=True)
+        code = BAD_INPUT
+    except Exception as error:  # a bug, or input nobody thought of: never the exit code of FAIL
+        reason = " ".join(str(error).split())
+        click.echo(f"weakorder: error: {type(error).__name__}: {reason}; please report this", err=True)
         code = BAD_INPUT
     sys.exit(code)
 
@@ -551,6 +564,15 @@ def _sampler(x: str, splitting: str | None, flow: str | None, lambda_s: float | 
     if flow is not None or lambda_s is not None:
         raise ValueError(f"{x} is a black box; --flow and --lambda-s are for schemes")
     return found
+
+
+def _subject(x: str, event: tuple[int, ...]) -> Subject:
+    """What a report is on."""
+    from ..theory.scheme import Scheme
+    from ..verification.subject import BlackBox
+
+    sampler = _sampler(x, None, None, None)
+    return sampler if isinstance(sampler, Scheme) else BlackBox(x, sampler, event)
 
 
 def _diffusion(sampler: Scheme | Sampler) -> Diffusion:

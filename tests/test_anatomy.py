@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from weakorder.integrators.blackbox import as_black_box
+from weakorder.integrators.blackbox import BlackBoxError, as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_step
 from weakorder.theory.model import Parameters
@@ -167,3 +167,23 @@ def test_extrapolation_of_a_function_without_a_limit_is_uncertain() -> None:
         [0.5, 0.25, 0.125, 0.0625], [np.array([1 / h]) for h in (0.5, 0.25, 0.125, 0.0625)]
     )
     assert uncertainty > 0.1 * abs(float(limit[0]))
+
+
+def test_what_differs_on_images_is_noticed_though_one_coordinate_is_probed() -> None:
+    def shared(u, tau, h, score):
+        xi = torch.randn(u.shape[:2], dtype=u.dtype).reshape(*u.shape[:2], *(1,) * (u.ndim - 2)).expand_as(u)
+        return euler_maruyama(u, tau, h, score, lambda name, value: xi if name == "xi" else value)
+
+    def otherwise(u, tau, h, score):
+        return euler_maruyama(u, tau, h, score) * (1 if u.ndim == 2 else 1.1)
+
+    def flat_only(u, tau, h, score):
+        _, _ = u.shape
+        return euler_maruyama(u, tau, h, score)
+
+    for sampler, message in ((shared, "several entries share"), (otherwise, "something else on images")):
+        with pytest.raises(BlackBoxError, match=message):
+            study_black_box("x", sampler, PARAMS, steps=(25, 50, 100, 200))
+    (warning,) = study_black_box("x", flat_only, PARAMS, steps=(25, 50, 100, 200)).warnings
+    assert "too many values to unpack" in warning
+    assert study_black_box("x", euler_maruyama, PARAMS, steps=(25, 50, 100, 200)).warnings == ()

@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..integrators.blackbox import Sampler, Score, as_trajectory
+from ..integrators.blackbox import BlackBoxError, Sampler, SamplerRaised, Score, as_trajectory
 from ..integrators.threads import one_thread
 from ..theory.model import PSLD_DIFFUSION, Parameters
 from .algebra import Array
@@ -55,6 +55,7 @@ _STILL = 1e-9
 _TIME = 4 * 2.0**-24
 
 NAMES = "xm"
+_IMAGE = (2, 2, 2)
 
 
 class Place(NamedTuple):
@@ -147,6 +148,26 @@ def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anato
         tuple(Place(state.T, draws.T @ draws, draws.T @ noise) for state, draws in read),
         columns.rounding,
     )
+
+
+def on_images(sampler: Sampler) -> str | None:
+    """What a sampler that was probed with one coordinate a sample does on images; None if it does the same.
+
+    A warning if it raises there; raises BlackBoxError if it mixes pixels, shares their noise, or does something else.
+    """
+    taus = np.array([0.5, 0.52])
+    try:
+        one, many = dissect(sampler, taus), dissect(sampler, taus, _IMAGE)
+    except SamplerRaised as error:
+        return f"verified for states of shape (batch, 2) alone, since on images {error}; --event gives them a shape"
+    except BlackBoxError as error:
+        raise BlackBoxError(f"on images, states (batch, 2, 2, 2, 2): {error}") from error
+    for (name, part), (_, other) in zip(one.parts(), many.parts(), strict=False):
+        if np.abs(part - other).max() > 1e-6 * max(1.0, float(np.abs(part).max())):
+            raise BlackBoxError(
+                f"the sampler does something else on images: its {name} is another; verify with --event"
+            )
+    return None
 
 
 def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...] = ()) -> list[Inconsistency]:

@@ -141,8 +141,8 @@ class OrderStudy:
     steps, nfe: (levels,); h: the mean step size; errors: {quantity: (levels,)}, nan where the run diverged; sizes: of
     the exact law per quantity, which round-off is measured in; expected: the order the scheme is held to; problems:
     what makes it fail outright; proven: the order that holds for every score, None if none was proven; limit: what the
-    moments converge to, None if that could not be extrapolated; hints: what may explain a failure; rounding (levels,):
-    by how much a black box departed from an affine map, by rounding to float32.
+    moments converge to, None if that could not be extrapolated; hints: what may explain a failure; notes: what else to
+    warn of; rounding (levels,): by how much a black box departed from an affine map, by rounding to float32.
     """
 
     name: str
@@ -157,6 +157,7 @@ class OrderStudy:
     limit: Limit | None = None
     rounding: Array | None = None
     hints: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def floor(self) -> Array:
@@ -255,7 +256,7 @@ class OrderStudy:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What does not change the verdict, but should be known: rounding to float32, with its measured size."""
-        found = []
+        found = list(self.notes)
         if self.rounding is not None and self.rounding.any():
             found.append(
                 f"rounds to float32: over a run it departs by up to {self.rounding.max():.1e} of the law's size from a "
@@ -432,9 +433,10 @@ def study_black_box(
     """
     # these import torch, which takes seconds and which schemes do not need
     from ..integrators.blackbox import Kind, kind_of
-    from .anatomy import inconsistencies
+    from .anatomy import inconsistencies, on_images
     from .probing import probed_moments
 
+    note = on_images(sampler) if not event else None
     wrong = tuple(f"not consistent: {what}" for what in inconsistencies(sampler, params, event))
     # A trajectory knows where it begins and ends, and may do there what it does nowhere else: what a short one shows
     # explains a failure, but is none by itself, unless it remains in a run of no length.
@@ -450,7 +452,7 @@ def study_black_box(
     unit = np.sqrt(target.diffusion.variances(params.values())[1:])
     order = 1 if expected is None else expected
     study = measure(name, run, order, steps, params.T - t_end, unit, problems, progress)
-    return replace(study, hints=hints)
+    return replace(study, hints=hints, notes=(note,) if note else ())
 
 
 def study_order(

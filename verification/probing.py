@@ -13,7 +13,7 @@ another batch and in another call, must come out the same, or entries of the bat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -276,8 +276,8 @@ def gaussian_score(target: GaussianTarget, event: tuple[int, ...]) -> Callable[[
 
 
 def check_own_batch(u: Tensor, batch: int, event: tuple[int, ...]) -> None:
-    """Raises BlackBoxError unless the score is asked for a whole batch of states."""
-    if tuple(u.shape) != (batch, 2, *event):
+    """Raises BlackBoxError unless the score is asked for a whole batch of states, in whatever shape of event."""
+    if tuple(u.shape[:2]) != (batch, 2) or u.numel() != 2 * batch * math.prod(event):
         raise BlackBoxError(
             f"the sampler asks for the score of {tuple(u.shape)} where its states are {(batch, 2, *event)}; call it on "
             "the whole batch"
@@ -349,18 +349,24 @@ def probed_trajectory(
 
 @one_thread()
 def probed_moments(
-    sampler: Sampler, target: GaussianTarget, taus: Array, start: str = "exact", event: tuple[int, ...] = ()
+    sampler: Sampler,
+    target: GaussianTarget,
+    taus: Array,
+    start: str = "exact",
+    event: tuple[int, ...] = (),
+    progress: Callable[[Sequence[tuple[float, float]]], Iterable[tuple[float, float]]] = iter,
 ) -> Moments:
     """Mean and covariance that the black box delivers after the steps of the grid, as `exact_moments` for schemes.
 
-    Raises BlackBoxError if it cannot be verified as it stands, ValueError on a bad grid or start.
+    progress wraps the steps, where they are probed one by one. Raises BlackBoxError if it cannot be verified as it
+    stands, ValueError on a bad grid or start.
     """
     taus = check_grid(taus, target.params)
     law = starting_law(target, float(taus[0]), start)
     with np.errstate(over="ignore", invalid="ignore"):
         if kind_of(sampler) is Kind.STEP:
             probed = ProbedStep(sampler, target, event)
-            for tau, h in zip(taus[:-1].tolist(), np.diff(taus).tolist(), strict=True):
+            for tau, h in progress(list(zip(taus[:-1].tolist(), np.diff(taus).tolist(), strict=True))):
                 law = probed(tau, h).apply(law)
             nfe, rounding = probed.nfe, probed.rounding
         else:
