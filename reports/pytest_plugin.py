@@ -25,7 +25,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tell the assertions, which know nothing of pytest."""
     if config.getoption("--weakorder-update"):
         os.environ[UPDATE] = "1"
-        config.add_cleanup(lambda: os.environ.pop(UPDATE, None))
+        config.add_cleanup(_forget)
+
+
+def _forget() -> None:
+    os.environ.pop(UPDATE, None)
 
 
 @pytest.fixture

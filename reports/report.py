@@ -13,7 +13,7 @@ import os
 import platform
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata, resources
@@ -22,17 +22,19 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from ..integrators.catalogue import LANGEVIN_CONTROLS
 from ..integrators.grids import GRIDS, time_grid
 from ..theory.model import Parameters
 from ..theory.scheme import Scheme
 from ..theory.weak_order import prove_order
-from ..verification import order, spectrum
+from ..verification import noise_free, order, spectrum
 from ..verification.gaussian import GaussianTarget
 from ..verification.moments import exact_moments
 from ..verification.prediction import predicted_errors
-from . import figures, stability
+from ..verification.subject import BlackBox, Subject, order_study_of
+from . import figures, stability, targets
 from .derivation import expression_latex, expression_text
 from .strict_json import dumps
 
@@ -51,42 +53,51 @@ _DESCRIPTIONS = {
     "local-slopes": "local slopes against the number of steps, a panel per scheme",
     "cifar10-spectrum": "Frechet distance to the CIFAR-10 Gaussian against network evaluations, a line per scheme",
     **stability.DESCRIPTIONS,
+    **targets.DESCRIPTIONS,
 }
 
 
 def collect_results(
-    schemes: Sequence[Scheme],
+    schemes: Sequence[Subject],
     params: Parameters,
     progress: Progress = iter,
     steps: Sequence[int] = order.STEPS,
     t_end: float = order.T_END,
     budgets: Sequence[int] = spectrum.BUDGETS,
     grids: Sequence[str] = tuple(GRIDS),
+    nonlinear: targets.Settings | None = None,
 ) -> Results:
-    """Run the order study of every scheme and the spectrum study; all that the report shows, as JSON's own types.
+    """Run the studies of every scheme or black box; all that the report shows, as JSON's own types.
 
-    steps, t_end: of the order studies; budgets, grids: of the spectrum study. progress wraps each sequence of runs.
+    steps, t_end: of the order studies; budgets, grids: of the spectrum study; nonlinear: of the section on nonlinear
+    targets, default `targets.Settings()`. progress wraps each sequence of runs.
     Raises ValueError on bad input, as the studies do.
     """
     if not schemes:
         raise ValueError("no scheme to report on; name at least one")
-    studies = [order.study_order(scheme, params, steps=steps, t_end=t_end) for scheme in progress(list(schemes))]
+    studies = [order_study_of(subject, params, steps=steps, t_end=t_end) for subject in progress(list(schemes))]
     distances = spectrum.study_spectrum(schemes, params, budgets, grids, progress=progress)
-    stability_study, stabilities = stability.collect(schemes, params, grids, progress)
+    # what stability shows of a word, its regions and conditions, a black box does not have
+    words = [scheme for scheme in schemes if isinstance(scheme, Scheme)]
+    stability_study, found = stability.collect(words, params, grids, progress) if words else (None, [])
+    regions = iter(found)
+    stabilities = [next(regions) if isinstance(scheme, Scheme) else None for scheme in schemes]
+    targets_study, laws = _nonlinear(words, params, t_end, nonlinear or targets.Settings(), progress)
     curves = iter(distances.curves)
     rows = [
         {
             **_scheme_row(scheme, label, study, params, t_end),
-            "command": _command(scheme, params, steps, t_end),
+            "command": _command(scheme, params, steps, t_end, order.STEPS),
             "spectrum": {grid: _curve(next(curves)) for grid in grids},
             "stability": stable,
+            "noise_free": next(laws) if isinstance(scheme, Scheme) else None,
         }
         for scheme, label, study, stable in zip(schemes, _labels(schemes), studies, stabilities, strict=True)
     ]
     results = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
-        "seed": None,
+        "seed": None if targets_study is None else targets_study["seed"],
         "parameters": {**asdict(params), "M_inv": params.M_inv, "T": params.T},
         "order_study": {
             "steps": list(steps),
@@ -109,6 +120,7 @@ def collect_results(
             "prior": distances.prior,
         },
         "stability_study": stability_study,
+        "targets_study": targets_study,
         "schemes": rows,
         "controls": _controls(),
     }
@@ -117,12 +129,12 @@ def collect_results(
 
 def render(results: Results) -> str:
     """The page, self-contained, from the results alone."""
-    drawn = figures.draw(results) | stability.draw(results)
+    drawn = _draw(results)
     return _page(results, {name: figures.as_svg(figure) for name, figure in drawn.items()})
 
 
 def write_report(
-    schemes: Sequence[Scheme],
+    schemes: Sequence[Subject],
     params: Parameters,
     directory: str | os.PathLike[str],
     progress: Progress = iter,
@@ -130,6 +142,7 @@ def write_report(
     t_end: float = order.T_END,
     budgets: Sequence[int] = spectrum.BUDGETS,
     grids: Sequence[str] = tuple(GRIDS),
+    nonlinear: targets.Settings | None = None,
 ) -> Path:
     """Write the report on `schemes` into `directory`, made if need be; returns the path of its index.html.
 
@@ -139,10 +152,10 @@ def write_report(
     """
     directory = Path(directory)
     _check_writable(directory)
-    results = collect_results(schemes, params, progress, steps, t_end, budgets, grids)
+    results = collect_results(schemes, params, progress, steps, t_end, budgets, grids, nonlinear)
     svgs = {}
     contents: dict[Path, bytes] = {directory / "results.json": dumps(results).encode()}
-    for name, figure in (figures.draw(results) | stability.draw(results)).items():
+    for name, figure in (_draw(results)).items():
         svgs[name] = contents[directory / "figures" / f"{name}.svg"] = figures.as_svg(figure)
         contents[directory / "figures" / f"{name}.png"] = figures.as_png(figure)
     page = directory / "index.html"
@@ -153,21 +166,45 @@ def write_report(
     return page
 
 
-def _scheme_row(scheme: Scheme, label: str, study: order.OrderStudy, params: Parameters, t_end: float) -> Results:
-    """What the page says of a scheme, but for its spectrum."""
-    errors = prove_order(scheme, linear_beta=params.beta_min != params.beta_max).monomials()
+def _draw(results: Results) -> dict[str, Figure]:
+    """Every figure of the page by its file name."""
+    words = results | {"schemes": [scheme for scheme in results["schemes"] if scheme["stability"]]}
+    return figures.draw(results) | (stability.draw(words) | targets.draw(words) if words["schemes"] else {})
+
+
+def _nonlinear(
+    schemes: Sequence[Scheme], params: Parameters, t_end: float, settings: targets.Settings, progress: Progress
+) -> tuple[Results | None, Iterator[Results]]:
+    """The studies on nonlinear targets, each with its command; a word is needed to carry a law and to couple noise."""
+    if not schemes:
+        return None, iter(())
+    study, laws = targets.collect(schemes, params, t_end, settings, progress)
+    for scheme, law in zip(schemes, laws, strict=True):
+        options = ["--target", targets.MIXTURE]
+        law["command"] = _command(scheme, params, settings.steps, t_end, noise_free.STEPS, options)
+    for entry in study["sampled"]:
+        scheme, options = schemes[entry["scheme"]], entry.pop("options")
+        entry["command"] = _command(scheme, params, entry["steps"], t_end, (), options)
+    return study, iter(laws)
+
+
+def _scheme_row(scheme: Subject, label: str, study: order.OrderStudy, params: Parameters, t_end: float) -> Results:
+    """What the page says of a scheme or a black box, but for its spectrum."""
+    errors = {}
+    if isinstance(scheme, Scheme):
+        errors = prove_order(scheme, linear_beta=params.beta_min != params.beta_max).monomials()
     return {
         "name": scheme.name,
         "label": label,
         "word": scheme.word,
         "splitting": scheme.splitting.name,
-        "kind": "stochastic" if any(part.sde.has_noise for part in scheme.parts) else "deterministic",
+        "kind": "stochastic" if _is_stochastic(scheme) else "deterministic",
         "flow": scheme.flow,
         "lambda_s": scheme.lambda_s,
         "nfe_per_step": scheme.nfe_per_step,
         "palindrome": scheme.is_palindrome,
         "reference": scheme.reference,
-        "warnings": scheme.warnings,
+        "warnings": [*scheme.warnings, *(study.warnings if isinstance(scheme, BlackBox) else ())],
         "error_constant": next((c for c in study.constants()[::-1].tolist() if math.isfinite(c)), None),
         "predicted_constant": _predicted(scheme, study, params, t_end),
         "leading_error": {name: expression_text(error) for name, error in errors.items()},
@@ -176,10 +213,16 @@ def _scheme_row(scheme: Scheme, label: str, study: order.OrderStudy, params: Par
     }
 
 
-def _predicted(scheme: Scheme, study: order.OrderStudy, params: Parameters, t_end: float) -> float | None:
+def _is_stochastic(scheme: Subject) -> bool:
+    if isinstance(scheme, BlackBox):
+        return scheme.is_stochastic
+    return any(part.sde.has_noise for part in scheme.parts)
+
+
+def _predicted(scheme: Subject, study: order.OrderStudy, params: Parameters, t_end: float) -> float | None:
     """The W2 error constant that the proof predicts; None where the order is not the expected one, or the dynamics are
     too stiff to integrate the error along them."""
-    if study.proven != study.expected or scheme.inconsistencies:
+    if not isinstance(scheme, Scheme) or study.proven != study.expected or scheme.inconsistencies:
         return None
     targets = order.gaussian_targets(scheme.splitting.diffusion, params)
     try:
@@ -218,7 +261,7 @@ def _controls() -> Results:
     return {"rows": rows, "noise": {"name": first.name, "paths": CONTROL_PATHS, "levels": noise}}
 
 
-def _labels(schemes: Sequence[Scheme]) -> list[str]:
+def _labels(schemes: Sequence[Subject]) -> list[str]:
     """Names for the figures: with lambda_s and the sub-flow where they are not the plain scheme's."""
     labels = []
     for scheme in schemes:
@@ -227,23 +270,32 @@ def _labels(schemes: Sequence[Scheme]) -> list[str]:
     return labels
 
 
-def _command(scheme: Scheme, params: Parameters, steps: Sequence[int], t_end: float) -> str:
-    """The command that prints the scheme's order study; what has its default value is left out."""
-    options: list[object] = ["--splitting", scheme.splitting.name]
+def _command(
+    scheme: Subject,
+    params: Parameters,
+    steps: Sequence[int],
+    t_end: float,
+    default_steps: Sequence[int],
+    more: Sequence[str] = (),
+) -> str:
+    """The command that prints a study of the scheme; what has its default value is left out."""
+    options: list[object] = [] if isinstance(scheme, BlackBox) else ["--splitting", scheme.splitting.name]
     if scheme.flow != "euler":
         options += ["--flow", scheme.flow]
     if scheme.lambda_s != 1:
         options += ["--lambda-s", scheme.lambda_s]
     if scheme.order not in (None, 1):
         options += ["--order", scheme.order]
-    if tuple(steps) != order.STEPS:
+    levels = order.BLACK_BOX_STEPS if isinstance(scheme, BlackBox) else tuple(default_steps)
+    if tuple(steps) not in (levels, tuple(default_steps)):
         options += ["--steps", ",".join(map(str, steps))]
     if t_end != order.T_END:
         options += ["--t-end", t_end]
     for name, default in asdict(Parameters()).items():
         if (value := getattr(params, name)) != default:
             options += [f"--{name.replace('_', '-')}", value]
-    return shlex.join(["weakorder", "verify", scheme.word, *map(str, options)])
+    subject = scheme.name if isinstance(scheme, BlackBox) else scheme.word
+    return shlex.join(["weakorder", "verify", subject, *map(str, options), *more])
 
 
 def _curve(curve: spectrum.SpectrumCurve) -> Results:

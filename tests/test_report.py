@@ -10,17 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
-from weakorder.reports import figures, report
+from weakorder.reports import figures, report, targets
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme, parse
+from weakorder.verification.subject import BlackBox
 
 PARAMS = Parameters()
-SMALL: dict[str, Any] = {"steps": (100, 200, 400, 800), "budgets": (3, 20, 50, 100)}
+NONLINEAR = targets.Settings(
+    steps=(4, 8, 16, 32),
+    accuracy=1e-2,
+    sampling={targets.MIXTURE: targets.Sampling((5, 10, 20, 40), 1.0), "student": targets.Sampling((2, 4, 8, 16), 1.0)},
+    known_steps=(5, 10),
+    repetitions=40,
+    paths=64,
+)
+SMALL: dict[str, Any] = {"steps": (100, 200, 400, 800), "budgets": (3, 20, 50, 100), "nonlinear": NONLINEAR}
 HOSTILE = "<script>alert('x')</script> & $\\frac{"
 FIGURES = (
     *("convergence-steps", "convergence-nfe", "error-constants", "local-slopes", "cifar10-spectrum"),
     *("stability-growth", "stability-last-step", "stability-trajectory"),
+    *("targets-noise-free", "targets-sampled", "targets-intervals"),
 )
 
 
@@ -114,11 +125,11 @@ def test_all_files_are_written(folder: Path) -> None:
 
 
 def test_results_say_what_was_run(results: dict[str, Any]) -> None:
-    """Parameters, versions, date, settings, and that there is no seed because nothing was sampled."""
+    """Parameters, versions, date, settings, and the seed of what was sampled."""
     assert results["parameters"]["nu"] == 4.01
     assert {"python", "numpy", "scipy", "sympy", "torch", "weakorder"} <= set(results["versions"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", results["date"])
-    assert results["seed"] is None
+    assert results["seed"] == 0
     assert results["order_study"]["steps"] == list(SMALL["steps"])
     assert results["spectrum_study"]["budgets"] == list(SMALL["budgets"])
 
@@ -242,7 +253,7 @@ def test_a_failed_study_writes_nothing(tmp_path: Path) -> None:
 def test_one_scheme_that_always_diverges_can_be_reported(tmp_path: Path) -> None:
     """No error, no point and no fit is still a report, with its verdict."""
     stiff = Parameters(beta_min=4e4, beta_max=4e4)
-    settings: dict[str, Any] = {"steps": (100, 200, 400, 700), "budgets": (200, 300)}
+    settings: dict[str, Any] = {"steps": (100, 200, 400, 700), "budgets": (200, 300), "nonlinear": NONLINEAR}
     page = report.write_report([CATALOGUE["EM"]], stiff, tmp_path, **settings)
     (scheme,) = json.loads((tmp_path / "results.json").read_text())["schemes"]
     assert scheme["verdict"] == "FAIL"
@@ -274,3 +285,20 @@ def test_the_command_of_a_scheme_repeats_its_study(results: dict[str, Any]) -> N
 def test_numbers_are_set_to_three_significant_digits(value: float | None, text: str) -> None:
     """With powers of ten outside the range that a reader takes in at once."""
     assert report._number(value) == text
+
+
+def test_a_black_box_is_reported_beside_a_scheme(tmp_path: Path) -> None:
+    """Its order and its spectrum are the scheme's; what needs a word, proofs and regions, is the scheme's alone."""
+    box = BlackBox("mine.py:step", as_black_box(CATALOGUE["RSE"], PARAMS))
+    page = report.write_report([box, CATALOGUE["RSE"]], PARAMS, tmp_path, **SMALL)
+    mine, scheme = json.loads((tmp_path / "results.json").read_text())["schemes"]
+    assert (mine["word"], mine["kind"], mine["order"]["proven"]) == ("black box", "deterministic", None)
+    assert mine["verdict"] == scheme["verdict"] == "PASS"
+    assert mine["stability"] is None
+    assert mine["command"].startswith("weakorder verify mine.py:step")
+    pairs = [(mine["spectrum"][grid], scheme["spectrum"][grid]) for grid in mine["spectrum"]]
+    for a, b in pairs:
+        assert a["diverged"] == b["diverged"]
+        finite = [(x, y) for x, y in zip(a["distance"], b["distance"], strict=True) if y is not None]
+        assert [x for x, _ in finite] == pytest.approx([y for _, y in finite], rel=1e-8)
+    assert "mine.py:step" in page.read_text()

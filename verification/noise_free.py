@@ -406,10 +406,10 @@ class NoiseFreeStudy:
     def fit(self, name: str) -> Fit | None:
         """The order of one test function's error by the rule of verification.order; None without four neighbouring
         levels that are resolved, well above their estimates and of one sign."""
-        errors = self.errors[name]
+        errors = np.where(np.isfinite(self.errors[name]), self.errors[name], np.nan)
         clear = np.abs(errors) > _CLEAR * self.estimates[name]
         # An error that changes its sign with h is not yet C h^p: coarser levels of the other sign are left out.
-        return fit_order(self.steps, np.where(clear & (errors * errors[-1] > 0), np.abs(errors), np.nan))
+        return fit_order(self.steps, np.where(clear & (np.sign(errors) == np.sign(errors[-1])), np.abs(errors), np.nan))
 
     @property
     def fits(self) -> dict[str, Fit]:
@@ -534,9 +534,10 @@ def study_noise_free(
     if not steps:
         raise ValueError("no numbers of steps; give at least one, and four for an order")
     params = target.params
-    levels = tuple(
-        noise_free_errors(scheme, target, time_grid(grid, count, params, t_end), observables, accuracy)
-        for count in progress(steps)
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges says so in its level's problem
+        levels = tuple(
+            noise_free_errors(scheme, target, time_grid(grid, count, params, t_end), observables, accuracy)
+            for count in progress(steps)
+        )
     order = expected if expected is not None else scheme.order or 1
     return NoiseFreeStudy(scheme.name, order, params.T - t_end, levels, *judged(scheme, params, order))

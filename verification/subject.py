@@ -16,7 +16,7 @@ import numpy as np
 from ..integrators.compiled import denoising_step
 from ..theory.model import Parameters
 from ..theory.scheme import Scheme
-from ..theory.splitting import PSLD_WHOLE, Splitting
+from ..theory.splitting import PSLD_FLOW, PSLD_WHOLE, Splitting
 from .algebra import Array
 from .gaussian import GaussianTarget
 from .moments import Moments, closed_map, exact_moments
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class BlackBox:
     """A sampler without a word (integrators.blackbox) under a name; event: the shape of one data point it needs.
 
-    It follows the reverse SDE of PSLD, or a dynamics of the same marginals.
+    It follows the reverse SDE of PSLD, or the probability flow if it draws no noise.
     """
 
     name: str
@@ -38,7 +38,6 @@ class BlackBox:
     event: tuple[int, ...] = ()
 
     # What a scheme derives from its word
-    splitting: Splitting = PSLD_WHOLE
     word: str = "black box"
     flow: str = "euler"
     lambda_s: float = 1.0
@@ -47,6 +46,11 @@ class BlackBox:
     warnings: tuple[str, ...] = ()
     inconsistencies: tuple[str, ...] = ()
     is_palindrome: bool = False
+
+    @cached_property
+    def splitting(self) -> Splitting:
+        """The dynamics it follows, as one part or two."""
+        return PSLD_WHOLE if self.is_stochastic else PSLD_FLOW
 
     @cached_property
     def nfe_per_step(self) -> int:

@@ -1,0 +1,518 @@
+"""The page's section on targets whose score is not affine: orders without sampling, and by sampling, and its costs.
+
+collect    runs the studies; everything shown, as plain values for JSON
+draw       the figures, from those values alone, in the style of `figures`
+
+    noise-free    every scheme on the 1-D bimodal mixture, its law carried on a lattice (verification.noise_free)
+    sampled       a few schemes on every target by coupled Monte Carlo (verification.monte_carlo); on the 1-D mixture
+                  the law carried on a lattice says how many of the 95% intervals hold the exact answer
+    known costs   for f = x^2 on N(0, 1/4) the variances are exact: the published costs of OBA, computed again
+    calibration   the coupled estimate, repeated, against the exact answer
+
+The last two check the suite, not the user's model: their parameters are the default ones.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..integrators.catalogue import CATALOGUE
+from ..integrators.compiled import compile_run
+from ..integrators.grids import time_grid
+from ..integrators.threads import one_thread
+from ..theory.model import PSLD_DIFFUSION, Parameters
+from ..theory.scheme import Scheme
+from ..verification import noise_free
+from ..verification.gaussian import GaussianTarget
+from ..verification.moments import exact_moments
+from ..verification.targets import TARGETS, make_target
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ..verification.functionals import Functionals
+    from ..verification.monte_carlo import BlockMeans, MonteCarloStudy
+    from ..verification.targets import Target
+
+Results = dict[str, Any]
+Progress = Callable[[Sequence[Any]], Iterable[Any]]
+
+# The target that needs no sampling, the functions of its figure, and those of its table: as they are written.
+MIXTURE = "mixture"
+FUNCTIONS = {"x^2": "$x^2$", "mode x > 0": r"$\Phi(4x)$"}
+CONSTANTS = ("x", "x^2", "cos 2x", "mode x > 0")
+# Of the sampled studies: the functions of their figures, and the quantity whose cost is shown.
+SAMPLED_FUNCTIONS = {"x^2": "$x^2$", "mode 1": "$r_1$"}
+COST_QUANTITY = "covariance"
+# How well the answers are known that intervals are compared with: a hundredth of the narrowest or less.
+EXACT_ACCURACY = 1e-6
+LEVEL = 0.95
+
+# The scheme of the known costs and the calibration, its data variance, and what was published of it for E x^2 at the
+# cut-off: paths for 0.1% of the weak error, Var f(u_N) over Var (f(u_N) - f(u_2N)), how many times cheaper the
+# multilevel sum of `CHAIN` differences is, by the number of steps.
+KNOWN, KNOWN_VARIANCE, KNOWN_ACCURACY = CATALOGUE["ROBA"], 0.25, 1e-3
+PUBLISHED = {"plain_paths": {25: 6e5, 400: 5e8}, "variance_ratio": {100: 34, 400: 641}, "gain": {400: 27}}
+KNOWN_STEPS, CHAIN = (25, 50, 100, 200, 400), 5
+# How far from 95% the calibration may be.
+CALIBRATION_MARGIN = 0.015
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Numbers of steps and the most score evaluations of a sampled study."""
+
+    steps: tuple[int, ...] = (25, 50, 100, 200, 400)
+    evaluations: float = 1e7
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the section runs.
+
+    steps, accuracy: of the noise-free studies. sampling: per target; schemes: the report's schemes to sample, the first
+    of them on all targets, the others on the mixture only (the report's own first one, if it has none of them).
+    known_steps, repetitions, paths: of the known costs and the calibration. seed: of all that is sampled. Images are
+    the dearest: a pilot of 3,072 dimensions is all that a minute allows, so their levels are coarser.
+    """
+
+    steps: tuple[int, ...] = noise_free.STEPS
+    accuracy: float = noise_free.ACCURACY
+    sampling: Mapping[str, Sampling] = field(
+        default_factory=lambda: {
+            "empirical-cifar10": Sampling((25, 50, 100, 200), 1e4),
+            "student": Sampling(),
+            "banana": Sampling(),
+            MIXTURE: Sampling(evaluations=3e7),
+        }
+    )
+    schemes: tuple[str, ...] = ("ROBA", "SSCS", "RSE")
+    known_steps: tuple[int, ...] = KNOWN_STEPS
+    repetitions: int = 2000
+    paths: int = 512
+    seed: int = 0
+
+
+# --- Results ----------------------------------------------------------------------------------------------------------
+
+
+def collect(
+    schemes: Sequence[Scheme], params: Parameters, t_end: float, settings: Settings, progress: Progress = iter
+) -> tuple[Results, list[Results]]:
+    """What the report says of nonlinear targets: of the studies, and of each scheme. progress wraps the jobs.
+
+    Jobs run side by side, one per processor: they spend their time in numpy and torch, which let other threads run.
+    """
+    named = {scheme.name: place for place, scheme in reversed(list(enumerate(schemes)))}
+    chosen = [named[name] for name in settings.schemes if name in named] or [0]
+    pairs = [(place, target) for target in settings.sampling for place in (chosen if target == MIXTURE else chosen[:1])]
+    for scheme in (*schemes, KNOWN):  # sympy derives the flows here, before there are threads
+        compile_run(scheme, time_grid("uniform", 2, params, t_end), params)
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(_noise_free, scheme, params, t_end, settings) for scheme in schemes]
+        jobs += [pool.submit(_sampled, schemes[i], i, target, params, t_end, settings) for i, target in pairs]
+        jobs += [pool.submit(_calibration, settings)]
+        try:
+            for job in progress(jobs):
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    found = [job.result() for job in jobs]
+    study = {
+        "steps": list(settings.steps),
+        "t_end": t_end,
+        "accuracy": settings.accuracy,
+        "observables": [observable.name for observable in noise_free.OBSERVABLES],
+        "constants": list(CONSTANTS),
+        "targets": {target: TARGETS[target] for target in settings.sampling},
+        "seed": settings.seed,
+        "sampled": found[len(schemes) : -1],
+        "known": known_costs(settings.known_steps),
+        "calibration": found[-1],
+    }
+    return study, found[: len(schemes)]
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a run that overflows is reported as such
+def _noise_free(scheme: Scheme, params: Parameters, t_end: float, settings: Settings) -> Results:
+    """A scheme on the mixture without sampling; `refused` says why it cannot be."""
+    steps, accuracy = settings.steps, settings.accuracy
+    try:
+        target = make_target(MIXTURE, params, 1, None, scheme.splitting.diffusion)
+        study = noise_free.study_noise_free(scheme, target, steps, t_end=t_end, accuracy=accuracy)  # type: ignore[arg-type]
+    except ValueError as error:
+        return {"refused": str(error)}
+    scale = (study.span / study.steps[-1]) ** study.expected
+    return {
+        "refused": None,
+        **study.as_dict(),
+        "settled": len(study.settled),
+        "constants": {name: float(errors[-1]) / scale for name, errors in study.errors.items()},
+        "known_to": max(float(level.estimates.max()) for level in study.levels),
+    }
+
+
+def _sampled(scheme: Scheme, place: int, name: str, params: Parameters, t_end: float, settings: Settings) -> Results:
+    """A scheme on a target by coupled Monte Carlo, with the exact answers beside it where the law can be carried."""
+    from ..verification.functionals import Functionals
+    from ..verification.monte_carlo import study_target
+
+    sampling = settings.sampling[name]
+    answer: Results = {
+        "scheme": place,
+        "target": name,
+        "steps": list(sampling.steps),
+        "options": ["--target", name, "--method", "monte-carlo", "--evaluations", f"{sampling.evaluations:g}"],
+        "refused": None,
+    }
+    if settings.seed:
+        answer["options"] += ["--seed", str(settings.seed)]
+    try:
+        target = make_target(name, params, None, None, scheme.splitting.diffusion)
+        with np.errstate(all="ignore"):  # a run that overflows is reported as such
+            study = study_target(
+                scheme, target, steps=sampling.steps, t_end=t_end, evaluations=sampling.evaluations, seed=settings.seed
+            )
+            answer |= {"dimensions": math.prod(target.event), "components": len(target.weights)} | study.as_dict()
+            exact = (
+                _exact(scheme, target, Functionals(target, t_end), sampling.steps, t_end) if name == MIXTURE else None
+            )
+            estimates = _estimates(study, exact)
+    except ValueError as error:
+        return answer | {"refused": str(error)}
+    costs = [cost for cost in answer.pop("costs") if cost["quantity"] == COST_QUANTITY]
+    shown = [k for k, function in enumerate(study.names) if function in SAMPLED_FUNCTIONS]
+    return answer | {
+        "paths": sum(sample.paths for sample in (*study.differences, *study.plain.values())),
+        "costs": costs,
+        "estimates": {study.names[k]: [_one(level, k) for level in estimates] for k in shown},
+        "held": None if exact is None else _held(estimates),
+    }
+
+
+def _exact(scheme: Scheme, target: Target, functionals: Functionals, steps: Sequence[int], t_end: float) -> np.ndarray:
+    """The weak errors of the functionals at each number of steps (levels, F), without sampling; nan where the law is
+    not resolved."""
+    import torch
+
+    def observable(k: int) -> noise_free.Observable:
+        def function(x: np.ndarray, m: np.ndarray) -> np.ndarray:
+            return functionals.values(torch.from_numpy(np.stack([x, m], axis=-1))[..., None])[:, k].numpy()
+
+        return noise_free.Observable(functionals.names[k], function)
+
+    observables = [observable(k) for k in range(len(functionals.names))]
+    grids = [time_grid("uniform", count, target.params, t_end) for count in steps]
+    levels = [noise_free.noise_free_errors(scheme, target, taus, observables, EXACT_ACCURACY) for taus in grids]  # type: ignore[arg-type]
+    return np.array([np.full(len(observables), np.nan) if level.problem else level.errors for level in levels])
+
+
+def _estimates(study: MonteCarloStudy, exact: np.ndarray | None) -> list[Results]:
+    """Per level and function (F,): plain and multilevel estimates of the weak error and the coupled difference to the
+    next level, with the half-widths of their 95% intervals, and the exact answers."""
+    functions, levels = slice(0, len(study.names)), []
+    for level in range(len(study.steps)):
+        plain = study.level(level)
+        value, error, systematic = study.multilevel(level)
+        fewest = min(study.differences, key=lambda sample: len(sample.values))
+        entry = {
+            "steps": int(study.steps[level]),
+            "plain": (plain.mean, _quantile(plain) * plain.standard_error),
+            "multilevel": (value, _quantile(fewest) * error + systematic),
+            "exact": None if exact is None else exact[level],
+        }
+        if level < len(study.coupled):
+            difference = study.differences[level].take(functions)
+            entry["difference"] = (difference.mean, _quantile(difference) * difference.standard_error)
+            entry["exact_difference"] = None if exact is None else exact[level] - exact[level + 1]
+        levels.append(entry)
+    return levels
+
+
+def _quantile(sample: BlockMeans) -> float:
+    """Student's, of a 95% interval from the means of the sample's blocks."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + LEVEL) / 2, len(sample.values) - 1))
+
+
+def _one(level: Results, k: int) -> Results:
+    """One function's numbers of a level."""
+    entry: Results = {"steps": level["steps"], "exact": None if level["exact"] is None else float(level["exact"][k])}
+    for name in ("plain", "multilevel", "difference"):
+        if name in level:
+            value, half = level[name]
+            entry[name] = {"value": float(value[k]), "half": float(half[k])}
+    return entry
+
+
+def _held(levels: list[Results]) -> Results:
+    """How many of the 95% intervals of all functions at all levels hold the exact answer."""
+    held = {}
+    for name, answer in (("plain", "exact"), ("multilevel", "exact"), ("difference", "exact_difference")):
+        found = [(level[name], level[answer]) for level in levels if name in level]
+        known = np.concatenate([np.isfinite(exact) for _, exact in found])
+        inside = np.concatenate([np.abs(value - exact) <= half for (value, half), exact in found])
+        held[name] = {"held": int((inside & known).sum()), "of": int(known.sum())}
+    return held
+
+
+def known_costs(steps: Sequence[int] = KNOWN_STEPS) -> Results:
+    """What E x^2 of `KNOWN` on N(0, `KNOWN_VARIANCE`) at the cut-off costs, from exact variances, beside `PUBLISHED`.
+
+    The multilevel sum is sum_k E (f(u_k) - f(u_2k)) over `CHAIN` levels k = N, 2N, ...; a path of a difference takes
+    3 k evaluations (times the scheme's per step), and with the best division of the paths it is
+    Var f(u_N) N / (sum_k sqrt(Var_k 3 k))^2 times cheaper than plain sampling at N.
+    """
+    from ..verification.monte_carlo import exact_second_moment
+
+    params = Parameters()
+    law = GaussianTarget.of(0.0, KNOWN_VARIANCE, PSLD_DIFFUSION, params)
+    levels = sorted({count * 2**k for count in steps for k in range(CHAIN)})
+    grids = {count: time_grid("uniform", count, params) for count in {*levels, *(2 * count for count in levels)}}
+    found = {count: exact_second_moment(KNOWN, law, grids[count], grids[2 * count]) for count in levels}
+    rows = []
+    for count in steps:
+        moments = exact_moments(KNOWN, law, grids[count])
+        error = float(moments.computed.cov[0, 0, 0] - moments.exact.cov[0, 0, 0])
+        dear = sum(math.sqrt(found[k].coupled_variance * 3 * k) for k in levels if count <= k < 2**CHAIN * count)
+        row = {
+            "steps": count,
+            "error": error,
+            "plain_paths": found[count].plain_variance / (KNOWN_ACCURACY * error) ** 2,
+            "variance_ratio": found[count].plain_variance / found[count].coupled_variance,
+            "gain": found[count].plain_variance * count / dear**2,
+        }
+        rows.append(row | {"published": {name: PUBLISHED[name].get(count) for name in PUBLISHED}})
+    return {
+        "scheme": KNOWN.name,
+        "variance": KNOWN_VARIANCE,
+        "accuracy": KNOWN_ACCURACY,
+        "t_end": params.eps,
+        "chain": CHAIN,
+        "levels": rows,
+    }
+
+
+def _calibration(settings: Settings) -> Results:
+    """The coupled estimate of E x^2 on N(0, `KNOWN_VARIANCE`), repeated, and how often its 95% interval holds."""
+    from scipy.stats import binomtest
+
+    from ..verification.mixture import MixtureTarget
+    from ..verification.monte_carlo import calibrate
+
+    params = Parameters()
+    law = GaussianTarget.of(0.0, KNOWN_VARIANCE, PSLD_DIFFUSION, params)
+    target = MixtureTarget.of([1], [[0.0]], [[[KNOWN_VARIANCE]]], params, name="gaussian")
+    steps = KNOWN_STEPS[0]
+    found = calibrate(
+        KNOWN, target, law, steps=steps, repetitions=settings.repetitions, paths=settings.paths, seed=settings.seed
+    )
+    interval = binomtest(found.contained, found.repetitions).proportion_ci(LEVEL)
+    return {
+        "scheme": KNOWN.name,
+        "variance": KNOWN_VARIANCE,
+        "steps": [steps, 2 * steps],
+        **found._asdict(),
+        "coverage": found.coverage,
+        "interval": [float(interval.low), float(interval.high)],
+        "level": LEVEL,
+        "margin": CALIBRATION_MARGIN,
+        "within": abs(found.coverage - LEVEL) <= CALIBRATION_MARGIN,
+    }
+
+
+# --- Figures ----------------------------------------------------------------------------------------------------------
+
+DESCRIPTIONS = {
+    "targets-noise-free": "weak error on the bimodal mixture against network evaluations, log-log, a line per scheme",
+    "targets-sampled": "weak error with 95% intervals against the number of steps, a column of panels per target",
+    "targets-intervals": "scaled weak error with 95% intervals and the exact answer, a column of panels per scheme",
+}
+_PLAIN, _COUPLED, _EXACT = "#8a8a8a", "#0072B2", "#D55E00"
+
+
+def draw(results: Results) -> dict[str, Figure]:
+    """The section's figures by file name, from the report's results."""
+    return {
+        "targets-noise-free": noise_free_errors(results),
+        "targets-sampled": sampled_errors(results),
+        "targets-intervals": intervals(results),
+    }
+
+
+def noise_free_errors(results: Results) -> Figure:
+    """|error| against NFE: a row of panels per kind of scheme, a column per function; open markers are negative."""
+    from . import figures as style
+
+    groups, steps = style._groups(results), results["targets_study"]["steps"]
+    with style.mpl.rc_context(style._STYLE):
+        figure = style._figure(style._WIDTH, 0.5 + 3.1 * len(groups))
+        grid = figure.subplots(len(groups), len(FUNCTIONS), sharex=True, sharey="col", squeeze=False)
+        panels = []
+        for row, (kind, schemes) in zip(grid, groups, strict=True):
+            for axes, (function, label) in zip(row, FUNCTIONS.items(), strict=True):
+                axes.set_title(f"{kind}: error of E {label}")
+                axes.set_xscale("log")
+                axes.set_yscale("log")
+                ends = [_signed(axes, place, scheme, function) for place, scheme in schemes]
+                panels.append((axes, [end for end in ends if end]))
+        for column in grid.T:  # of one scale
+            shown = np.concatenate([style._shown(axes)[1] for axes in column])
+            bottom, top = (shown.min() / 4, shown.max() * 1.6) if shown.size else (0.1, 1.0)
+            for axes in column:
+                axes.set_ylim(bottom, top)
+                style._reference_slopes(axes, bottom)
+                style._nfe_ticks(axes, [*steps, 2 * steps[-1]])
+        for axes in grid[-1]:
+            axes.set_xlabel("network evaluations (NFE)")
+        for axes in grid[:, 0]:
+            axes.set_ylabel("|weak error|")
+    return style._finish(figure, panels)
+
+
+def _signed(axes: Axes, place: int, scheme: Results, function: str) -> tuple[str, str, float, float] | None:
+    """A scheme's errors: filled where positive, open where negative, joined where neighbours have one sign."""
+    from . import figures as style
+
+    levels = scheme["noise_free"].get("levels", [])
+    points = [(level["nfe"], level["weak_errors"][function]["value"]) for level in levels]
+    drawn = [(x, value) for x, value in points if value and x]
+    if not drawn:
+        return None
+    colour, marker, line, _ = style._style(place)
+    for (x, value), (later, after) in pairwise(points):
+        if value and after and value * after > 0:
+            axes.plot([x, later], np.abs([value, after]), color=colour, linestyle=line)
+    for sign, fill in ((1, colour), (-1, "white")):
+        chosen = [(x, abs(value)) for x, value in drawn if value * sign > 0]
+        axes.plot(*np.array(chosen).reshape(-1, 2).T, linestyle="", marker=marker, color=colour, markersize=4.2,
+                  markerfacecolor=fill, markeredgewidth=0.9)  # fmt: skip
+    return scheme["label"], colour, drawn[-1][0], abs(drawn[-1][1])
+
+
+def sampled_errors(results: Results) -> Figure:
+    """The first sampled scheme on every target: |error of E x^2| on top, error over h^p below."""
+    from . import figures as style
+
+    first = results["targets_study"]["sampled"]
+    entries = {entry["target"]: entry for entry in reversed(first) if not entry["refused"]}
+    entries = {name: entries[name] for name in reversed(results["targets_study"]["targets"]) if name in entries}
+    function, label = next(iter(SAMPLED_FUNCTIONS.items()))
+    with style.mpl.rc_context(style._STYLE):
+        figure = style._figure(style._WIDTH, 4.3)
+        if not entries:
+            return _empty(figure)
+        grid = figure.subplots(2, len(entries), sharex="col", squeeze=False)
+        for column, (name, entry) in enumerate(entries.items()):
+            top, bottom = grid[:, column]
+            top.set_title(f"{name}\n({_dimensions(entry)})", fontsize=8)
+            _bars(top, entry, function, absolute=True)
+            _bars(bottom, entry, function, absolute=False)
+            bottom.set_xlabel("number of steps $N$")
+        grid[0, 0].set_ylabel(f"|error of E {label}|")
+        grid[1, 0].set_ylabel("error $/\\,h^p$")
+        _legend(figure, any(level["exact"] is not None for e in entries.values() for level in e["estimates"][function]))
+    return style._finish(figure, [])
+
+
+def intervals(results: Results) -> Figure:
+    """The sampled schemes on the mixture: error over h^p with 95% intervals, and the exact one; a row per function."""
+    from . import figures as style
+
+    study = results["targets_study"]
+    entries = [entry for entry in study["sampled"] if entry["target"] == MIXTURE and not entry["refused"]]
+    with style.mpl.rc_context(style._STYLE):
+        figure = style._figure(style._WIDTH if len(entries) > 1 else 0.6 * style._WIDTH, 4.3)
+        if not entries:
+            return _empty(figure)
+        grid = figure.subplots(len(SAMPLED_FUNCTIONS), len(entries), sharex=True, squeeze=False)
+        for column, entry in enumerate(entries):
+            grid[0, column].set_title(style._short(results["schemes"][entry["scheme"]]["label"]), parse_math=False)
+            grid[-1, column].set_xlabel("number of steps $N$")
+            for axes, function in zip(grid[:, column], SAMPLED_FUNCTIONS, strict=True):
+                _bars(axes, entry, function, absolute=False)
+        for axes, label in zip(grid[:, 0], SAMPLED_FUNCTIONS.values(), strict=True):
+            axes.set_ylabel(f"error of E {label} $/\\,h^p$")
+        _legend(figure, exact=True)
+    return style._finish(figure, [])
+
+
+def _bars(axes: Axes, entry: Results, function: str, absolute: bool) -> None:
+    """Plain and multilevel estimates with their intervals, and the exact answers, of one function."""
+    from . import figures as style
+
+    levels, order = entry["estimates"][function], entry["order"]["expected"]
+    steps = np.array([level["steps"] for level in levels], dtype=float)
+    h = np.array([level["h"] for level in entry["levels"]], dtype=float)
+    scale = np.ones_like(h) if absolute else h**order
+
+    def column(name: str, part: str) -> np.ndarray:
+        return np.array([level[name][part] for level in levels], dtype=float) / scale
+
+    axes.set_xscale("log")
+    axes.set_xlim(steps[0] / 1.4, steps[-1] * 1.4)
+    axes.set_xticks(steps, [f"{count:g}" for count in steps])
+    axes.xaxis.set_minor_locator(style.NullLocator())
+    exact = np.array([np.nan if level["exact"] is None else level["exact"] for level in levels], dtype=float) / scale
+    sets = [
+        ("plain", _PLAIN, "o", "white", 1.07, column("plain", "value"), column("plain", "half")),
+        ("multilevel", _COUPLED, "s", _COUPLED, 1 / 1.07, column("multilevel", "value"), column("multilevel", "half")),
+    ]
+    if absolute:
+        axes.set_yscale("log", nonpositive="clip")
+        sizes = np.abs(np.concatenate([sets[1][5], exact]))
+        sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+        if sizes.size:
+            axes.set_ylim(sizes.min() / 8, sizes.max() * 4)
+    else:
+        axes.axhline(0, color=style._GREY, linewidth=0.7, zorder=1)
+    for _, colour, marker, fill, shift, value, half in sets:
+        middle = np.abs(value) if absolute else value
+        axes.errorbar(
+            steps * shift, middle, half, color=colour, marker=marker, markerfacecolor=fill, markersize=3.6,
+            linestyle="", elinewidth=1, capsize=2, capthick=0.9, zorder=3,
+        )  # fmt: skip
+    axes.plot(steps, np.abs(exact) if absolute else exact, color=_EXACT, linewidth=1.1, zorder=4)
+    if not absolute:
+        _scaled_limits(axes, np.concatenate([sets[1][5] - sets[1][6], sets[1][5] + sets[1][6], exact, [0]]))
+
+
+def _scaled_limits(axes: Axes, values: np.ndarray) -> None:
+    """Room for the multilevel intervals, twice over: plain ones grow like N and may leave the panel."""
+    values = values[np.isfinite(values)]
+    middle, reach = (values.max() + values.min()) / 2, (values.max() - values.min()) or 1.0
+    axes.set_ylim(middle - 0.85 * reach, middle + 0.85 * reach)
+
+
+def _legend(figure: Figure, exact: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=_PLAIN, marker="o", markerfacecolor="white", markersize=4, label="plain, 95%"),
+        Line2D([], [], color=_COUPLED, marker="s", markersize=4, label="coupled, multilevel, 95%"),
+        *([Line2D([], [], color=_EXACT, label="exact, without sampling")] if exact else []),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=7, frameon=False)
+
+
+def _empty(figure: Figure) -> Figure:
+    from . import figures as style
+
+    figure.text(0.5, 0.5, "no study", ha="center")
+    return style._finish(figure, [])
+
+
+def _dimensions(entry: Results) -> str:
+    count = entry["dimensions"]
+    return f"{count:,} dimension{'' if count == 1 else 's'}"
