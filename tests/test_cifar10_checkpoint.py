@@ -346,7 +346,7 @@ def test_a_changed_safetensors_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_model_that_ships_has_learned_the_score_of_real_images() -> None:
-    """On 64 shipped images its loss is far below the 1 of a network that predicts nothing, and below its own when cut."""
+    """On 64 shipped images its loss is far below the 1 of a network that predicts nothing, and its own when cut."""
     checkpoint = load_checkpoint(DATA / "cifar10_compact.safetensors")
     images = read_images(DATA / "cifar10_images.npz")[:64]
     _, errors = held_out_loss(checkpoint.network, checkpoint.params, images)
