@@ -140,7 +140,8 @@ def test_density_score_and_responsibilities_are_the_direct_sum_in_60_digits(data
     u = data.draw(states(target, t))
     log_density, score, shares = exactly(target, u, t)
     logit, whole = rounding(target, u, t)
-    assert np.abs(target.log_density(u, t).numpy() - log_density).max() <= whole
+    # beside what `rounding` counts, the normaliser is added and the sum is rounded
+    assert np.abs(target.log_density(u, t).numpy() - log_density).max() <= whole + 8 * UNIT * np.abs(log_density).max()
     assert np.abs(target.responsibilities(u, t).numpy() - shares).max() <= 2 * logit + 8 * UNIT
     computed = target.score(u, t).numpy()
     assert np.isfinite(computed).all()
@@ -155,7 +156,7 @@ def test_density_score_and_responsibilities_are_the_direct_sum_in_60_digits(data
 @given(st.data())
 def test_a_pixel_off_by_one_level_misses_the_60_digits(data) -> None:
     target = data.draw(targets())
-    t = data.draw(times(target))
+    t = min(data.draw(times(target)), 0.2)  # later, noise buries a level of a pixel below all digits
     u = target.sample(t, torch.arange(3), 0)
     images = target.images.copy()
     images[:, 0, 0, 0] ^= 1

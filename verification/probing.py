@@ -134,7 +134,10 @@ class Probe:
     def _check_a_batch_of_one(self, run: Run) -> None:
         """A state alone must go where it goes in company."""
         alone = self.alone if self.alone is not None else self.checks.states[None]
-        out, _ = self._respond(run, self.checks.states[:1], lambda k, width: self.checks.noise(k, width)[:1])
+        try:
+            out, _ = self._respond(run, self.checks.states[:1], lambda k, width: self.checks.noise(k, width)[:1])
+        except BlackBoxError as error:
+            raise BlackBoxError(f"{error}; another batch went through: is state left over from it?") from error
         error = float(np.abs(out[:, 0] - alone[:, 0]).max() / max(1.0, float(np.abs(out).max())))
         if not error <= _FLOAT32:
             raise BlackBoxError(f"the sampler does something else with a batch of one: it differs by {error:.1e}")
