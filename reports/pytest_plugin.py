@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-UPDATE = "WEAKORDER_UPDATE"  # verification.testing reads it
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --weakorder-update."""
@@ -24,11 +22,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the assertions, which know nothing of pytest."""
     if config.getoption("--weakorder-update"):
+        from ..verification.testing import UPDATE
+
         os.environ[UPDATE] = "1"
         config.add_cleanup(_forget)
 
 
 def _forget() -> None:
+    from ..verification.testing import UPDATE
+
     os.environ.pop(UPDATE, None)
 
 

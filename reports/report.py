@@ -30,6 +30,7 @@ from ..theory.model import Parameters
 from ..theory.scheme import Scheme
 from ..theory.weak_order import prove_order
 from ..verification import noise_free, order, spectrum
+from ..verification.files import write_atomically
 from ..verification.gaussian import GaussianTarget
 from ..verification.moments import exact_moments
 from ..verification.prediction import predicted_errors
@@ -162,7 +163,7 @@ def write_report(
     contents[page] = _page(results, svgs).encode()
     (directory / "figures").mkdir(parents=True, exist_ok=True)
     for path, content in contents.items():
-        _replace(path, content)
+        write_atomically(path, content)
     return page
 
 
@@ -363,16 +364,3 @@ def _check_writable(directory: Path) -> None:
         raise OSError(f"cannot write to {str(directory)!r}: {error.strerror}; choose another folder") from error
     if (directory / "index.html").is_dir():
         raise OSError(f"{str(directory / 'index.html')!r} is a folder; choose another place for the page")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half written."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -59,7 +59,7 @@ Progress = Callable[[Sequence[int]], Iterable[int]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A sampler against its baseline: `same` to the tolerances, or `lines` that say what changed, largest first."""
+    """A sampler against its baseline: `same` to the tolerances, or `lines` that say what changed, causes first."""
 
     sampler: str
     lines: tuple[str, ...]
@@ -315,7 +315,7 @@ _RANKS = (
 
 
 def _parts(before: Baseline, now: Baseline, tolerance: float, most: int = 6) -> list[str]:
-    """What changed in the short runs, largest first."""
+    """What changed in the short runs: causes before consequences, then the largest first."""
     changes: dict[tuple[str, tuple[int, ...]], list[tuple[int, float, float, float]]] = {}
     for i, (old, new) in enumerate(zip(before["short_runs"], now["short_runs"], strict=True)):
         names = [name for name in old if name not in ("taus", "score_times")]
@@ -347,11 +347,10 @@ def _parts(before: Baseline, now: Baseline, tolerance: float, most: int = 6) -> 
     found.sort(key=lambda change: (change.limit_stays is not False, change.rank, -change.relative))
     lines = [str(change) for change in found[:most]]
     if len(found) > most:
-        lines.append(f"and {len(found) - most} smaller changes")
-    if found and found[0].relative < _SINGLE:
-        lines.append(
-            f"all are below {found[0].relative:.0e} of their part: constants, times or states in float32 do that"
-        )
+        lines.append(f"and {len(found) - most} more changes")
+    largest = max((change.relative for change in found), default=math.inf)
+    if largest < _SINGLE:
+        lines.append(f"none is above {largest:.0e} of its part: constants, times or states in float32 do that")
     return lines
 
 
