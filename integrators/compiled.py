@@ -142,6 +142,12 @@ def denoising_step(splitting: Splitting, t: float, params: Parameters) -> Segmen
     return Segment(np.array([t]), flow._replace(noise_cov=np.zeros((1, 2, 2))))
 
 
+def denoising_run(scheme: Scheme, t: float, params: Parameters) -> Run:
+    """The denoising step of `scheme`'s dynamics as a run of its own."""
+    nothing = Flow(np.eye(2), np.zeros((2, 2)), np.zeros((2, 2)))
+    return Run(scheme, nothing, denoising_step(scheme.splitting, t, params))
+
+
 def noise_factor(noise_cov: Array) -> Array:
     """The lower Cholesky factor C of (..., 2, 2) covariances, C C^T = Q, also where they are singular (Gamma = 0)."""
     xx, xm, mm = noise_cov[..., 0, 0], noise_cov[..., 0, 1], noise_cov[..., 1, 1]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..theory.flows import Flow
 from ..theory.model import Diffusion, Parameters
 from ..theory.scheme import Scheme
-from .compiled import Array, Run, compile_run, denoising_step, noise_factor
+from .compiled import Array, Run, compile_run, denoising_run, noise_factor
 from .noise import START, normal_pairs
 
 Score = Callable[[Tensor, float], Tensor]
@@ -73,9 +73,8 @@ def sample(
     run = compile_run(scheme, taus, params)
     u = integrate(run, score, u, lambda interval: normal_pairs(seed, numbers, interval, event, u.dtype))
     if denoise:
-        segment = denoising_step(scheme.splitting, params.T - float(taus[-1]), params)
-        nothing = Flow(np.eye(2), np.zeros((2, 2)), np.zeros((2, 2)))
-        u = integrate(Run(scheme, nothing, segment), score, u, lambda _: torch.zeros_like(u))
+        last = denoising_run(scheme, params.T - float(taus[-1]), params)
+        u = integrate(last, score, u, lambda _: torch.zeros_like(u))
     return u
 
 

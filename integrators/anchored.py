@@ -1,0 +1,267 @@
+"""Coarse runs on the noise of one fine run, the anchor: each coupled to it exactly, whatever other runs there are.
+
+`integrators.coupling` cuts one Brownian motion at the ends of all its runs' intervals, so the normals that a run sees
+depend on which runs are coupled. Here the anchor is sampled as ever, from standard normals z, one pair per segment with
+noise (integrators.sampler); any other run is coupled to it afterwards, from its own scheme and grid and the anchor's.
+
+`couple` gives the noises of both as linear images of common normals zeta. A segment's noise is C times its pair of
+standard normals, C C^T = Q with C lower (`noise_factor`), so Gram and Schmidt on the two rows of its image give those
+normals themselves, as orthonormal rows:
+
+    z = W zeta  (anchor),  W W^T = 1         y = V zeta  (run),  V V^T = 1.
+
+Given z, y is Gaussian with the mean A z and the covariance 1 - A A^T:
+
+    y = A z + B z',     A = V W^T,     V - A W = B Q,     z' ~ N(0, 1) of the run's own,
+
+where B Q is the LQ decomposition, B lower triangular, Q Q^T = 1, so that B B^T = 1 - A A^T without the difference of
+nearly equal numbers. Then (y, z) has exactly the law of `couple`, and y that of the sampler's own normals.
+
+A segment shares its Brownian motion only with the anchor's segments that overlap it, and what the anchor does not know
+only with its neighbours, so A and B are banded. The anchor does not know how a piece of its noise divides where an
+interval of the run ends inside it, nor, if the kinds of noise differ (an exact flow's against an increment), the
+difference of the two. Nested runs of one kind have B = 0 and draw nothing. Where two runs, each coupled to the anchor,
+draw, they may draw the same z': each pair (run, anchor) has its law, and nothing is said of the two together.
+
+What counts as zero. A second normal of a segment (or of the anchor's) is left out, 0, where it carries less than
+eps^(1/2) of its coordinate's standard deviation, eps the rounding unit: `noise_factor` cannot tell that from 0 either,
+and the covariance misses eps. What is left of a normal without the anchor's, a row of V - A W, is 0 where its length is
+below `_KNOWN`, that is at the rounding of the flows: its standard deviation relative to the normal's 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from ..theory.flows import Flow
+from ..theory.model import Parameters
+from ..theory.scheme import Scheme
+from .compiled import Array, Run, compile_run
+from .coupling import Coupling, _image, couple
+from .grids import check_grid
+from .noise import START, normal_pairs
+from .sampler import Noise, Score, _update
+
+# A sample's own normals are those of the sample with this number more: no study has as many samples.
+_OWN = 1 << 40
+
+# Ten times what flows are accurate to (theory.flows), and far below what a float32 state resolves.
+_KNOWN = 1e-11
+
+# Normals of different segments are orthogonal to eps^(1/2) at worst; two that share Brownian motion are not, by much.
+_INDEPENDENT = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """A run of `scheme` over the grid `taus` (steps + 1,) that others are coupled to.
+
+    Raises ValueError on a bad grid, or a sub-flow that is not sampled (see `compile_step`).
+    """
+
+    scheme: Scheme
+    taus: Array
+    params: Parameters
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "taus", check_grid(self.taus, self.params))
+        _ = self.run
+
+    @cached_property
+    def run(self) -> Run:
+        """The compiled run."""
+        return compile_run(self.scheme, self.taus, self.params)
+
+    @cached_property
+    def intervals(self) -> NDArray[np.int64]:
+        """The numbers, increasing, of the P intervals whose noise the run draws, in the sampler's count."""
+        return START + 1 + np.flatnonzero(_noise_cov(self.run).any(axis=(1, 2)))
+
+    def draw(
+        self, samples: Tensor, event: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """The normals of the samples numbered `samples` (batch,), as the sampler draws them: (batch, P, 2, *event)."""
+        normals = torch.empty(len(samples), len(self.intervals), 2, *event, dtype=dtype, device=samples.device)
+        for k, interval in enumerate(self.intervals.tolist()):
+            normals[:, k] = normal_pairs(seed, samples, interval, event, dtype)
+        return normals
+
+    def noise(self, normals: Tensor, dtype: torch.dtype) -> Noise:
+        """The drawn `normals` (batch, P, 2, *event) by interval, for `sampler.integrate` on states of `dtype`."""
+        place = {interval: k for k, interval in enumerate(self.intervals.tolist())}
+        return lambda interval: normals[:, place[interval]].to(dtype)
+
+
+class Image(NamedTuple):
+    """What pairs of normals first, ..., last - 1 contribute to one pair: `matrix` (2, 2 (last - first)), float64."""
+
+    first: int
+    last: int
+    matrix: Array
+
+
+@dataclass(frozen=True, eq=False)
+class AnchoredRun:
+    """A run coupled to `anchor`: its segment k, 0 the prologue and then the updates, has the standard normals
+    `known`[k] of the anchor's + `own`[k] of the run's own, which has one pair per segment."""
+
+    anchor: Anchor
+    run: Run
+    known: tuple[Image, ...]
+    own: tuple[Image, ...]
+
+    @property
+    def draws(self) -> bool:
+        """Whether the run needs normals of its own: the anchor's do not determine it."""
+        return any(image.last > image.first for image in self.own)
+
+    def noise(self, normals: Tensor, samples: Tensor, seed: int, dtype: torch.dtype) -> Noise:
+        """The run's standard normals (batch, 2, *event) by interval, of `dtype`, for `sampler.integrate`.
+
+        normals: the anchor's, (batch, P, 2, *event), see `Anchor.draw`; samples (batch,): the numbers, below 2^40, that
+        the run's own normals go by. Raises ValueError if they do not fit.
+        """
+        batch, count, event = len(samples), len(self.anchor.intervals), tuple(normals.shape[3:])
+        if normals.shape[:3] != (batch, count, 2):
+            raise ValueError(
+                f"anchor normals of shape {tuple(normals.shape)}: {batch} samples of this anchor have "
+                f"({batch}, {count}, 2, *event)"
+            )
+        if bool((samples >= _OWN).any()):
+            raise ValueError(f"sample {int(samples.max())}: number the samples below 2^40")
+
+        @lru_cache(maxsize=max((image.last - image.first for image in self.own), default=0))
+        def own(segment: int) -> Tensor:
+            return normal_pairs(seed, samples + _OWN, START + 1 + segment, event, dtype)
+
+        def noise(interval: int) -> Tensor:
+            known, rest = (images[interval - START - 1] for images in (self.known, self.own))
+            total = _image(known.matrix, normals[:, known.first : known.last].flatten(1, 2).to(dtype))
+            if rest.last > rest.first:
+                drawn = torch.stack([own(segment) for segment in range(rest.first, rest.last)], dim=1)
+                total += _image(rest.matrix, drawn.flatten(1, 2))
+            return total
+
+        return noise
+
+
+def anchor_to(anchor: Anchor, scheme: Scheme, taus: Array) -> AnchoredRun:
+    """Couple the run of `scheme` over the grid `taus` (steps + 1,) to the anchor; both may differ in every respect.
+
+    Raises ValueError on a bad grid, a sub-flow that is not sampled, or an anchor whose segments share noise.
+    """
+    coupling = couple([(anchor.scheme, anchor.taus), (scheme, taus)], anchor.params)
+    noisy = 2 * (anchor.intervals - START - 1)
+    W = _normals(coupling, 0)[np.stack([noisy, noisy + 1], axis=1).reshape(-1)]
+    V = _normals(coupling, 1)
+    shared = (W @ W.T).tocoo()
+    if (np.abs(shared.data[shared.row // 2 != shared.col // 2]) > _INDEPENDENT).any():
+        raise ValueError(
+            f"scheme {anchor.scheme.name!r} uses one noise in two segments: an anchor's segments must be independent; "
+            "choose a word that covers each clock once"
+        )
+    A = V @ W.T
+    rest = V - A @ W
+    unknown = np.sqrt(rest.multiply(rest).sum(axis=1)) > _KNOWN
+    return AnchoredRun(
+        anchor, coupling.runs[1].run, _images(A), _images(_lower(sparse.csr_array(rest.multiply(unknown[:, None]))))
+    )
+
+
+@torch.no_grad()
+def sample_anchored(
+    run: AnchoredRun, score: Score, u: Tensor, normals: Tensor, samples: Tensor, seed: int = 0
+) -> Tensor:
+    """Run from the states `u` (batch, 2, *event) of the samples numbered `samples` (batch,), on the anchor's `normals`
+    (batch, P, 2, *event): the last state.
+
+    score(u, t): grad log p_t(u) in u's shape, t a float. `normals` may be of a lower precision than u. A path is a
+    function of the run, its anchor, the seed, the sample's number and its first state; one that overflows ends in inf
+    or nan, and leaves the others alone. Raises ValueError as `AnchoredRun.noise`.
+    """
+    noise = run.noise(normals, samples, seed, u.dtype)
+    u = _update(run.run.prologue, u, None, noise, START + 1)
+    times, flows = run.run.updates
+    for k, t in enumerate([] if times is None else times.tolist()):
+        u = _update(Flow(*(entry[k] for entry in flows)), u, score(u, t).to(u), noise, START + 2 + k)
+    return u
+
+
+# --- Compiling --------------------------------------------------------------------------------------------------------
+
+
+def _noise_cov(run: Run) -> Array:
+    """Q of every segment, (segments, 2, 2)."""
+    return np.concatenate([run.prologue.noise_cov[None], run.updates.flow.noise_cov])
+
+
+def _normals(coupling: Coupling, number: int) -> Any:
+    """The standard normals of a run's segments as orthonormal rows (2 segments, columns width), sparse; 0 for one that
+    its segment does not have."""
+    coupled = coupling.runs[number]
+    segment, count = coupled.segment, coupled.updates + 1
+
+    def dot(a: Array, b: Array) -> Array:
+        return np.bincount(segment, (a * b).sum(axis=1), count)
+
+    def unit(row: Array, smallest: Array) -> Array:
+        length = np.sqrt(dot(row, row))
+        scale = np.divide(1, length, out=np.zeros(count), where=length > smallest)
+        return row * scale[segment, None]
+
+    position, momentum = coupled.image[:, 0], coupled.image[:, 1]
+    smallest = np.sqrt(np.finfo(float).eps * dot(momentum, momentum))
+    first = unit(position, np.zeros(count))
+    for _ in range(2):  # once leaves eps times the row, which may be much longer than what is left of it
+        momentum = momentum - dot(momentum, first)[segment, None] * first
+    rows = np.stack([first, unit(momentum, smallest)], axis=1)
+    entry, row, normal = np.nonzero(rows)
+    places = 2 * segment[entry] + row, coupling.width * coupled.column[entry] + normal
+    return sparse.csr_array((rows[entry, row, normal], places), shape=(2 * count, coupling.columns * coupling.width))
+
+
+def _lower(rows: Any) -> Any:
+    """B, lower triangular with B B^T = rows rows^T, (2 segments, 2 segments), both sparse and banded.
+
+    LQ from the first segment to the last: of the columns not yet used that reach into segment k, the rotated first two
+    are those of B, and the others, no more than there are rows left in the band, are carried on.
+    """
+    size = rows.shape[0]
+    columns = rows.tocsc()
+    columns.sort_indices()
+    used = np.flatnonzero(np.diff(columns.indptr))
+    begin, end = columns.indices[columns.indptr[used]] // 2, columns.indices[columns.indptr[used + 1] - 1] // 2 + 1
+    used, end, begin = (entries[np.argsort(begin, kind="stable")] for entries in (used, end, begin))
+    split = np.searchsorted(begin, np.arange(size // 2 + 1))
+    carried, B = np.zeros((0, 0)), sparse.lil_array((size, size))
+    for k in range(size // 2):
+        new = slice(split[k], split[k + 1])
+        height = max(2, len(carried), 2 * (int(end[new].max(initial=0)) - k))
+        band = np.zeros((height, carried.shape[1] + new.stop - new.start))
+        band[: len(carried), : carried.shape[1]] = carried
+        band[:, carried.shape[1] :] = rows[2 * k : 2 * k + height][:, used[new]].toarray()
+        if band[:2].any():
+            band = np.linalg.qr(band.T, mode="r").T
+            B[2 * k : 2 * k + height, 2 * k : 2 * k + min(2, band.shape[1])] = band[:, :2]
+            band = band[:, 2:]
+        carried = band[2:]
+    return sparse.csr_array(B)
+
+
+def _images(matrix: Any) -> tuple[Image, ...]:
+    """A sparse matrix (2 segments, 2 pairs) by segment."""
+    images = []
+    for row in range(0, matrix.shape[0], 2):
+        entries = slice(matrix.indptr[row], matrix.indptr[row + 2])
+        pairs = matrix.indices[entries][matrix.data[entries] != 0] // 2
+        first, last = (int(pairs.min()), int(pairs.max()) + 1) if len(pairs) else (0, 0)
+        images.append(Image(first, last, matrix[row : row + 2, 2 * first : 2 * last].toarray()))
+    return tuple(images)

@@ -1,0 +1,126 @@
+"""The study of schemes on a network: what is run, from which model, and everything that is found, as plain values.
+
+design     which schemes, budgets, samples: the cells (verification.cifar10.sampling)
+sample     every cell that is not on disk yet, shared among processes
+results    what the samples say (verification.cifar10.statistics, .analysis), their Frechet distances (.frechet, .fid),
+           what exact moments predict; values for JSON, and the images that a page shows
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ...integrators.sampler import Score
+from ...theory.model import Parameters
+from ...theory.scheme import Scheme
+from .. import data
+from .checkpoint import Checkpoint, NetworkScore, fingerprint, load_checkpoint
+from .machine import available_threads, batch_size
+from .processes import Processes
+from .sampling import REFINEMENT, Cell, Model, Store, missing_work, plan, run_work
+
+SHIPPED = "cifar10_compact.safetensors"
+
+
+def open_checkpoint(
+    path: Path | None, given: Mapping[str, float], weights: Literal["ema", "raw"] = "ema"
+) -> tuple[Checkpoint, str]:
+    """The checkpoint of a file, or the one that ships (None), and what to call it.
+
+    given: model parameters that the user named; they must be the file's, where it states them. Raises ValueError.
+    """
+    if path is None:
+        with resources.as_file(resources.files(data) / SHIPPED) as shipped:
+            found, name = load_checkpoint(shipped), f"{SHIPPED} (shipped)"
+    else:
+        known = Parameters(**given) if {"gamma", "nu"} <= given.keys() else None
+        found, name = load_checkpoint(path, known, weights=weights), path.name
+    for symbol, value in given.items():
+        if symbol != "eps" and getattr(found.params, symbol) != value:
+            raise ValueError(
+                f"{symbol} = {value:g}: the network of {name} was trained at {getattr(found.params, symbol):g}; drop it"
+            )
+    return replace(found, params=replace(found.params, eps=given.get("eps", found.params.eps))), name
+
+
+def model_of(checkpoint: Checkpoint) -> Model:
+    """The model that cells are sampled from."""
+
+    def score(device: torch.device) -> Score:
+        return NetworkScore(checkpoint.network.to(device), checkpoint.params)
+
+    network = checkpoint.network
+    return Model(fingerprint(network.state_dict()), checkpoint.params, network.config, score)
+
+
+@dataclass(frozen=True)
+class Design:
+    """Which cells: every scheme at every budget of evaluations, `samples` of each; see `sampling.plan`."""
+
+    schemes: tuple[Scheme, ...]
+    budgets: tuple[int, ...]
+    grid: str = "quadratic"
+    samples: int = 64
+    refinement: int = REFINEMENT
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise ValueError(f"samples = {self.samples}: a standard error takes at least 2")
+        _ = self.cells
+
+    @cached_property
+    def cells(self) -> dict[tuple[int, int], Cell]:
+        """By place of the scheme and budget."""
+        return plan(self.schemes, self.budgets, self.grid, self.refinement)
+
+    @property
+    def references(self) -> tuple[Cell, ...]:
+        """The fine runs, each once."""
+        return tuple(dict.fromkeys(cell.reference for cell in self.cells.values() if cell.reference is not None))
+
+
+def batch_of(folder: Path, design: Design, model: Model, device: torch.device, wanted: int | None) -> int:
+    """The samples of a batch: as the folder has them, or as wanted, or as memory allows. Raises ValueError if the first
+    two differ."""
+    found = sorted((folder / "cells").glob("*/0000000-*.npz"))
+    there = max((int(path.stem.split("-")[1]) for path in found), default=None)
+    if there is not None and wanted not in (None, there) and there < design.samples:
+        raise ValueError(f"batch = {wanted}: {str(folder)!r} has batches of {there}; drop it, or choose another folder")
+    columns = max((reference.steps for reference in design.references), default=1)
+    return there or wanted or batch_size(model.config, columns, design.samples, device)
+
+
+def sample(
+    design: Design,
+    store: Store,
+    device: torch.device,
+    processes: Processes,
+    progress: Callable[[int], Callable[[int], None]],
+) -> None:
+    """Sample this process's share of what is missing. progress(total) is told how many evaluations of a sample there
+    are to do, and gives what is called with those that are done."""
+    work = missing_work(store, design.cells.values(), design.samples)
+    batches = processes.share(sorted({item.batch for item in work}))
+    share = [item for item in work if item.batch in batches]
+    if share:
+        workers = max(1, available_threads() // processes.local_size)
+        run_work(store, share, device, workers, progress(sum(item.evaluations for item in share)))
+
+
+def describe_model(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """The model for the results: what the file says of its training, if it says anything."""
+    metadata = checkpoint.metadata
+    return {
+        "checkpoint": name,
+        "weights": sum(weight.numel() for weight in checkpoint.network.parameters()),
+        "network": asdict(checkpoint.network.config),
+        "parameters": asdict(checkpoint.params) | {"M_inv": checkpoint.params.M_inv},
+        **{key: metadata.get(key) for key in ("steps", "images_seen", "held_out_loss", "trained")},
+    }
