@@ -136,7 +136,7 @@ def plan(
     if refinement != 0 and refinement < 2:
         raise ValueError(f"refinement = {refinement}: a reference takes at least 2 times the steps; 0 is none")
     cells = {
-        (place, budget): Cell(scheme, (budget - 1) // scheme.nfe_per_step, grid)
+        (place, budget): Cell(scheme, (budget - 1) // max(1, scheme.nfe_per_step), grid)
         for place, scheme in enumerate(schemes)
         for budget in budgets
         if budget > max(1, scheme.nfe_per_step)
