@@ -83,7 +83,7 @@ class Anchor:
     @cached_property
     def intervals(self) -> NDArray[np.int64]:
         """The numbers, increasing, of the P intervals whose noise the run draws, in the sampler's count."""
-        return START + 1 + np.flatnonzero(_noise_cov(self.run).any(axis=(1, 2)))
+        return _intervals(self.run)
 
     def draw(
         self, samples: Tensor, event: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float32
@@ -110,8 +110,8 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class AnchoredRun:
-    """A run coupled to `anchor`: its segment k, 0 the prologue and then the updates, has the standard normals
-    `known`[k] of the anchor's + `own`[k] of the run's own, which has one pair per segment."""
+    """A run coupled to `anchor`: its k-th segment with noise has the standard normals `known`[k] of the anchor's pairs
+    + `own`[k] of the run's own, of which each of these segments has one."""
 
     anchor: Anchor
     run: Run
@@ -138,16 +138,17 @@ class AnchoredRun:
         if bool((samples >= _OWN).any()):
             raise ValueError(f"sample {int(samples.max())}: number the samples below 2^40")
 
-        @lru_cache(maxsize=max((image.last - image.first for image in self.own), default=0))
-        def own(segment: int) -> Tensor:
-            return normal_pairs(seed, samples + _OWN, START + 1 + segment, event, dtype)
+        place = {interval: k for k, interval in enumerate(_intervals(self.run).tolist())}
+
+        @lru_cache(maxsize=max((own.last - own.first for own in self.own), default=0))
+        def pair(k: int) -> Tensor:
+            return normal_pairs(seed, samples + _OWN, START + 1 + k, event, dtype)
 
         def noise(interval: int) -> Tensor:
-            known, rest = (images[interval - START - 1] for images in (self.known, self.own))
+            known, own = self.known[place[interval]], self.own[place[interval]]
             total = _image(known.matrix, normals[:, known.first : known.last].flatten(1, 2).to(dtype))
-            if rest.last > rest.first:
-                drawn = torch.stack([own(segment) for segment in range(rest.first, rest.last)], dim=1)
-                total += _image(rest.matrix, drawn.flatten(1, 2))
+            if own.last > own.first:
+                total += _image(own.matrix, torch.cat([pair(k) for k in range(own.first, own.last)], dim=1))
             return total
 
         return noise
@@ -159,9 +160,7 @@ def anchor_to(anchor: Anchor, scheme: Scheme, taus: Array) -> AnchoredRun:
     Raises ValueError on a bad grid, a sub-flow that is not sampled, or an anchor whose segments share noise.
     """
     coupling = couple([(anchor.scheme, anchor.taus), (scheme, taus)], anchor.params)
-    noisy = 2 * (anchor.intervals - START - 1)
-    W = _normals(coupling, 0)[np.stack([noisy, noisy + 1], axis=1).reshape(-1)]
-    V = _normals(coupling, 1)
+    W, V = (_normals(coupling, number) for number in (0, 1))
     shared = (W @ W.T).tocoo()
     if (np.abs(shared.data[shared.row // 2 != shared.col // 2]) > _INDEPENDENT).any():
         raise ValueError(
@@ -198,38 +197,43 @@ def sample_anchored(
 # --- Compiling --------------------------------------------------------------------------------------------------------
 
 
-def _noise_cov(run: Run) -> Array:
-    """Q of every segment, (segments, 2, 2)."""
-    return np.concatenate([run.prologue.noise_cov[None], run.updates.flow.noise_cov])
+def _intervals(run: Run) -> NDArray[np.int64]:
+    """The numbers of the intervals whose noise the run draws, in the sampler's count: of segments with Q != 0."""
+    noise_cov = np.concatenate([run.prologue.noise_cov[None], run.updates.flow.noise_cov])
+    return START + 1 + np.flatnonzero(noise_cov.any(axis=(1, 2)))
 
 
 def _normals(coupling: Coupling, number: int) -> Any:
-    """The standard normals of a run's segments as orthonormal rows (2 segments, columns width), sparse; 0 for one that
-    its segment does not have."""
+    """The standard normals of a run's P segments with noise as orthonormal rows (2 P, columns width), sparse; 0 for one
+    that its segment does not have."""
     coupled = coupling.runs[number]
-    segment, count = coupled.segment, coupled.updates + 1
+    noisy = _intervals(coupled.run) - START - 1
+    real = np.isin(coupled.segment, noisy)  # a rate of 0 leaves a noisy part without noise
+    segment, image = np.searchsorted(noisy, coupled.segment[real]), coupled.image[real]
 
     def dot(a: Array, b: Array) -> Array:
-        return np.bincount(segment, (a * b).sum(axis=1), count)
+        return np.bincount(segment, (a * b).sum(axis=1), len(noisy)).astype(float)
 
     def unit(row: Array, smallest: Array) -> Array:
         length = np.sqrt(dot(row, row))
-        scale = np.divide(1, length, out=np.zeros(count), where=length > smallest)
+        scale = np.divide(1, length, out=np.zeros(length.shape), where=length > smallest)
         return row * scale[segment, None]
 
-    position, momentum = coupled.image[:, 0], coupled.image[:, 1]
+    position, momentum = image[:, 0], image[:, 1]
     smallest = np.sqrt(np.finfo(float).eps * dot(momentum, momentum))
-    first = unit(position, np.zeros(count))
+    first = unit(position, np.zeros(len(noisy)))
     for _ in range(2):  # once leaves eps times the row, which may be much longer than what is left of it
         momentum = momentum - dot(momentum, first)[segment, None] * first
     rows = np.stack([first, unit(momentum, smallest)], axis=1)
     entry, row, normal = np.nonzero(rows)
-    places = 2 * segment[entry] + row, coupling.width * coupled.column[entry] + normal
-    return sparse.csr_array((rows[entry, row, normal], places), shape=(2 * count, coupling.columns * coupling.width))
+    places = 2 * segment[entry] + row, coupling.width * coupled.column[real][entry] + normal
+    return sparse.csr_array(
+        (rows[entry, row, normal], places), shape=(2 * len(noisy), coupling.columns * coupling.width)
+    )
 
 
 def _lower(rows: Any) -> Any:
-    """B, lower triangular with B B^T = rows rows^T, (2 segments, 2 segments), both sparse and banded.
+    """B, lower triangular with B B^T = rows rows^T, (2 P, 2 P), both sparse and banded.
 
     LQ from the first segment to the last: of the columns not yet used that reach into segment k, the rotated first two
     are those of B, and the others, no more than there are rows left in the band, are carried on.
@@ -249,7 +253,7 @@ def _lower(rows: Any) -> Any:
         band[: len(carried), : carried.shape[1]] = carried
         band[:, carried.shape[1] :] = rows[2 * k : 2 * k + height][:, used[new]].toarray()
         if band[:2].any():
-            band = np.linalg.qr(band.T, mode="r").T
+            band = np.asarray(np.linalg.qr(band.T, mode="r")).T
             B[2 * k : 2 * k + height, 2 * k : 2 * k + min(2, band.shape[1])] = band[:, :2]
             band = band[:, 2:]
         carried = band[2:]
@@ -257,7 +261,7 @@ def _lower(rows: Any) -> Any:
 
 
 def _images(matrix: Any) -> tuple[Image, ...]:
-    """A sparse matrix (2 segments, 2 pairs) by segment."""
+    """A sparse matrix (2 P, 2 pairs) by segment."""
     images = []
     for row in range(0, matrix.shape[0], 2):
         entries = slice(matrix.indptr[row], matrix.indptr[row + 2])

@@ -41,6 +41,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import expm
 from torch import Tensor
 
 from ..theory.model import Parameters
@@ -349,19 +350,19 @@ def _cross_cov(first: _Kind, second: _Kind, lengths: Array, params: Parameters) 
     generator = np.zeros((5, 5))
     generator[:4, :4] = np.kron(first.drift(params), np.eye(2)) + np.kron(np.eye(2), second.drift(params))
     generator[:4, 4] = np.diag(np.sqrt(np.diag(D1) * np.diag(D2)) * shared).reshape(4)
-    flow = torch.matrix_exp(torch.as_tensor(generator * lengths[:, None, None]))
-    return flow[:, :4, 4].reshape(-1, 2, 2).numpy()
+    # scipy's: torch's loses three digits where the norm is neither small nor large
+    flow = expm(generator * lengths[:, None, None])
+    return flow[:, :4, 4].reshape(-1, 2, 2)
 
 
 def _cholesky(cov: Array) -> Array:
     """The lower factor of covariances (n, k, k) that may be singular: two kinds of noise over a short piece are almost
-    equal. A pivot at the rounding of its variance is 0; what the factor then misses is at rounding as well."""
-    left, factor = cov.copy(), np.zeros(cov.shape)
-    variances = np.diagonal(cov, axis1=1, axis2=2)
-    for k in range(cov.shape[1]):
-        pivot = left[:, k, k]
-        regular = pivot > 4 * cov.shape[1] * np.finfo(float).eps * variances[:, k]
-        scale = np.sqrt(np.where(regular, pivot, 1))[:, None]
-        factor[:, k:, k] = np.where(regular[:, None], left[:, k:, k] / scale, 0)
-        left -= factor[:, :, k, None] * factor[:, None, :, k]
-    return factor
+    equal. That of the correlations, by eigenvalues, none below 0, and a QR factorisation: it loses nothing to pivots
+    that are small but not 0, and what it misses of a singular one is at the rounding of its largest entries, 1."""
+    scale = np.sqrt(np.diagonal(cov, axis1=1, axis2=2))
+    unit = np.where(scale > 0, scale, 1)
+    values, vectors = np.linalg.eigh(cov / unit[:, :, None] / unit[:, None, :])
+    rows = np.sqrt(np.maximum(values, 0))[:, :, None] * np.swapaxes(vectors, 1, 2)
+    upper = np.asarray(np.linalg.qr(rows, mode="r"))
+    signs = np.where(np.diagonal(upper, axis1=1, axis2=2) < 0, -1.0, 1.0)
+    return scale[:, :, None] * np.swapaxes(upper * signs[:, :, None], 1, 2)

@@ -150,6 +150,11 @@ def plan(
     return {place: replace(cell, reference=references[cell.kind]) for place, cell in cells.items()}
 
 
+def is_bounded(x: Images) -> bool:
+    """Whether positions are finite, and within `TOO_LARGE`."""
+    return bool(x.min() >= -TOO_LARGE and x.max() <= TOO_LARGE)  # False for nan
+
+
 # --- On disk ----------------------------------------------------------------------------------------------------------
 
 

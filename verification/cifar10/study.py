@@ -1,13 +1,14 @@
-"""The study of schemes on a network: what is run, from which model, and everything that is found, as plain values.
+"""The study of schemes on a network: what is run, and from which model.
 
 design     which schemes, budgets, samples: the cells (verification.cifar10.sampling)
 sample     every cell that is not on disk yet, shared among processes
-results    what the samples say (verification.cifar10.statistics, .analysis), their Frechet distances (.frechet, .fid),
-           what exact moments predict; values for JSON, and the images that a page shows
+
+What the samples say is read in verification.cifar10.reading.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -122,5 +123,6 @@ def describe_model(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         "weights": sum(weight.numel() for weight in checkpoint.network.parameters()),
         "network": asdict(checkpoint.network.config),
         "parameters": asdict(checkpoint.params) | {"M_inv": checkpoint.params.M_inv},
-        **{key: metadata.get(key) for key in ("steps", "images_seen", "held_out_loss", "trained")},
+        **{key: metadata.get(key) for key in ("steps", "images_seen")},
+        **{key: json.loads(metadata[key]) if key in metadata else None for key in ("held_out_loss", "losses")},
     }

@@ -17,9 +17,9 @@ Step k begins by seeding the generator with a hash of (seed, k), and reads the i
 (seed, epoch) puts in its place. So a run is a function of its configuration and data: stopped and resumed it goes on
 as if it had not been, bit for bit (on one machine and number of threads, where the kernels are deterministic).
 
-On a processor, threads that wait for each other should sleep, and freed memory should be kept: set OMP_WAIT_POLICY=
-PASSIVE, MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_=100000000000 before Python starts (on two busy cores the first
-of them made it 60 images/s instead of 4).
+On a processor, threads that wait for each other should sleep: set OMP_WAIT_POLICY=PASSIVE before torch is imported
+(`weakorder cifar10 train` does; on two busy cores it made 60 images/s of 4). And freed memory should be kept
+(machine.keep_freed_memory).
 Source: Pandey and Mandt, arXiv 2303.01748, section 3.2 and appendix C; Karras et al., arXiv 2312.02696, on averages.
 """
 
@@ -32,6 +32,7 @@ import io
 import json
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -64,8 +65,8 @@ LOG = 50  # steps per point of the loss curve
 class TrainingConfig:
     """A run, apart from its data and its length; the defaults are the compact model's.
 
-    batch, warmup (steps), learning_rate, clip (norm of the gradient), ema_decay in [0, 1), seed >= 0; the others are
-    the network's and the diffusion's. Raises ValueError naming the field and its rule.
+    batch, warmup (steps), learning_rate, clip (norm of the gradient), ema_decay in [0, 1), seed in [0, 2^63); the
+    others are the network's and the diffusion's. Raises ValueError naming the field and its rule.
     """
 
     network: Config = COMPACT
@@ -85,7 +86,7 @@ class TrainingConfig:
             "warmup": (self.warmup >= 1, ">= 1"),
             "clip": (self.clip > 0, "> 0"),
             "ema_decay": (0 <= self.ema_decay < 1, "in [0, 1)"),
-            "seed": (isinstance(self.seed, int) and self.seed >= 0, "an integer >= 0"),
+            "seed": (isinstance(self.seed, int) and 0 <= self.seed < 2**63, "an integer in [0, 2^63)"),
         }
         for name, (holds, rule) in rules.items():
             if not holds:
@@ -114,7 +115,10 @@ def squared_errors(network: nn.Module, params: Parameters, x_0: Tensor, t: Tenso
 
 
 class State:
-    """What a run carries from step to step; `step` is the number of steps done, `losses` the mean of every `LOG`."""
+    """What a run carries from step to step; `step` is the number of steps done, `losses` the mean of every `LOG`.
+
+    `interrupted`: the number of the signal that ended this call of `train`, 0 if none did.
+    """
 
     def __init__(self, config: TrainingConfig, device: torch.device) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -130,7 +134,7 @@ class State:
             if weight.requires_grad
         ]
         self.optimizer = torch.optim.Adam(self.weights, lr=config.learning_rate, fused=True)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.interrupted = 0, 0.0, 0
         self.losses: list[float] = []
         self.pending = torch.zeros((), dtype=torch.float64, device=device)
 
@@ -163,6 +167,11 @@ class State:
             self.pending.zero_()
             if not math.isfinite(self.losses[-1]):
                 raise ValueError(f"the loss is {self.losses[-1]} after step {self.step}; lower the learning rate")
+
+    @property
+    def loss(self) -> float:
+        """The last point of the curve; before the first, the mean of all steps so far (nan if there are none)."""
+        return self.losses[-1] if self.losses else float(self.pending) / (self.step or math.nan)
 
     def content(self, digest: str) -> dict[str, Any]:
         """All of it, as tensors, numbers, strings and containers of those."""
@@ -213,7 +222,7 @@ def train(
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
+    digest = digest_of(images)
     state = State(config, chosen)
     if (output / STATE).exists():
         state.restore(read_state(output, config, digest))
@@ -234,8 +243,14 @@ def train(
                 saved = now
             state.advance(data)
             show(state, time.monotonic() - began)
+        state.interrupted = interrupted()
     save(state, output, digest)
     return state
+
+
+def digest_of(images: NDArray[np.uint8]) -> str:
+    """What a state remembers of its data: the SHA-256 of the pixels, in order."""
+    return hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
 
 
 def save(state: State, output: Path, digest: str) -> None:
@@ -258,13 +273,20 @@ def read_state(output: str | Path, config: TrainingConfig | None = None, digest:
             f"{str(path)!r} is not the state of a training run: {reason}; choose another folder"
         ) from error
     if config is not None and content["config"] != config.described():
-        old, new = content["config"], config.described()
-        name = next(name for name in new if old.get(name) != new[name])
-        difference = f"{name} = {old.get(name)}, not {new[name]}"
-        raise ValueError(f"{str(path)!r} is a run with {difference}; continue it, or choose another folder")
+        name, old, new = _difference(content["config"], config.described())
+        raise ValueError(
+            f"{str(path)!r} is a run with {name} = {old}, not {new}; continue with that, or choose another folder"
+        )
     if digest is not None and content["data"] != digest:
         raise ValueError(f"{str(path)!r} was trained on other images; give the same, or choose another folder")
     return content
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    """The first entry that two unequal configurations have different: its name, and both values."""
+    name = next(name for name in {**old, **new} if old.get(name) != new.get(name))
+    a, b = old.get(name), new.get(name)
+    return _difference(a, b) if isinstance(a, Mapping) and isinstance(b, Mapping) else (name, a, b)
 
 
 def export(
@@ -350,23 +372,24 @@ def places(seed: int, first: int, count: int, size: int) -> NDArray[np.int64]:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within it a first SIGINT or SIGTERM is only noted; the second acts as ever. Yields whether one came."""
-    came = threading.Event()
+def interruptible() -> Iterator[Callable[[], int]]:
+    """Within it a first SIGINT or SIGTERM is only noted; the second acts as ever. Yields its number, or 0."""
+    came = 0
     if threading.current_thread() is not threading.main_thread():
-        yield came.is_set
+        yield lambda: 0
         return
     earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def note(*_: object) -> None:
-        came.set()
+    def note(number: int, _: object) -> None:
+        nonlocal came
+        came = number
         for number, handler in earlier.items():
             signal.signal(number, handler)
 
     for number in earlier:
         signal.signal(number, note)
     try:
-        yield came.is_set
+        yield lambda: came
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
@@ -379,7 +402,8 @@ def _bar(
     """A progress bar over steps, or over minutes where only they are given; tqdm adds the time left."""
     total, start, unit = (steps, min(first, steps), "steps") if steps is not None else (minutes or 0, 0, "min")
     form = "{percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} " + unit + " [{elapsed}<{remaining}{postfix}]"
-    with tqdm(total=total, initial=start, disable=not progress, mininterval=5, bar_format=form) as bar:
+    interval = 5 if sys.stderr.isatty() else 30  # a log file grows slowly
+    with tqdm(total=total, initial=start, disable=not progress, mininterval=interval, bar_format=form) as bar:
 
         def show(state: State, elapsed: float) -> None:
             if progress and (state.step % LOG == 0 or state.step == steps):

@@ -1,0 +1,267 @@
+"""`weakorder cifar10 study`: sample what is missing, say what it shows, write the page.
+
+Options that are lists take their values as a shell gives them, `--nfe 20 50 100`, or with commas.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import (
+    GRIDS,
+    JSON,
+    MODEL,
+    Numbers,
+    cell,
+    check_device,
+    print_json,
+    print_table,
+    progress,
+    scheme_of,
+    together,
+)
+
+if TYPE_CHECKING:
+    from ..theory.scheme import Scheme
+
+OUTPUT = "cifar10-study"
+BUDGETS = (20, 50, 100)
+
+
+class ListsOfValues(click.Command):
+    """A command without arguments, whose options that may be repeated take all values up to the next option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`--nfe 20 50` is read as `--nfe 20 --nfe 50`."""
+        lists = {name for param in self.params if getattr(param, "multiple", False) for name in param.opts}
+        spread, current, values = list[str](), "", 0
+        for word in args:
+            if word.startswith("-"):
+                current, values = word if word in lists else "", 0
+            elif current:
+                spread += [current] if values else []
+                values += 1
+            spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
+_OPTIONS = together(
+    click.option("--checkpoint", type=click.Path(path_type=Path), help="A trained network; default: one that ships."),
+    click.option(
+        "--weights",
+        type=click.Choice(["ema", "raw"]),
+        default="ema",
+        show_default=True,
+        help="Of a checkpoint that has both.",
+    ),
+    click.option(
+        "--schemes",
+        "names",
+        multiple=True,
+        metavar="X...",
+        help="Names, words or FILE.py:OBJ with a Scheme; default: the catalogue.",
+    ),
+    click.option(
+        "--nfe",
+        "budgets",
+        multiple=True,
+        type=Numbers(int),
+        metavar="N...",
+        help="Evaluations of the network, the denoising step's included; default 20 50 100.",
+    ),
+    click.option("--grid", type=click.Choice(GRIDS), default="quadratic", show_default=True, help="Time grid."),
+    click.option("-n", "--samples", type=int, default=64, show_default=True, help="Samples of each cell."),
+    click.option(
+        "--lambda-s",
+        "scales",
+        multiple=True,
+        type=Numbers(float),
+        metavar="X...",
+        help="Factors on the standard deviation of the position noise; default 1.",
+    ),
+    click.option(
+        "--refinement",
+        type=int,
+        default=16,
+        show_default=True,
+        help="Steps of the references over those of the finest cell; 0: no references, no weak errors.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of starts and noise."),
+    click.option(
+        "--precision",
+        type=click.Choice(["float32", "tf32", "bfloat16"]),
+        default="float32",
+        show_default=True,
+        help="Of the network's products; states and coefficients are float64.",
+    ),
+    click.option("--batch", type=int, help="Samples at once; default: what memory allows."),
+    click.option(
+        "--data",
+        type=click.Path(path_type=Path),
+        help="CIFAR-10 for the distances to the data; default: 512 images that ship.",
+    ),
+    click.option("--fid", is_flag=True, help="FID too; needs weakorder[fid] and --data."),
+    click.option(
+        "--inception-weights", type=click.Path(path_type=Path), help="Local weights for --fid; default: fetched once."
+    ),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        default=OUTPUT,
+        show_default=True,
+        help="Folder of the study.",
+    ),
+    click.option("--device", help="Torch device; default: an accelerator if there is one."),
+)
+
+
+@click.command(cls=ListsOfValues)
+@_OPTIONS
+@JSON
+@MODEL
+def study(
+    checkpoint: Path | None,
+    weights: Any,
+    names: tuple[str, ...],
+    budgets: tuple[list[int], ...],
+    grid: str,
+    samples: int,
+    scales: tuple[list[float], ...],
+    refinement: int,
+    seed: int,
+    precision: str,
+    batch: int | None,
+    data: Path | None,
+    fid: bool,
+    inception_weights: Path | None,
+    output: Path,
+    device: str | None,
+    as_json: bool,
+    **given: float | None,
+) -> None:
+    """Schemes on a trained network against a fine run on the same noise: errors, orders, distances, pictures.
+
+    Samples are kept in the folder cell by cell: the same command goes on where it was stopped, and another scheme or
+    budget only adds what is missing. Several processes: torchrun --no-python weakorder cifar10 study ... Exit code 0,
+    2 on bad input.
+    """
+    import torch
+
+    from ..verification.cifar10 import processes, reading
+    from ..verification.cifar10 import study as studies
+    from ..verification.cifar10.sampling import Store
+    from .cifar10_page import write_page
+
+    began = time.monotonic()
+    process = processes.from_environment()
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    check_device(str(chosen))
+    if chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda", process.local_rank % torch.cuda.device_count())
+    found, name = studies.open_checkpoint(checkpoint, {k: v for k, v in given.items() if v is not None}, weights)
+    design = studies.Design(
+        tuple(_schemes(names, [scale for group in scales for scale in group])),
+        tuple(sorted({budget for group in budgets for budget in group})) or BUDGETS,
+        grid,
+        samples,
+        refinement,
+    )
+    compared = reading.Data.of(data, fid, inception_weights)  # what it needs is there, before hours are spent
+    _check_folder(output)
+    model = studies.model_of(found)
+    with processes.joined(process):
+        size = process.agreed(studies.batch_of(output, design, model, chosen, batch))
+        store = Store(output, model, seed, precision, size)
+        with contextlib.redirect_stdout(sys.stderr):
+            studies.sample(design, store, chosen, process, lambda total: _bar(total, process.is_first))
+        process.wait()
+    if not process.is_first:
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        results, images = reading.read(design, store, compared, progress)
+    results |= {
+        "command": _command(),
+        "device": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else str(chosen),
+        "processes": process.size,
+        "seconds": time.monotonic() - began,
+        "model": studies.describe_model(found, name),
+    }
+    page = write_page(results, images, output)
+    if as_json:
+        print_json(results)
+    else:
+        _summary(results)
+        click.echo(f"wrote {page}")
+
+
+def _schemes(names: tuple[str, ...], scales: list[float]) -> Iterator[Scheme]:
+    """Every scheme with every factor; those without position noise as they are."""
+    from ..integrators.catalogue import CATALOGUE
+
+    for scheme in [scheme_of(name, None, None, None) for name in names] or CATALOGUE.values():
+        noisy = any(part.sde.noise[0, 0] != 0 for part in scheme.parts)
+        for scale in scales if noisy and scales else [scheme.lambda_s]:
+            name = scheme.name if scale == 1 else f"{scheme.name} λ={scale:g}"
+            yield dataclasses.replace(scheme, lambda_s=scale, name=name)
+
+
+def _check_folder(output: Path) -> None:
+    """Raises OSError if the study could not be written there."""
+    from ..verification.files import check_writable
+
+    if not str(output).strip() or str(output) == ".":
+        raise ValueError("no folder to write to; name one with -o DIR")
+    output.mkdir(parents=True, exist_ok=True)
+    check_writable(output / "index.html")
+
+
+def _bar(total: int, shown: bool) -> Callable[[int], None]:
+    """A progress bar with the time left; also where no terminal shows it, twice a minute."""
+    from tqdm import tqdm
+
+    interval = 0.5 if sys.stderr.isatty() else 30
+    bar = tqdm(total=total, unit="evaluation", unit_scale=True, mininterval=interval, disable=not shown, smoothing=0.02)
+
+    def tick(count: int) -> None:
+        bar.update(count)
+        if bar.n >= total:
+            bar.close()
+
+    return tick
+
+
+def _command() -> str:
+    """What the user typed."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _summary(results: dict[str, Any]) -> None:
+    """A line for each cell, and each scheme's verdict."""
+    header = ["scheme", "NFE", "steps", "spectrum", "+-", "energy", "+-", "strong", "predicted"]
+    rows = []
+    for scheme in results["schemes"]:
+        for found in scheme["cells"]:
+            weak = (found["weak"] or {}).get("spectrum") or {}
+            energy = (found["distances"] or {}).get("energy") or {}
+            strong = found["strong"] or {}
+            values = [
+                weak.get("relative"),
+                weak.get("standard_error"),
+                energy.get("value"),
+                energy.get("standard_error"),
+            ]
+            values += [strong.get("value"), found["predicted"]]
+            rows.append([scheme["label"], str(found["evaluations"]), str(found["steps"]), *map(cell, values)])
+    print_table(header, rows)
+    for scheme in results["schemes"]:
+        click.echo(f"{scheme['label']}: {scheme['verdict']}: {scheme['reason']}")

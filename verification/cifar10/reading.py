@@ -1,0 +1,264 @@
+"""What the samples of a study say, as plain values for JSON, and the images that a page shows.
+
+Per cell    its statistics against the reference (verification.cifar10.statistics), Frechet distances in pixels and in
+            compact features (.frechet, .features), FID where it is asked for (.fid), and what exact moments predict
+Per scheme  order and verdict (.analysis)
+Together    how predictions and published FIDs rank the schemes, and how the measurements do
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...integrators.threads import one_thread
+from .. import data as shipped
+from ..empirical import read_images
+from .analysis import Level, Reference, SchemeVerdict, judge
+from .comparison import PUBLISHED_FID, Prediction, measured_values, predict, rank_correlations
+from .data import load_images, to_unit
+from .features import feature_moments, features
+from .fid import fid, find_weights, load_library, to_uint8
+from .frechet import Moments, excess_distance, frechet_distance
+from .sampling import Cell, Images, Samples, Store, is_bounded, kind_of, plan
+from .statistics import CellStatistics, compare_images
+from .study import Design
+
+SHOWN = 8  # samples of each cell on the page
+MOST_FOR_EXCESS = 512  # rows that a jackknife is affordable for
+
+Results = dict[str, Any]
+Progress = Callable[[Sequence[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What samples are compared with beside the reference: uint8 images (n, 3, 32, 32), `name` saying which; whether
+    FID is wanted, and where Inception's weights are (None: where its library finds them)."""
+
+    images: NDArray[np.uint8]
+    name: str
+    is_given: bool = False
+    fid: bool = False
+    weights: Path | None = None
+
+    @staticmethod
+    def of(path: Path | None, wants_fid: bool, weights: Path | None) -> Data:
+        """Of a user's CIFAR-10, or the images that ship (None). Raises ValueError on what cannot be read, and where FID
+        is wanted of data or a library that are not there."""
+        if weights is not None and not wants_fid:
+            raise ValueError(f"--inception-weights {str(weights)!r} are for --fid; give both")
+        if wants_fid and path is None:
+            raise ValueError("--fid compares with CIFAR-10's training images; give them with --data")
+        if wants_fid:
+            load_library()
+            find_weights(weights)
+        if path is not None:
+            return Data(load_images(path), path.name, True, wants_fid, weights)
+        return Data(read_images(resources.files(shipped) / "cifar10_images.npz"), "512 images (shipped)")
+
+
+def read(
+    design: Design, store: Store, data: Data, progress: Progress = iter
+) -> tuple[Results, dict[Any, NDArray[np.uint8]]]:
+    """The results, keys date, versions, settings, references, schemes, comparison, grid_samples; and the images that
+    are shown, by (scheme's name, budget) and, of a reference, by its name.
+
+    Cells that are not all there are left out. Raises ValueError on a file that cannot be read.
+    """
+    with one_thread():  # tensors are small here: threads would wait for each other
+        reader = _Reader(design, store, data)
+        found = {place: reader.cell(place, cell) for place, cell in progress(list(design.cells.items()))}
+    cells = {place: entry for place, entry in found.items() if entry is not None}
+    verdicts = reader.verdicts()
+    for (place, budget), entry in cells.items():
+        if place in verdicts and (statistics := reader.statistics.get((place, budget))) is not None:
+            entry |= statistics.as_dict(verdicts[place].slopes[budget])
+    settings = {
+        "samples": design.samples,
+        "grid": design.grid,
+        "nfe": list(design.budgets),
+        "seed": store.seed,
+        "lambda_s": sorted({scheme.lambda_s for scheme in design.schemes} - {1.0}) or None,
+        "refinement": design.refinement,
+        "precision": store.precision,
+        "batch": store.batch,
+        "t_end": store.model.params.eps,
+        "data": data.name,
+    }
+    results = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: metadata.version(name) for name in ("weakorder", "torch", "numpy")},
+        "settings": settings,
+        "references": [reader.reference(cell) for cell in design.references],
+        "schemes": [
+            reader.scheme(place, verdicts.get(place), [entry for (at, _), entry in cells.items() if at == place])
+            for place in range(len(design.schemes))
+        ],
+        "comparison": reader.comparison(cells),
+        "grid_samples": list(range(min(SHOWN, design.samples))),
+    }
+    return results, reader.images
+
+
+class _Space:
+    """Where Frechet distances are taken: `rows` of images, the `data`'s moments there, and those of references."""
+
+    def __init__(self, rows: Callable[[Images], NDArray[Any]], data: Moments) -> None:
+        self.rows, self.data = rows, data
+        self.references: dict[Cell, tuple[NDArray[Any], Moments]] = {}
+
+    def distances(self, x: Images, reference: Cell | None, fine: Images | None) -> Results:
+        """Of a cell's images: to the reference's, to the data, and how much further than the reference's these are."""
+        rows = self.rows(x)
+        own = Moments.of_samples(rows)
+        found: Results = {"to_data": frechet_distance(own, self.data)}
+        if reference is None or fine is None:
+            return found
+        if reference not in self.references:
+            there = self.rows(fine)
+            self.references[reference] = there, Moments.of_samples(there)
+        there, moments = self.references[reference]
+        found["to_reference"] = frechet_distance(own, moments)
+        if len(rows) <= MOST_FOR_EXCESS:
+            found["excess"] = excess_distance(rows, there, self.data)._asdict()
+        return found
+
+
+class _Reader:
+    """A study's samples, read cell by cell: images are large, what is kept of them is not."""
+
+    def __init__(self, design: Design, store: Store, data: Data) -> None:
+        self.design, self.store, self.data = design, store, data
+        self.statistics: dict[tuple[int, int], CellStatistics] = {}
+        self.images: dict[Any, NDArray[np.uint8]] = {}
+        self.fine = {cell: store.load(cell, design.samples) for cell in design.references}
+        self.spaces = {
+            "pixels": _Space(lambda x: x, Moments.of_samples(to_unit(data.images).numpy())),
+            "features": _Space(features, feature_moments(data.images if data.is_given else None)),
+        }
+        for cell, samples in self.fine.items():
+            if samples is not None:
+                self.images[cell.scheme.name] = to_uint8(samples.x[:SHOWN]).transpose(0, 2, 3, 1)
+
+    def cell(self, place: tuple[int, int], cell: Cell) -> Results | None:
+        """All but what takes other cells; None if samples are missing."""
+        samples = self.store.load(cell, self.design.samples)
+        if samples is None:
+            return None
+        name, budget = self.design.schemes[place[0]].name, place[1]
+        fine = None if cell.reference is None else self.fine[cell.reference]
+        entry: Results = {"nfe": budget, "steps": cell.steps, "evaluations": samples.evaluations}
+        entry |= {"seconds": samples.seconds, "diverged": not is_bounded(samples.x), "frechet": None}
+        entry |= {"weak": None, "power": None, "moments": None, "strong": None, "distances": None}
+        prediction = self.predictions.get((name, budget))
+        entry |= {"predicted": None if prediction is None else prediction.to_reference}
+        entry |= {"predicted_to_data": None if prediction is None else prediction.to_data}
+        entry |= {"published_fid": PUBLISHED_FID.get((name, budget))}
+        if fine is not None:
+            self.statistics[place] = compare_images(samples.x, fine.x)
+        if not entry["diverged"]:
+            self.images[name, budget] = to_uint8(samples.x[:SHOWN]).transpose(0, 2, 3, 1)
+            against = None if fine is None else fine.x
+            frechet: dict[str, Results | None] = {
+                space: found.distances(samples.x, cell.reference, against) for space, found in self.spaces.items()
+            }
+            frechet["inception"] = self._fid(samples) if self.data.fid else None
+            entry["frechet"] = frechet
+        return entry
+
+    def _fid(self, samples: Samples) -> Results:
+        found = fid(to_uint8(samples.x), self.data.images, self.data.weights, cache=self.store.folder / "fid")
+        return {"to_data": found.value, "warning": found.warning}
+
+    def reference(self, cell: Cell) -> Results:
+        """A fine run."""
+        samples = self.fine[cell]
+        return {
+            "kind": cell.kind,
+            "name": cell.scheme.name,
+            "word": cell.scheme.word,
+            "steps": cell.steps,
+            "evaluations": None if samples is None else samples.evaluations,
+        }
+
+    def scheme(self, place: int, verdict: SchemeVerdict | None, cells: list[Results]) -> Results:
+        """A scheme with its cells."""
+        scheme = self.design.schemes[place]
+        nothing = {"verdict": None, "reason": None, "order": None, "fits": {}, "systematic": {}}
+        kinds = [reference.kind for reference in self.design.references]
+        return {
+            "name": scheme.name,
+            "label": scheme.name,
+            "word": scheme.word,
+            "splitting": scheme.splitting.name,
+            "lambda_s": scheme.lambda_s,
+            "nfe_per_step": scheme.nfe_per_step,
+            "kind": kind_of(scheme),
+            "reference": kinds.index(kind_of(scheme)) if kind_of(scheme) in kinds else None,
+            "source": scheme.reference or None,
+            "warnings": list(scheme.warnings),
+            **(nothing if verdict is None else verdict.as_dict()),
+            "cells": cells,
+        }
+
+    # --- What takes several cells -------------------------------------------------------------------------------------
+
+    def verdicts(self) -> dict[int, SchemeVerdict]:
+        """By place of the scheme, where there is a reference and a cell."""
+        levels: dict[int, dict[int, Level]] = {}
+        for (place, budget), statistics in self.statistics.items():
+            levels.setdefault(place, {})[budget] = Level(self.design.cells[place, budget].steps, statistics)
+        found = {}
+        for place, own in levels.items():
+            scheme = self.design.schemes[place]
+            fine = next(cell for cell in self.design.references if cell.kind == kind_of(scheme))
+            twin = next((at for at, other in enumerate(self.design.schemes) if other == fine.scheme), None)
+            finest = None if twin not in levels else levels[twin][max(levels[twin])]
+            reference = Reference(fine.scheme, fine.steps, finest)
+            found[place] = judge(scheme, self.store.model.params, own, reference)
+        return found
+
+    @cached_property
+    def predictions(self) -> Mapping[tuple[str, int], Prediction | None]:
+        """The Gaussian reading of every cell; without references, against those that the study would have."""
+        design = self.design
+        fine = {cell.kind: cell for cell in design.references} or {
+            cell.kind: cell.reference
+            for cell in plan(design.schemes, design.budgets, design.grid).values()
+            if cell.reference is not None
+        }
+        references = [Reference(fine[kind].scheme, fine[kind].steps) for kind in map(kind_of, design.schemes)]
+        return predict(design.schemes, self.store.model.params, design.budgets, design.grid, references)
+
+    def comparison(self, cells: Mapping[tuple[int, int], Results]) -> Results:
+        """How predictions rank the schemes, and how every measured quantity and the published FIDs do."""
+        names = {place: self.design.schemes[place].name for place, _ in cells}
+        measured, resampled = measured_values(
+            {(names[place], budget): found for (place, budget), found in self.statistics.items()}
+        )
+        frechet: dict[str, dict[tuple[str, int], float | None]] = {}
+        published: dict[tuple[str, int], float | None] = {}
+        for (place, budget), entry in cells.items():
+            published[names[place], budget] = entry["published_fid"]
+            for space, distances in (entry["frechet"] or {}).items():
+                for target in sorted({"to_reference", "to_data"} & (distances or {}).keys()):
+                    name = f"Fréchet distance of {space} {target.replace('_', ' ')}"
+                    frechet.setdefault(name, {})[names[place], budget] = distances[target]
+        both = self.predictions.items()
+        near = {key: None if found is None else found.to_reference for key, found in both}
+        far = {key: None if found is None else found.to_data for key, found in both}
+        found = rank_correlations(near, measured | frechet, resampled).as_dict()
+        fids = rank_correlations(far, {"published FID": published}).as_dict()
+        return {
+            "quantities": found["quantities"] | fids["quantities"],
+            "disagreements": found["disagreements"] + fids["disagreements"],
+        }
