@@ -351,7 +351,7 @@ def _cross_cov(first: _Kind, second: _Kind, lengths: Array, params: Parameters) 
     generator[:4, :4] = np.kron(first.drift(params), np.eye(2)) + np.kron(np.eye(2), second.drift(params))
     generator[:4, 4] = np.diag(np.sqrt(np.diag(D1) * np.diag(D2)) * shared).reshape(4)
     # scipy's: torch's loses three digits where the norm is neither small nor large
-    flow = expm(generator * lengths[:, None, None])
+    flow = np.asarray(expm(generator * lengths[:, None, None]), dtype=np.float64)
     return flow[:, :4, 4].reshape(-1, 2, 2)
 
 

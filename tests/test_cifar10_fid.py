@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -57,8 +56,7 @@ def _stand_in_torchvision() -> dict[str, ModuleType]:
 @pytest.fixture(scope="module")
 def library() -> Iterator[ModuleType]:
     """torch-fidelity, with a small fixed convolution registered as a feature extractor."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit, on import
+    with pytest.MonkeyPatch.context() as patch:
         if not _fits():
             for name, stand_in in _stand_in_torchvision().items():
                 patch.setitem(sys.modules, name, stand_in)

@@ -71,8 +71,8 @@ def fid(
 
     weights: Inception's; None: where torch keeps them, fetched if they are not there. extractor: another network of
     the library, by the name that it is registered under, with its own weights. cache: a folder where statistics of the
-    data are kept for the next call with the same data and network (they take as long as those of 50,000 samples: about
-    an hour on 2 cores, a minute on a GPU); a registered network that changes needs another folder.
+    data are kept for the next call with the same data and network (they take as long as those of 50,000 samples, about
+    an hour on 2 cores); a registered network that changes needs another folder.
     Raises ValueError, in one line, if the extra or the weights are missing, and on images that are none.
     """
     for name, images in (("samples", samples), ("data", data)):

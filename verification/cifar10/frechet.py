@@ -17,7 +17,8 @@ dim, and the law's eigenvalues l_i, it is about
     bias = (1/n) [sum_i l_i + 1/2 sum_ij l_i l_j / (l_i + l_j) + 1/4 sum_i l_i],
 
 which grows with the square of the number of dimensions that matter; it depends on the law, so two sets are not compared
-by their distances at a small n (Chong and Forsyth 2020). For n below dim it no longer falls as 1/n. What is compared
+by their distances at a small n (Chong and Forsyth 2020): of 64 real images, blurring brings the pixels *closer* to the
+data, by having less variance to scatter. For n below dim it no longer falls as 1/n. What is compared
 here is the excess d(samples, data) - d(reference, data) of two coupled sets: row j of either comes from the same start
 and noise, so bias and scatter, nearly the same in both, nearly cancel.
 

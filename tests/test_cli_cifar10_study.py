@@ -1,0 +1,215 @@
+"""`weakorder cifar10 study`, with a tiny network: the page, resuming, several processes, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from weakorder.reports.cli import cli
+from weakorder.theory.model import Parameters
+from weakorder.verification.cifar10.checkpoint import save_network
+from weakorder.verification.cifar10.network import Config, NCSNpp
+
+# Images keep CIFAR-10's size, which the shipped statistics are of; nothing else of the network does.
+TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(), dropout=0.0)
+SMALL = ("--schemes", "ROBA", "SSCS", "RVV", "--nfe", "4", "6", "-n", "9", "--refinement", "2", "--batch", "3")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny network with random weights."""
+    network, generator = NCSNpp(TINY), torch.Generator().manual_seed(0)
+    for weight in network.parameters():
+        weight.data = 0.2 * torch.randn(weight.shape, generator=generator)
+    path = tmp_path_factory.mktemp("network") / "tiny.safetensors"
+    save_network(path, network.state_dict(), TINY, Parameters())
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small study, by one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = invoke("--checkpoint", str(checkpoint), *SMALL, "-o", str(folder))
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["cifar10", "study", *words])
+
+
+def refused(*words: str) -> str:
+    """The one line of an error, as `main` prints it."""
+    result = invoke(*words)
+    assert result.exception is not None
+    assert isinstance(result.exception, ValueError | OSError | SystemExit), repr(result.exception)
+    text = result.output if isinstance(result.exception, SystemExit) else str(result.exception)
+    assert result.exit_code != 0
+    return text
+
+
+def cells(folder: Path) -> dict[str, bytes]:
+    """Every cell's samples."""
+    found = {}
+    for path in sorted(folder.rglob("*.npz")):
+        with np.load(path) as arrays:
+            found[str(path.relative_to(folder))] = arrays["x"].tobytes()
+    return found
+
+
+def test_the_page_and_its_results_are_there_and_say_the_same(whole: Path) -> None:
+    results = json.loads((whole / "results.json").read_text())
+    page = (whole / "index.html").read_text()
+    assert [scheme["name"] for scheme in results["schemes"]] == ["ROBA", "SSCS", "RVV"]
+    for scheme in results["schemes"]:
+        assert [cell["nfe"] for cell in scheme["cells"]] == [4, 6]
+        for cell in scheme["cells"]:
+            assert cell["evaluations"] == scheme["nfe_per_step"] * cell["steps"] + 1 <= cell["nfe"]
+        assert f">{scheme['label']}</th>" in page
+    assert [(r["kind"], r["name"]) for r in results["references"]] == [("stochastic", "ROBA"), ("deterministic", "RVV")]
+    assert results["settings"]["samples"] == 9
+    assert results["model"]["parameters"]["gamma"] == 0.01
+    assert "NaN" not in (whole / "results.json").read_text()
+
+
+def test_the_same_command_samples_nothing_again_and_says_the_same(whole: Path, checkpoint: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.npz")}
+    first = json.loads((whole / "results.json").read_text())
+    result = invoke("--checkpoint", str(checkpoint), *SMALL, "-o", str(whole), "--json")
+    assert result.exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*.npz")} == before
+    second = json.loads(result.stdout)
+    for results in (first, second):
+        for key in ("date", "seconds", "command"):
+            results.pop(key)
+    assert first == second
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_samples_do_not_depend_on_the_number_of_processes(
+    processes: int, whole: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    program = ["-c", "from weakorder.reports.cli import main; main()"]
+    script = tmp_path / "study.py"
+    script.write_text(program[1])
+    words = ["cifar10", "study", "--checkpoint", str(checkpoint), *SMALL, "-o", str(tmp_path / "study"), "--json"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [*launcher, str(script), *words], capture_output=True, text=True, env=environment, check=False, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    answer = json.loads(run.stdout)  # one process speaks, and says nothing else
+    assert answer["processes"] == processes
+    assert cells(tmp_path / "study") == cells(whole)
+    alone = json.loads((whole / "results.json").read_text())
+    assert answer["schemes"] == [
+        scheme
+        | {
+            "cells": [
+                cell | {"seconds": mine["seconds"]} for cell, mine in zip(scheme["cells"], other["cells"], strict=True)
+            ]
+        }
+        for scheme, other in zip(alone["schemes"], answer["schemes"], strict=True)
+    ]
+
+
+def test_lambda_s_makes_schemes_of_its_own_and_leaves_those_without_noise(checkpoint: Path, tmp_path: Path) -> None:
+    words = (
+        "--schemes",
+        "ROBA",
+        "RVV",
+        "--nfe",
+        "4",
+        "--lambda-s",
+        "1",
+        "0.9",
+        "-n",
+        "3",
+        "--refinement",
+        "2",
+    )
+    result = invoke("--checkpoint", str(checkpoint), *words, "-o", str(tmp_path), "--json")
+    assert result.exit_code == 0, result.output
+    results = json.loads(result.stdout)
+    assert [(s["name"], s["lambda_s"]) for s in results["schemes"]] == [("ROBA", 1), ("ROBA λ=0.9", 0.9), ("RVV", 1)]
+    first, second = (scheme["cells"][0] for scheme in results["schemes"][:2])
+    assert first["strong"]["value"] != second["strong"]["value"]
+    assert results["schemes"][1]["verdict"] == "FAIL"
+    assert results["settings"]["lambda_s"] == [0.9]
+
+
+def test_without_references_there_are_images_and_distances_to_the_data_and_no_errors(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    words = ("--schemes", "SSCS", "--nfe", "9", "-n", "4", "--refinement", "0", "-o", str(tmp_path), "--json")
+    result = invoke("--checkpoint", str(checkpoint), *words)
+    assert result.exit_code == 0, result.output
+    (scheme,) = json.loads(result.stdout)["schemes"]
+    assert scheme["verdict"] is None
+    assert scheme["cells"][0]["weak"] is None
+    assert scheme["cells"][0]["frechet"]["pixels"]["to_data"] > 0
+    assert not list(tmp_path.glob("cells/RO*"))
+    assert "No cell of this study has weak errors" in (tmp_path / "index.html").read_text()
+
+
+def test_the_shipped_network_is_the_default(tmp_path: Path) -> None:
+    words = ("--schemes", "ROBA", "--nfe", "2", "-n", "2", "--refinement", "2", "-o", str(tmp_path), "--json")
+    result = invoke(*words)
+    assert result.exit_code == 0, result.output
+    model = json.loads(result.stdout)["model"]
+    assert model["checkpoint"].startswith("cifar10_compact.safetensors")
+    assert model["weights"] > 1e6
+    assert model["held_out_loss"]["value"] < 0.05
+    assert len(model["losses"]["loss"]) > 50
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--nfe", "1"), "from 2"),
+        (("--nfe", "twenty"), "'twenty' is not a list of ints"),
+        (("-n", "1"), "samples = 1"),
+        (("--refinement", "1"), "refinement = 1"),
+        (("--schemes", "NOPE"), "NOPE"),
+        (("--schemes", "O S B A", "O S B A"), "each once"),
+        (("--lambda-s", "-1"), "lambda_s = -1"),
+        (("--batch", "0"), "batch = 0"),
+        (("--checkpoint", "nowhere.ckpt"), "nowhere.ckpt"),
+        (("--gamma", "0.02"), "gamma = 0.02"),
+        (("--data", "nowhere.npz"), "nowhere.npz"),
+        (("--fid",), "--data"),
+        (("--inception-weights", "w.pth"), "--fid"),
+        (("--device", "nonsense"), "nonsense"),
+        (("-o", "."), "no folder"),
+        (("20",), "unexpected extra argument"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it(
+    words: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(*words)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_a_folder_keeps_the_size_of_its_batches(whole: Path, checkpoint: Path) -> None:
+    words = ("--checkpoint", str(checkpoint), *SMALL[:-1], "4", "-o", str(whole))
+    assert "has batches of 3" in refused(*words)
+
+
+def test_the_parameters_of_the_network_are_in_its_file_and_only_the_cut_off_may_differ(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    words = ("--checkpoint", str(checkpoint), "--schemes", "ROBA", "--nfe", "3", "-n", "2", "--refinement", "2")
+    result = invoke(*words, "--eps", "0.01", "-o", str(tmp_path), "--json")
+    assert json.loads(result.stdout)["model"]["parameters"] == asdict(Parameters(eps=0.01)) | {"M_inv": 4.0}
