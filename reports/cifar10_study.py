@@ -164,8 +164,8 @@ def study(
 
     began = time.monotonic()
     process = processes.from_environment()
+    check_device(device or "cpu")
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    check_device(str(chosen))
     if chosen.type == "cuda" and chosen.index is None:
         chosen = torch.device("cuda", process.local_rank % torch.cuda.device_count())
     found, name = studies.open_checkpoint(checkpoint, {k: v for k, v in given.items() if v is not None}, weights)
@@ -263,5 +263,10 @@ def _summary(results: dict[str, Any]) -> None:
             values += [strong.get("value"), found["predicted"]]
             rows.append([scheme["label"], str(found["evaluations"]), str(found["steps"]), *map(cell, values)])
     print_table(header, rows)
+    for reference in results["references"]:
+        if reference["diverged"]:
+            steps = f"at {reference['steps']} steps; give a larger --refinement"
+            click.echo(f"warning: the {reference['kind']} reference, {reference['name']}, diverged {steps}", err=True)
     for scheme in results["schemes"]:
-        click.echo(f"{scheme['label']}: {scheme['verdict']}: {scheme['reason']}")
+        if scheme["verdict"]:
+            click.echo(f"{scheme['label']}: {scheme['verdict']}: {scheme['reason']}")

@@ -129,7 +129,7 @@ def test_lambda_s_makes_schemes_of_its_own_and_leaves_those_without_noise(checkp
         "ROBA",
         "RVV",
         "--nfe",
-        "4",
+        "20",
         "--lambda-s",
         "1",
         "0.9",
@@ -163,7 +163,7 @@ def test_without_references_there_are_images_and_distances_to_the_data_and_no_er
 
 
 def test_the_shipped_network_is_the_default(tmp_path: Path) -> None:
-    words = ("--schemes", "ROBA", "--nfe", "2", "-n", "2", "--refinement", "2", "-o", str(tmp_path), "--json")
+    words = ("--schemes", "SSCS", "--nfe", "2", "-n", "2", "--refinement", "0", "-o", str(tmp_path), "--json")
     result = invoke(*words)
     assert result.exit_code == 0, result.output
     model = json.loads(result.stdout)["model"]
@@ -171,6 +171,17 @@ def test_the_shipped_network_is_the_default(tmp_path: Path) -> None:
     assert model["weights"] > 1e6
     assert model["held_out_loss"]["value"] < 0.05
     assert len(model["losses"]["loss"]) > 50
+
+
+def test_a_reference_that_diverged_is_said_to_and_its_cells_have_no_errors(checkpoint: Path, tmp_path: Path) -> None:
+    words = ("--schemes", "SSCS", "--nfe", "3", "-n", "2", "--refinement", "2", "-o", str(tmp_path))
+    result = invoke("--checkpoint", str(checkpoint), *words)
+    assert result.exit_code == 0, result.output
+    assert "reference, ROBA, diverged at 4 steps; give a larger --refinement" in result.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["references"][0]["diverged"]
+    assert results["schemes"][0]["verdict"] is None
+    assert "diverged" in (tmp_path / "index.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -210,6 +221,6 @@ def test_a_folder_keeps_the_size_of_its_batches(whole: Path, checkpoint: Path) -
 def test_the_parameters_of_the_network_are_in_its_file_and_only_the_cut_off_may_differ(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    words = ("--checkpoint", str(checkpoint), "--schemes", "ROBA", "--nfe", "3", "-n", "2", "--refinement", "2")
+    words = ("--checkpoint", str(checkpoint), "--schemes", "ROBA", "--nfe", "3", "-n", "2", "--refinement", "20")
     result = invoke(*words, "--eps", "0.01", "-o", str(tmp_path), "--json")
     assert json.loads(result.stdout)["model"]["parameters"] == asdict(Parameters(eps=0.01)) | {"M_inv": 4.0}

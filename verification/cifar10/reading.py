@@ -140,7 +140,10 @@ class _Reader:
         self.design, self.store, self.data = design, store, data
         self.statistics: dict[tuple[int, int], CellStatistics] = {}
         self.images: dict[Any, NDArray[np.uint8]] = {}
-        self.fine = {cell: store.load(cell, design.samples) for cell in design.references}
+        loaded = {cell: store.load(cell, design.samples) for cell in design.references}
+        # a reference that diverged is no reference: its cells have images and distances to the data, and no errors
+        self.diverged = {cell for cell, samples in loaded.items() if samples is not None and not is_bounded(samples.x)}
+        self.fine = {cell: None if cell in self.diverged else samples for cell, samples in loaded.items()}
         self.spaces = {
             "pixels": _Space(lambda x: x, Moments.of_samples(to_unit(data.images).numpy())),
             "features": _Space(features, feature_moments(data.images if data.is_given else None)),
@@ -188,6 +191,7 @@ class _Reader:
             "word": cell.scheme.word,
             "steps": cell.steps,
             "evaluations": None if samples is None else samples.evaluations,
+            "diverged": cell in self.diverged,
         }
 
     def scheme(self, place: int, verdict: SchemeVerdict | None, cells: list[Results]) -> Results:

@@ -94,8 +94,11 @@ def batch_of(folder: Path, design: Design, model: Model, device: torch.device, w
     there = max((int(path.stem.split("-")[1]) for path in found), default=None)
     if there is not None and wanted not in (None, there) and there < design.samples:
         raise ValueError(f"batch = {wanted}: {str(folder)!r} has batches of {there}; drop it, or choose another folder")
+    chosen = wanted if there is None else there
+    if chosen is not None:
+        return chosen
     columns = max((reference.steps for reference in design.references), default=1)
-    return there or wanted or batch_size(model.config, columns, design.samples, device)
+    return batch_size(model.config, columns, design.samples, device)
 
 
 def sample(
