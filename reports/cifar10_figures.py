@@ -43,6 +43,7 @@ _AXES = {
     "Fourier features": "rms error of mean cosines",
     "energy": "energy distance (pixel units)",
     "sliced Wasserstein": "squared distance (pixel²)",
+    "spectral Fréchet": "squared distance (pixel², summed)",
     "strong": "rms distance (pixel units)",
 }
 _DODGE = 2.4  # points between the bars of neighbouring schemes at one budget
