@@ -35,7 +35,10 @@ def philox(counter: Sequence[Tensor | int], key: tuple[int, int]) -> tuple[Tenso
 
     The words of the counter broadcast against each other. Products wrap modulo 2^64, which leaves their words right.
     """
-    c0, c1, c2, c3 = torch.broadcast_tensors(*(torch.as_tensor(word, dtype=torch.int64) for word in counter))
+    device = next((word.device for word in counter if isinstance(word, Tensor)), None)
+    c0, c1, c2, c3 = torch.broadcast_tensors(
+        *(torch.as_tensor(word, dtype=torch.int64, device=device) for word in counter)
+    )
     k0, k1 = key
     for _ in range(_ROUNDS):
         first, second = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]

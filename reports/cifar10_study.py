@@ -95,13 +95,18 @@ _OPTIONS = together(
         show_default=True,
         help="Steps of the references over those of the finest cell; 0: no references, no weak errors.",
     ),
+    click.option(
+        "--reference-steps",
+        type=int,
+        help="Steps of the references, if more: samples stay when larger budgets are added later.",
+    ),
     click.option("--seed", type=int, default=0, show_default=True, help="Of starts and noise."),
     click.option(
         "--precision",
         type=click.Choice(["float32", "tf32", "bfloat16"]),
         default="float32",
         show_default=True,
-        help="Of the network's products; states and coefficients are float64.",
+        help="Of the network's products in the cells; references have float32, states and coefficients float64.",
     ),
     click.option("--batch", type=int, help="Samples at once; default: what memory allows."),
     click.option(
@@ -138,6 +143,7 @@ def study(
     samples: int,
     scales: tuple[list[float], ...],
     refinement: int,
+    reference_steps: int | None,
     seed: int,
     precision: str,
     batch: int | None,
@@ -151,9 +157,9 @@ def study(
 ) -> None:
     """Schemes on a trained network against a fine run on the same noise: errors, orders, distances, pictures.
 
-    Samples are kept in the folder cell by cell: the same command goes on where it was stopped, and another scheme or
-    budget only adds what is missing. Several processes: torchrun --no-python weakorder cifar10 study ... Exit code 0,
-    2 on bad input.
+    Samples are kept in the folder cell by cell: the same command goes on where it was stopped, and what is there on the
+    same reference is not sampled again. Several processes: torchrun --no-python weakorder cifar10 study ... Exit code
+    0, 2 on bad input.
     """
     import torch
 
@@ -175,13 +181,15 @@ def study(
         grid,
         samples,
         refinement,
+        reference_steps,
+        precision,
     )
     compared = reading.Data.of(data, fid, inception_weights)  # what it needs is there, before hours are spent
     _check_folder(output)
     model = studies.model_of(found)
     with processes.joined(process):
         size = process.agreed(studies.batch_of(output, design, model, chosen, batch))
-        store = Store(output, model, seed, precision, size)
+        store = Store(output, model, seed, size)
         with contextlib.redirect_stdout(sys.stderr):
             studies.sample(design, store, chosen, process, lambda total: _bar(total, process.is_first))
         process.wait()
@@ -211,7 +219,7 @@ def _schemes(names: tuple[str, ...], scales: list[float]) -> Iterator[Scheme]:
     for scheme in [scheme_of(name, None, None, None) for name in names] or CATALOGUE.values():
         noisy = any(part.sde.noise[0, 0] != 0 for part in scheme.parts)
         for scale in scales if noisy and scales else [scheme.lambda_s]:
-            name = scheme.name if scale == 1 else f"{scheme.name} λ={scale:g}"
+            name = scheme.name if scale == 1 else f"{scheme.name} λ={scale!r}"
             yield dataclasses.replace(scheme, lambda_s=scale, name=name)
 
 

@@ -380,3 +380,23 @@ def test_measured_values_hold_what_cells_say_and_resamples_of_their_weak_errors(
     middle = float(np.median(resampled["spectrum"]["a", 50]))
     assert middle == pytest.approx(found["spectrum"]["a", 50], rel=0.3)
     assert (resampled["spectrum"]["a", 50] < resampled["spectrum"]["b", 50]).all()
+
+
+def test_the_pooled_p_value_allows_for_schemes_that_keep_their_place() -> None:
+    """Without any relation p < 0.05 is to happen in 5% of 200 trials: more than the bound once in 1e9 (binomial)."""
+    rng, small = np.random.default_rng(7), 0
+    names, budgets = [f"s{k}" for k in range(8)], (20, 50, 100)
+    for _ in range(200):
+        effects = rng.standard_normal((2, len(names)))
+        both = [
+            {
+                (name, nfe): float(effect[k] + 0.1 * rng.standard_normal())
+                for k, name in enumerate(names)
+                for nfe in budgets
+            }
+            for effect in effects
+        ]
+        pooled = rank_correlations(both[0], {"q": both[1]}).quantities["q"][-1]
+        assert pooled.nfe is None
+        small += pooled.p_value < 0.05
+    assert small <= stats.binom.isf(1e-9, 200, 0.05)

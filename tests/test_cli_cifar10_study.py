@@ -213,9 +213,29 @@ def test_bad_input_is_one_line_that_names_it(
     assert not list(tmp_path.rglob("*.npz"))
 
 
-def test_a_folder_keeps_the_size_of_its_batches(whole: Path, checkpoint: Path) -> None:
-    words = ("--checkpoint", str(checkpoint), *SMALL[:-1], "4", "-o", str(whole))
-    assert "has batches of 3" in refused(*words)
+def test_a_folder_keeps_the_size_of_its_batches(checkpoint: Path, tmp_path: Path) -> None:
+    words = (
+        "--checkpoint",
+        str(checkpoint),
+        "--schemes",
+        "SSCS",
+        "--nfe",
+        "9",
+        "--refinement",
+        "0",
+        "-o",
+        str(tmp_path),
+    )
+    assert invoke(*words, "-n", "4", "--batch", "2").exit_code == 0
+    before = cells(tmp_path)
+    assert invoke(*words, "-n", "5").exit_code == 0  # a batch more, of the same size
+    after = cells(tmp_path)
+    assert before.items() < after.items()
+    assert invoke(*words, "-n", "3").exit_code == 0
+    assert cells(tmp_path) == after
+    assert json.loads((tmp_path / "results.json").read_text())["settings"]["samples"] == 3
+    (tmp_path / "batch").write_text("many")
+    assert "holds no number" in refused(*words, "-n", "3")
 
 
 def test_the_parameters_of_the_network_are_in_its_file_and_only_the_cut_off_may_differ(

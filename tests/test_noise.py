@@ -104,3 +104,9 @@ def test_the_largest_and_smallest_uniforms_give_finite_normals() -> None:
 def test_a_seed_or_interval_out_of_range_is_refused(seed, interval) -> None:
     with pytest.raises(ValueError, match=r"outside \[0, 2\^"):
         normal_pairs(seed, torch.arange(2), interval, (2,))
+
+
+def test_every_word_of_the_counter_is_on_the_samples_device() -> None:
+    """Where there is no accelerator, a device without numbers says whether tensors of two devices met."""
+    words = philox((torch.arange(3, device="meta"), 5, torch.zeros(3, 1, dtype=torch.int64, device="meta"), 0), (1, 2))
+    assert {word.device.type for word in words} == {"meta"}

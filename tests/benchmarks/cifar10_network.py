@@ -4,7 +4,7 @@
 
 Random weights will do: speed does not depend on them. They are drawn so that the output has size 1 (at initialisation
 it is 1e-5, which would hide rounding). Ratios within one run are worth quoting; single times are not. What a precision
-does to the weak error is asked of the study itself, whose samples share their noise whatever the precision:
+does to the weak error is asked of the study itself, whose cells are compared with float32 references:
 
     weakorder cifar10 study --precision float32 -o full && weakorder cifar10 study --precision bfloat16 -o half
 """

@@ -7,8 +7,9 @@ score that is not that of any data.
 
 Comparison. A predicted and a measured quantity rank the schemes of a budget; Spearman's correlation of the ranks says
 how alike. All budgets together: of the ranks within each budget (more evaluations are better for every scheme, and
-pooled values would be praised for that). Its p-value is that of random permutations within the budgets, two-sided,
-(1 + at least as large) / (1 + permutations), which is exact in level (Phipson and Smyth 2010, arXiv 1603.05766); its
+pooled values would be praised for that). Its p-value is that of random permutations of the schemes, the same for all
+budgets, since a scheme keeps its place from one to the next; two-sided, (1 + at least as large) / (1 + permutations),
+which is exact in level where the budgets have the same schemes (Phipson and Smyth 2010, arXiv 1603.05766). Its
 interval, where a quantity is given with resamples, that of their correlations.
 """
 
@@ -214,8 +215,13 @@ def _correlate(
     first = [_ranks(predicted[key] for key in keys[at]) for at in nfe]
     second = [_ranks(values[key] for key in keys[at]) for at in nfe]
     correlation = float(_correlation(first, [ranks[:, None] for ranks in second])[0])
-    rng = np.random.default_rng(0)
-    shuffled = [rng.permuted(np.tile(ranks[:, None], PERMUTATIONS), axis=0) for ranks in second]
+    names = tuple(dict.fromkeys(name for at in nfe for name in budgets[at]))
+    # one permutation of the schemes for all budgets: a scheme keeps its place from budget to budget
+    order = dict(zip(names, np.random.default_rng(0).random((len(names), PERMUTATIONS)), strict=True))
+    shuffled = [
+        ranks[np.argsort(np.stack([order[name] for name in budgets[at]]), axis=0)]
+        for ranks, at in zip(second, nfe, strict=True)
+    ]
     # equal up to the rounding of sums of ranks
     extreme = np.abs(_correlation(first, shuffled)) >= abs(correlation) - 1e-9
     interval = None
@@ -223,7 +229,6 @@ def _correlate(
         draws = _correlation(first, [_ranks(resamples[key] for key in keys[at]) for at in nfe])
         low, high = np.quantile(draws, [0.025, 0.975]).tolist()
         interval = (low, high)
-    names = tuple(dict.fromkeys(name for at in nfe for name in budgets[at]))
     p_value = (1 + int(extreme.sum())) / (1 + PERMUTATIONS)
     return RankCorrelation(nfe[0] if len(nfe) == 1 else None, names, correlation, p_value, interval)
 

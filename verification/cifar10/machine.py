@@ -41,7 +41,7 @@ def available_threads() -> int:
 
 def batch_size(config: Config, columns: int, samples: int, device: torch.device) -> int:
     """How many samples at once: a power of two that memory holds for all of the machine's threads, and that leaves each
-    one. It does not depend on how many processes share the machine.
+    of them, or of its accelerators, one. It does not depend on how many processes share the machine.
 
     A sample takes its reference's noise, `columns` pairs of float32 per pixel, and the network's activations.
     """
@@ -51,9 +51,8 @@ def batch_size(config: Config, columns: int, samples: int, device: torch.device)
     activations = sum(4 * blocks * 3 * width * side**2 for width, side in zip(config.widths, config.sides, strict=True))
     per_sample = 4 * 2 * pixels * max(1, columns) + activations
     most = _MEMORY_SHARE * free_memory(device) / (workers * per_sample)
-    largest = min(
-        _LARGEST_BATCH if device.type == "cpu" else _LARGEST_BATCH_ELSEWHERE, most, max(1, samples // workers)
-    )
+    shares = max(1, torch.cuda.device_count()) if device.type == "cuda" else workers
+    largest = min(_LARGEST_BATCH if device.type == "cpu" else _LARGEST_BATCH_ELSEWHERE, most, max(1, samples // shares))
     return 1 << max(0, int(math.log2(max(1.0, largest))))
 
 

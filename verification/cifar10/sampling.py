@@ -12,8 +12,10 @@ at a time, among threads and processes that need not speak to each other, and ea
 
 written whole or not at all, KEY a hash of all that the samples depend on. What is there is never computed again: a
 study that was stopped goes on, one with another scheme or budget adds to what there is, and both end in the same bits
-as one that ran through. (The last bits of a network's output may depend on the batch it is in and on the machine. So
-batches keep their size within a folder, and on a processor each runs on one thread.)
+as one that ran through, as long as the reference is the same: a budget beyond those before asks for a finer one, on
+whose noise all stochastic cells are sampled anew, unless it was chosen fine enough from the start. (The last bits of a
+network's output may depend on the batch it is in and on the machine. So batches are always full, their size is part of
+KEY, and on a processor each runs on one thread.)
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ Images = NDArray[np.float32]
 REFERENCES = {"stochastic": CATALOGUE["ROBA"], "deterministic": CATALOGUE["RVV"]}
 REFINEMENT = 16  # how many times the steps of the finest cell a reference takes, at least
 
+FORMAT = 1  # of the samples: the next number whenever the same key would give others
+LARGEST_BATCH = 4096
 TOO_LARGE = 1e3  # a position this far out, in units where data are within 1, has diverged
 
 
@@ -80,7 +84,8 @@ class Model:
 
 @dataclass(frozen=True)
 class Cell:
-    """A scheme at `steps` steps of `grid`, on the noise of `reference`, or on its own (None).
+    """A scheme at `steps` steps of `grid`, on the noise of `reference`, or on its own (None); `precision`: of the
+    network's products.
 
     Raises ValueError on fewer than 1 step, other dynamics than PSLD's, and sub-flows that are not sampled.
     """
@@ -89,8 +94,11 @@ class Cell:
     steps: int
     grid: str
     reference: Cell | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
         if self.steps < 1:
             raise ValueError(f"{self.scheme.name} at {self.steps} steps: a run takes at least 1")
         if self.scheme.splitting.diffusion != PSLD_DIFFUSION:
@@ -118,35 +126,53 @@ class Cell:
         """All that tells it from other cells."""
         scheme = self.scheme
         words = [scheme.word, repr(scheme.splitting.parts), scheme.flow, scheme.lambda_s, self.steps, self.grid]
-        return [*words, None if self.reference is None else self.reference.description()]
+        return [*words, self.precision, self.reference.description() if self.reference and self.noise else None]
+
+    @property
+    def noise(self) -> Cell | None:
+        """The run whose noise it is sampled on: its reference, or itself; None of a deterministic one."""
+        return (self.reference or self) if self.kind == "stochastic" else None
 
 
 def plan(
-    schemes: Sequence[Scheme], budgets: Sequence[int], grid: str, refinement: int = REFINEMENT
+    schemes: Sequence[Scheme],
+    budgets: Sequence[int],
+    grid: str,
+    refinement: int = REFINEMENT,
+    reference_steps: int | None = None,
+    precision: str = "float32",
 ) -> dict[tuple[int, int], Cell]:
     """The cells by place of the scheme and budget: as many whole steps as the evaluations buy, one of them denoising.
 
-    References take `refinement` times the steps of the finest cell of their kind; 0: there are none, and every cell has
-    its own noise. A budget that does not buy a step has no cell. Raises ValueError on bad schemes, budgets, refinement.
+    References take `refinement` times the steps of the finest cell of their kind, or `reference_steps` if that is not
+    fewer; refinement 0: there are none, and every cell has its own noise. precision: of the cells; references have
+    float32. A budget that does not buy a step has no cell. Raises ValueError on bad schemes, budgets, steps.
     """
-    if not schemes or len({(s.name, s.lambda_s) for s in schemes}) < len(schemes):
+    if not schemes or len({scheme.name for scheme in schemes}) < len(schemes):
         raise ValueError("schemes: give at least one, and each once")
     if not budgets or list(budgets) != sorted(set(budgets)) or budgets[0] < 2:
         raise ValueError(f"budgets {list(budgets)}: give increasing numbers of evaluations, from 2 (a step, denoising)")
     if refinement != 0 and refinement < 2:
         raise ValueError(f"refinement = {refinement}: a reference takes at least 2 times the steps; 0 is none")
     cells = {
-        (place, budget): Cell(scheme, (budget - 1) // max(1, scheme.nfe_per_step), grid)
+        (place, budget): Cell(scheme, (budget - 1) // max(1, scheme.nfe_per_step), grid, precision=precision)
         for place, scheme in enumerate(schemes)
         for budget in budgets
         if budget > max(1, scheme.nfe_per_step)
     }
+    if poor := [scheme.name for place, scheme in enumerate(schemes) if not any(at == place for at, _ in cells)]:
+        raise ValueError(f"{', '.join(poor)}: no budget of {list(budgets)} buys a step; give a larger --nfe")
     if not refinement:
         return cells
     finest: dict[str, int] = {}
     for cell in cells.values():
-        finest[cell.kind] = max(finest.get(cell.kind, 0), cell.steps)
-    references = {kind: Cell(REFERENCES[kind], refinement * steps, grid) for kind, steps in finest.items()}
+        finest[cell.kind] = max(finest.get(cell.kind, 0), refinement * cell.steps)
+    if reference_steps is not None and reference_steps < max(finest.values()):
+        raise ValueError(
+            f"reference_steps = {reference_steps}: {refinement} times the steps of the finest cell are "
+            f"{max(finest.values())}; give at least as many, or a smaller --refinement"
+        )
+    references = {kind: Cell(REFERENCES[kind], reference_steps or steps, grid) for kind, steps in finest.items()}
     return {place: replace(cell, reference=references[cell.kind]) for place, cell in cells.items()}
 
 
@@ -185,23 +211,21 @@ class Store:
     folder: Path
     model: Model
     seed: int = 0
-    precision: str = "float32"
     batch: int = 16
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
-        if not 1 <= self.batch <= 4096:
-            raise ValueError(f"batch = {self.batch}: give 1 to 4096 samples")
+        if not 1 <= self.batch <= LARGEST_BATCH:
+            raise ValueError(f"batch = {self.batch}: give 1 to {LARGEST_BATCH} samples")
 
     def batches(self, samples: int) -> list[Batch]:
-        """Samples 0 .. samples - 1."""
-        return [Batch(first, min(self.batch, samples - first)) for first in range(0, samples, self.batch)]
+        """The full batches that samples 0 .. samples - 1 are in."""
+        return [Batch(first, self.batch) for first in range(0, samples, self.batch)]
 
     def path(self, cell: Cell) -> Path:
         """The cell's folder."""
-        parts = [cell.description(), self.model.fingerprint, asdict(self.model.params), self.model.event]
-        key = hashlib.sha256(json.dumps([*parts, self.seed, self.precision]).encode()).hexdigest()[:12]
+        model = [self.model.fingerprint, asdict(self.model.params), asdict(self.model.config)]
+        parts = [FORMAT, cell.description(), model, self.seed, self.batch]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
         name = "".join(letter if letter.isalnum() else "_" for letter in cell.scheme.name)[:40]
         return self.folder / "cells" / f"{name}-{cell.steps}-{key}"
 
@@ -227,7 +251,7 @@ class Store:
         if len(counts) > 1:
             raise ValueError(f"{str(self.path(cell))!r}: batches took {sorted(counts)} evaluations; remove the folder")
         return Samples(
-            np.concatenate([entry.x for entry in found]), counts.pop(), sum(entry.seconds for entry in found)
+            np.concatenate([entry.x for entry in found])[:samples], counts.pop(), sum(entry.seconds for entry in found)
         )
 
     def _read(self, path: Path, batch: Batch) -> Samples:
@@ -266,7 +290,8 @@ class CountedScore:
 
 @dataclass(frozen=True)
 class Work:
-    """Cells of one reference that a batch still lacks; the reference itself may be among them."""
+    """Cells on the noise of one reference (deterministic ones: of none) that a batch still lacks; the reference itself
+    may be among them."""
 
     batch: Batch
     reference: Cell | None
@@ -282,7 +307,8 @@ def missing_work(store: Store, cells: Iterable[Cell], samples: int) -> list[Work
     """What is not on disk yet, batch by batch: of each the reference first, then its cells."""
     groups: dict[Cell | None, list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(cell.reference, [] if cell.reference is None else [cell.reference]).append(cell)
+        own = [] if cell.reference is None else [cell.reference]
+        groups.setdefault(cell.noise, []).extend([*own, cell])
     work = []
     for batch in store.batches(samples):
         for reference, group in groups.items():
@@ -309,7 +335,7 @@ def run_work(
     score, runs = store.model.score(device), _Runs(store.model.params)
     threads = workers if device.type == "cpu" else 1
     alone: AbstractContextManager[None] = one_thread() if device.type == "cpu" else nullcontext()
-    with alone, float32_products(store.precision), ThreadPoolExecutor(threads) as pool:
+    with alone, ThreadPoolExecutor(threads) as pool:
         jobs = [pool.submit(_sample, store, item, runs, score, device, progress, stop) for item in work]
         try:
             for job in as_completed(jobs):
@@ -372,7 +398,7 @@ def _sample(
         normals = runs.anchor(work.reference).draw(numbers, event, seed, torch.float32)
     for cell in work.cells:
         began, counted = time.perf_counter(), CountedScore(score, tick, stop)
-        with autocast(store.precision, device):
+        with float32_products(cell.precision), autocast(cell.precision, device):
             if work.reference is None or normals is None:
                 u = sample_coupled(runs.alone(cell), counted, start, numbers, seed)[0]
             else:

@@ -22,10 +22,11 @@ from ...integrators.sampler import Score
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from .. import data
+from ..files import write_atomically
 from .checkpoint import Checkpoint, NetworkScore, fingerprint, load_checkpoint
 from .machine import available_threads, batch_size
 from .processes import Processes
-from .sampling import REFINEMENT, Cell, Model, Store, missing_work, plan, run_work
+from .sampling import LARGEST_BATCH, REFINEMENT, Cell, Model, Store, missing_work, plan, run_work
 
 SHIPPED = "cifar10_compact.safetensors"
 
@@ -70,6 +71,8 @@ class Design:
     grid: str = "quadratic"
     samples: int = 64
     refinement: int = REFINEMENT
+    reference_steps: int | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if self.samples < 2:
@@ -79,7 +82,7 @@ class Design:
     @cached_property
     def cells(self) -> dict[tuple[int, int], Cell]:
         """By place of the scheme and budget."""
-        return plan(self.schemes, self.budgets, self.grid, self.refinement)
+        return plan(self.schemes, self.budgets, self.grid, self.refinement, self.reference_steps, self.precision)
 
     @property
     def references(self) -> tuple[Cell, ...]:
@@ -88,17 +91,21 @@ class Design:
 
 
 def batch_of(folder: Path, design: Design, model: Model, device: torch.device, wanted: int | None) -> int:
-    """The samples of a batch: as the folder has them, or as wanted, or as memory allows. Raises ValueError if the first
-    two differ."""
-    found = sorted((folder / "cells").glob("*/0000000-*.npz"))
-    there = max((int(path.stem.split("-")[1]) for path in found), default=None)
-    if there is not None and wanted not in (None, there) and there < design.samples:
-        raise ValueError(f"batch = {wanted}: {str(folder)!r} has batches of {there}; drop it, or choose another folder")
-    chosen = wanted if there is None else there
-    if chosen is not None:
-        return chosen
-    columns = max((reference.steps for reference in design.references), default=1)
-    return batch_size(model.config, columns, design.samples, device)
+    """The samples of a batch: as wanted, or as the folder's last study had, or as memory allows; kept in the folder, so
+    that a study that goes on keeps it. Raises ValueError on a number that is none."""
+    path = folder / "batch"
+    columns = max((cell.steps for cell in (*design.references, *design.cells.values())), default=1)
+    try:
+        kept = int(path.read_text()) if wanted is None and path.is_file() else None
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} holds no number of samples; remove it, or give --batch") from error
+    chosen = wanted if wanted is not None else kept
+    if chosen is None:
+        chosen = batch_size(model.config, columns, design.samples, device)
+    if not 1 <= chosen <= LARGEST_BATCH:
+        raise ValueError(f"batch = {chosen}: give 1 to {LARGEST_BATCH} samples")
+    write_atomically(path, str(chosen).encode())
+    return chosen
 
 
 def sample(
