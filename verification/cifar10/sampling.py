@@ -214,6 +214,8 @@ class Store:
     batch: int = 16
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 64:
+            raise ValueError(f"seed = {self.seed}: give an integer in [0, 2^64)")
         if not 1 <= self.batch <= LARGEST_BATCH:
             raise ValueError(f"batch = {self.batch}: give 1 to {LARGEST_BATCH} samples")
 

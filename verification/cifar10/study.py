@@ -29,6 +29,7 @@ from .processes import Processes
 from .sampling import LARGEST_BATCH, REFINEMENT, Cell, Model, Store, missing_work, plan, run_work
 
 SHIPPED = "cifar10_compact.safetensors"
+MOST_SAMPLES = 10_000_000
 
 
 def open_checkpoint(
@@ -75,8 +76,8 @@ class Design:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise ValueError(f"samples = {self.samples}: a standard error takes at least 2")
+        if not 2 <= self.samples <= MOST_SAMPLES:
+            raise ValueError(f"samples = {self.samples}: give 2, which a standard error takes, to {MOST_SAMPLES:,}")
         _ = self.cells
 
     @cached_property
