@@ -121,7 +121,7 @@ _OPTIONS = together(
     click.option(
         "-o",
         "--output",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, file_okay=False),
         default=OUTPUT,
         show_default=True,
         help="Folder of the study.",
@@ -230,6 +230,8 @@ def _check_folder(output: Path) -> None:
     if not str(output).strip() or str(output) == ".":
         raise ValueError("no folder to write to; name one with -o DIR")
     output.mkdir(parents=True, exist_ok=True)
+    if (output / "index.html").exists() and not (output / "batch").exists():
+        raise ValueError(f"{str(output)!r} holds another page, index.html; choose another folder")
     check_writable(output / "index.html")
 
 

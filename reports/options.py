@@ -101,7 +101,7 @@ def check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0][:150]}") from error
 
 
 def scheme_of(x: str, splitting: str | None, flow: str | None, lambda_s: float | None) -> Scheme:

@@ -194,6 +194,7 @@ def test_a_reference_that_diverged_is_said_to_and_its_cells_have_no_errors(check
         (("--seed", "-1"), "seed = -1"),
         (("--schemes", "ROBA", "RVV", "--nfe", "2"), "RVV: no budget"),
         (("--refinement", "1"), "refinement = 1"),
+        (("--refinement", "99999999999"), "a smaller --nfe"),
         (("--schemes", "NOPE"), "NOPE"),
         (("--schemes", "O S B A", "O S B A"), "each once"),
         (("--lambda-s", "-1"), "lambda_s = -1"),
@@ -214,6 +215,19 @@ def test_bad_input_is_one_line_that_names_it(
     monkeypatch.chdir(tmp_path)
     assert message in refused(*words)
     assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_a_page_of_something_else_is_not_replaced(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    assert "holds another page" in refused("--checkpoint", str(checkpoint), *SMALL, "-o", str(tmp_path))
+    assert (tmp_path / "index.html").read_text() == "mine"
+
+
+def test_one_image_is_too_few_to_compare_with_and_said_so_before_sampling(checkpoint: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", images=np.zeros((1, 32, 32, 3), np.uint8))
+    words = ("--checkpoint", str(checkpoint), *SMALL, "-o", str(tmp_path / "study"))
+    assert "one.npz' holds 1 image" in refused(*words, "--data", str(tmp_path / "one.npz"))
+    assert not (tmp_path / "study").exists()
 
 
 def test_a_folder_keeps_the_size_of_its_batches(checkpoint: Path, tmp_path: Path) -> None:

@@ -66,7 +66,10 @@ class Data:
             load_library()
             find_weights(weights)
         if path is not None:
-            return Data(load_images(path), path.name, True, wants_fid, weights)
+            images = load_images(path)
+            if len(images) < 2:
+                raise ValueError(f"{str(path)!r} holds {len(images)} image; a distance takes at least 2")
+            return Data(images, path.name, True, wants_fid, weights)
         return Data(read_images(resources.files(shipped) / "cifar10_images.npz"), "512 images (shipped)")
 
 

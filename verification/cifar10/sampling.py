@@ -41,7 +41,7 @@ from ...integrators.anchored import Anchor, AnchoredRun, anchor_to, sample_ancho
 from ...integrators.catalogue import CATALOGUE
 from ...integrators.compiled import denoising_run
 from ...integrators.coupling import CoupledRun, Coupling, couple, run_coupled, sample_coupled
-from ...integrators.grids import time_grid
+from ...integrators.grids import MOST_STEPS, time_grid
 from ...integrators.sampler import Score, draw_prior
 from ...integrators.threads import one_thread
 from ...theory.model import PSLD_DIFFUSION, Parameters
@@ -99,8 +99,11 @@ class Cell:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
-        if self.steps < 1:
-            raise ValueError(f"{self.scheme.name} at {self.steps} steps: a run takes at least 1")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise ValueError(
+                f"{self.scheme.name} at {self.steps} steps: a run takes 1 to {MOST_STEPS:,}; give a smaller --nfe, "
+                "--refinement or --reference-steps"
+            )
         if self.scheme.splitting.diffusion != PSLD_DIFFUSION:
             raise ValueError(
                 f"scheme {self.scheme.name!r} moves under {self.scheme.splitting.diffusion.name!r}; the network's "
@@ -149,7 +152,9 @@ def plan(
     float32. A budget that does not buy a step has no cell. Raises ValueError on bad schemes, budgets, steps.
     """
     if not schemes or len({scheme.name for scheme in schemes}) < len(schemes):
-        raise ValueError("schemes: give at least one, and each once")
+        names = [scheme.name for scheme in schemes]
+        twice = next((name for name in names if names.count(name) > 1), "none")
+        raise ValueError(f"schemes: {twice}: give at least one, and each once")
     if not budgets or list(budgets) != sorted(set(budgets)) or budgets[0] < 2:
         raise ValueError(f"budgets {list(budgets)}: give increasing numbers of evaluations, from 2 (a step, denoising)")
     if refinement != 0 and refinement < 2:
