@@ -101,6 +101,7 @@ def names(results: Results, part: str) -> list[str]:
 
 
 def budgets(results: Results) -> list[int]:
+    """The budgets of evaluations, increasing, whether or not a scheme has a cell there."""
     return sorted(results["settings"]["nfe"])
 
 

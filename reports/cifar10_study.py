@@ -190,6 +190,8 @@ def study(
     with processes.joined(process):
         size = process.agreed(studies.batch_of(output, design, model, chosen, batch))
         store = Store(output, model, seed, size)
+        if process.is_first:
+            studies.keep_batch(output, size)
         with contextlib.redirect_stdout(sys.stderr):
             studies.sample(design, store, chosen, process, lambda total: _bar(total, process.is_first))
         process.wait()
@@ -225,12 +227,13 @@ def _schemes(names: tuple[str, ...], scales: list[float]) -> Iterator[Scheme]:
 
 def _check_folder(output: Path) -> None:
     """Raises OSError if the study could not be written there."""
+    from ..verification.cifar10.study import BATCH
     from ..verification.files import check_writable
 
     if not str(output).strip() or str(output) == ".":
         raise ValueError("no folder to write to; name one with -o DIR")
     output.mkdir(parents=True, exist_ok=True)
-    if (output / "index.html").exists() and not (output / "batch").exists():
+    if (output / "index.html").exists() and not (output / BATCH).exists():
         raise ValueError(f"{str(output)!r} holds another page, index.html; choose another folder")
     check_writable(output / "index.html")
 

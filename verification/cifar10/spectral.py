@@ -4,7 +4,7 @@ Of n images in 3,072 dimensions, n far below, the Frechet distance of the fitted
 (verification.cifar10.frechet). But statistics of natural images hardly change with place and direction. Then Fourier
 modes are uncorrelated, and their power depends on the wavenumber's length alone: after an orthonormal mix of the
 channels (their sum, which is the brightness, and two differences, which are colours) the covariance is diagonal, with
-p_cr on the ring r of channel c (verification.cifar10.statistics.rings), and
+p_cr on the ring r of channel c (verification.cifar10.rings), and
 
     d(x, y) = |mu_x - mu_y|^2 + sum_cr n_r (sqrt(p^x_cr) - sqrt(p^y_cr))^2,     n_r wavenumbers in ring r,
 

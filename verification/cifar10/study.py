@@ -30,6 +30,7 @@ from .sampling import LARGEST_BATCH, REFINEMENT, Cell, Model, Store, missing_wor
 
 SHIPPED = "cifar10_compact.safetensors"
 MOST_SAMPLES = 10_000_000
+BATCH = "batch"  # the file that keeps the samples of a batch
 
 
 def open_checkpoint(
@@ -92,9 +93,9 @@ class Design:
 
 
 def batch_of(folder: Path, design: Design, model: Model, device: torch.device, wanted: int | None) -> int:
-    """The samples of a batch: as wanted, or as the folder's last study had, or as memory allows; kept in the folder, so
-    that a study that goes on keeps it. Raises ValueError on a number that is none."""
-    path = folder / "batch"
+    """The samples of a batch: as wanted, or as the folder's last study had (`keep_batch`), or as memory allows.
+    Raises ValueError on a number that is none."""
+    path = folder / BATCH
     columns = max((cell.steps for cell in (*design.references, *design.cells.values())), default=1)
     try:
         kept = int(path.read_text()) if wanted is None and path.is_file() else None
@@ -105,8 +106,12 @@ def batch_of(folder: Path, design: Design, model: Model, device: torch.device, w
         chosen = batch_size(model.config, columns, design.samples, device)
     if not 1 <= chosen <= LARGEST_BATCH:
         raise ValueError(f"batch = {chosen}: give 1 to {LARGEST_BATCH} samples")
-    write_atomically(path, str(chosen).encode())
     return chosen
+
+
+def keep_batch(folder: Path, size: int) -> None:
+    """Note a batch's samples in the folder, so that a study that goes on has the same."""
+    write_atomically(folder / BATCH, str(size).encode())
 
 
 def sample(
