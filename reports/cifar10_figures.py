@@ -74,6 +74,11 @@ def measured(cell: Results) -> dict[str, Results]:
         for target, distance in (distances or {}).items():
             entry = distance if isinstance(distance, dict) else {"value": distance}
             found[f"Fréchet distance of {space} {target.replace('_', ' ')}"] = entry
+    return numbered(found)
+
+
+def numbered(found: Mapping[str, Results]) -> dict[str, Results]:
+    """Those of the entries {"value", "standard_error", ...} that have a value, as `measured` gives them."""
     numbers = {}
     for name, entry in found.items():
         if entry and entry.get("value") is not None:

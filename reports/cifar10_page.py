@@ -82,8 +82,8 @@ def render(results: Results, images: Images, svgs: Mapping[str, bytes]) -> str:
     """The page, from the results, the images and the figures (of `cifar10_figures` and `cifar10_scatter`) alone.
 
     results: keys date, command, versions, device, seconds, model, settings, references, schemes (each with its cells),
-    comparison, grid_samples; None for what does not exist. Raises ValueError if two schemes have one label, and for
-    images of another kind.
+    comparison, rounding, grid_samples; None for what does not exist. Raises ValueError if two schemes have one label,
+    and for images of another kind.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
@@ -112,7 +112,7 @@ def render(results: Results, images: Images, svgs: Mapping[str, bytes]) -> str:
     comparison = {"quantities": {}, "disagreements": []} | (results.get("comparison") or {})
     entries = [entry for found in comparison["quantities"].values() for entry in found]
     return environment.get_template("cifar10.html.j2").render(
-        study={"processes": None} | results,
+        study={"processes": None, "rounding": {}} | results,
         model={"trained": None, "steps": None, "images_seen": None, "losses": None, "held_out_loss": None}
         | results["model"],
         comparison=comparison,
@@ -162,6 +162,7 @@ def _cell(nfe: int, cell: Results | None) -> Results:
             for space, distances in (shown.get("frechet") or {}).items()
             for target, value in (distances or {}).items()
         },
+        "precisions": shown.get("precisions") or {},
         "predicted": (cell or {}).get("predicted"),
         "predicted_to_data": (cell or {}).get("predicted_to_data"),
         "published_fid": (cell or {}).get("published_fid"),

@@ -1,8 +1,12 @@
-"""Prediction and measurement of the CIFAR-10 study in one figure: a panel for each quantity that the results compare.
+"""The cells of the CIFAR-10 study as points, one of their numbers against another, log-log.
 
-Across, the Gaussian reading's Frechet distance to the reference law; up, what was measured, or the FID published of
-another network. Colour and line are the scheme's, filled where it is stochastic and open where it is deterministic; the
-marker is the budget's. Bars and bounds: `cifar10_figures`.
+theory      across, the Gaussian reading's Frechet distance to the reference law; up, what was measured, or the FID
+            published of another network: a panel for each quantity that the results compare
+rounding    across, the weak error in float32; up, what a lower precision of the network changes of the same
+            expectations: a row of panels for each precision
+
+Colour and line are the scheme's, filled where it is stochastic and open where it is deterministic; the marker is the
+budget's. Bars and bounds: `cifar10_figures`.
 """
 
 from __future__ import annotations
@@ -18,22 +22,23 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from . import figures as style
-from .cifar10_figures import bar, budgets, cells, few_ticks, limits, measured, subtitled
+from .cifar10_figures import bar, budgets, cells, few_ticks, limits, measured, names, numbered, subtitled
 
 Results = dict[str, Any]
-Pair = tuple[int, int, float, Results]  # the scheme's place, the budget, the prediction, the measured point
+Pair = tuple[int, int, float, Results]  # the scheme's place, the budget, what is across, the point
 
 DESCRIPTIONS = {
     "cifar10-theory": "measured errors against predicted distances, log-log, a panel per measured quantity",
+    "cifar10-rounding": "changes by rounding against weak errors, log-log, a panel per precision and quantity",
 }
 PUBLISHED = "published FID"
 MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★"}  # of budgets, and as text
 
 
 def draw(results: Results) -> dict[str, Figure]:
-    """The figure by its file name, if any cell has both a prediction and a measurement."""
-    figure = theory(results)
-    return {} if figure is None else {"cifar10-theory": figure}
+    """The figures that any cell has both numbers for, by file name."""
+    drawn = {"cifar10-theory": theory(results), "cifar10-rounding": rounding(results)}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def theory(results: Results) -> Figure | None:
@@ -53,14 +58,7 @@ def theory(results: Results) -> Figure | None:
             axes.set_visible(False)
         for index, (name, pairs) in enumerate(panels.items()):
             axes = grid.flat[index]
-            axes.set_xscale("log")
-            axes.set_yscale("log")
-            axes.set_xlim(min(across) / 1.6, 1.6 * max(across))
-            axes.set_ylim(*limits([point for *_, point in pairs]))
-            for place, scheme in enumerate(results["schemes"]):
-                _trace(axes, results, place, scheme, [pair for pair in pairs if pair[0] == place])
-            few_ticks(axes)
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            _scatter(axes, results, pairs, across, limits([point for *_, point in pairs]))
             axes.tick_params(labelbottom=index + columns >= len(panels))
             axes.set_ylabel("published" if name == PUBLISHED else "measured", labelpad=1)
             subtitled(axes, "\n".join(textwrap.wrap(name, 24)), _correlations(compared.get(name) or []))
@@ -68,6 +66,59 @@ def theory(results: Results) -> Figure | None:
         figure.supxlabel(label, fontsize=8, x=0.5 if len(panels) > 1 else 0.28)
         _legend(figure, results, {place for pairs in panels.values() for place, *_ in pairs})
     return style._finish(figure, [])
+
+
+def rounding(results: Results) -> Figure | None:
+    """What each precision changes of each quantity, against its weak error; on the diagonal they are as large."""
+    precisions = [name for name in results["settings"]["precisions"][1:] if _changes(results, name)]
+    quantities = [name for name in names(results, "weak") if any(name in _changes(results, p) for p in precisions)]
+    if not quantities:
+        return None
+    with mpl.rc_context(style._STYLE):
+        figure = style._figure(style._WIDTH * max(0.5, len(quantities) / 4), 0.75 + 1.9 * len(precisions))
+        grid = figure.subplots(len(precisions), len(quantities), sharex="col", squeeze=False)
+        for column, quantity in enumerate(quantities):
+            found = [_changes(results, precision).get(quantity, []) for precision in precisions]
+            points = [point for pairs in found for *_, point in pairs]
+            across = [x for pairs in found for _, _, x, _ in pairs]
+            low, high = limits(points)
+            for row, pairs in enumerate(found):
+                axes = grid[row, column]
+                _scatter(axes, results, pairs, across, (low, max(high, 1.6 * max(across))))
+                ends = [min(across) / 3, 3 * max(across)]
+                axes.plot(ends, ends, color=style._GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1, gid="equal")
+                axes.tick_params(labelbottom=row + 1 == len(precisions))
+                axes.set_title(f"{quantity}, {precisions[row]}", parse_math=False, fontsize=8)
+        figure.supxlabel("weak error in float32 (units of Figure 1)", fontsize=8)
+        figure.supylabel("change by rounding", fontsize=8)
+        _legend(figure, results, {place for p in precisions for q in _changes(results, p).values() for place, *_ in q})
+    return style._finish(figure, [])
+
+
+def _changes(results: Results, precision: str) -> dict[str, list[Pair]]:
+    """By quantity, of the cells whose weak error stands above its noise: that, and what the precision changes."""
+    found: dict[str, list[Pair]] = {}
+    for place, scheme in enumerate(results["schemes"]):
+        for nfe, cell in sorted(cells(scheme).items()):
+            errors, twin = measured(cell), (cell.get("precisions") or {}).get(precision) or {}
+            for quantity, point in numbered(twin.get("change") or {}).items():
+                if quantity in errors and errors[quantity]["sure"] and max(point["value"], point["noise"] or 0) > 0:
+                    found.setdefault(quantity, []).append((place, nfe, errors[quantity]["value"], point))
+    return found
+
+
+def _scatter(
+    axes: Axes, results: Results, pairs: Sequence[Pair], across: Sequence[float], height: tuple[float, float]
+) -> None:
+    """All schemes' points in a log-log panel that `across` and `height` fit into."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(min(across) / 1.6, 1.6 * max(across))
+    axes.set_ylim(*height)
+    for place, scheme in enumerate(results["schemes"]):
+        _trace(axes, results, place, scheme, [pair for pair in pairs if pair[0] == place])
+    few_ticks(axes)
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _pairs(results: Results, name: str) -> list[Pair]:

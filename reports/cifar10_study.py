@@ -103,10 +103,12 @@ _OPTIONS = together(
     click.option("--seed", type=int, default=0, show_default=True, help="Of starts and noise."),
     click.option(
         "--precision",
+        "precisions",
+        multiple=True,
         type=click.Choice(["float32", "tf32", "bfloat16"]),
-        default="float32",
-        show_default=True,
-        help="Of the network's products in the cells; references have float32, states and coefficients float64.",
+        metavar="P...",
+        help="Of the network's products in the cells: float32 (default), tf32, bfloat16; several: also what the others "
+        "change. References have float32, states and coefficients float64.",
     ),
     click.option("--batch", type=int, help="Samples at once; default: what memory allows."),
     click.option(
@@ -145,7 +147,7 @@ def study(
     refinement: int,
     reference_steps: int | None,
     seed: int,
-    precision: str,
+    precisions: tuple[str, ...],
     batch: int | None,
     data: Path | None,
     fid: bool,
@@ -165,6 +167,7 @@ def study(
 
     from ..verification.cifar10 import processes, reading
     from ..verification.cifar10 import study as studies
+    from ..verification.cifar10.machine import PRECISIONS
     from ..verification.cifar10.sampling import Store
     from .cifar10_page import write_page
 
@@ -182,7 +185,7 @@ def study(
         samples,
         refinement,
         reference_steps,
-        precision,
+        tuple(sorted(set(precisions), key=PRECISIONS.index)) or PRECISIONS[:1],
     )
     compared = reading.Data.of(data, fid, inception_weights)  # what it needs is there, before hours are spent
     _check_folder(output)

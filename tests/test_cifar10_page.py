@@ -18,6 +18,7 @@ import pytest
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.reports import cifar10_figures, cifar10_page, cifar10_scatter, figures
 from weakorder.reports.cifar10_page import write_page
+from weakorder.verification.cifar10.rounding import summarise
 
 Results = dict[str, Any]
 
@@ -115,7 +116,7 @@ def synthetic(
             "seed": 0,
             "lambda_s": None,
             "refinement": 16,
-            "precision": "float32",
+            "precisions": ["float32"],
             "t_end": 0.001,
             "data": "512 images (shipped)",
         },
@@ -193,6 +194,30 @@ def photographs(results: Results) -> dict[Any, np.ndarray]:
             moved = np.clip(images + 3 * place - cell["nfe"] // 10, 0, 255).astype(np.uint8)
             shown[scheme["name"], cell["nfe"]] = 255 - moved if cell["diverged"] else moved
     return shown
+
+
+def with_precisions(results: Results, precisions: tuple[str, ...] = ("tf32", "bfloat16")) -> Results:
+    """The same with twins of every cell, whose changes are some thousandths and hundredths of its weak errors."""
+    results = copy.deepcopy(results)
+    results["settings"]["precisions"] += precisions
+    entries = []
+    for scheme in results["schemes"]:
+        for cell in filter(None, scheme["cells"]):
+            cell["precisions"] = {}
+            for precision, part in zip(precisions, (0.004, 0.05), strict=False):
+                change = {
+                    name: {
+                        **error,
+                        "value": part * error["value"],
+                        "standard_error": 1e-6,
+                        "noise": 1e-6,
+                        "share": part,
+                    }
+                    for name, error in (cell["weak"] or {}).items()
+                }
+                cell["precisions"][precision] = {"seconds": 3.0, "diverged": not change, "change": change}
+            entries.append((scheme["name"], cell | {"seconds": 2.0}))
+    return results | {"rounding": summarise(entries)}
 
 
 # --- The claims -----------------------------------------------------------------------------------------------------
@@ -622,3 +647,66 @@ def test_an_interrupted_write_leaves_the_old_page(tmp_path: Path, monkeypatch: p
 )  # fmt: skip
 def test_an_error_is_set_to_two_digits_and_its_value_with_it(value: float | None, error: Any, text: str) -> None:
     assert cifar10_page._uncertain(value, error) == text
+
+
+def test_what_rounding_changes_is_on_the_page_where_there_are_precisions_and_only_there() -> None:
+    plain = synthetic(NAMES, noise=0.002)
+    assert "rounding" not in _parse(plain).tables
+    results = with_precisions(plain)
+    page = _parse(results)
+    assert [row[0][0] for row in page.tables["rounding"][2:]] == ["tf32", "bfloat16"]
+    assert _values(page.tables["rounding"]) == pytest.approx([0.004] * 8 + [1.5] + [0.05] * 8 + [1.5])
+    cells = [cell for scheme in results["schemes"] for cell in scheme["cells"] if not cell["diverged"]]
+    expected = [
+        cell["precisions"][precision]["change"][name]["value"]
+        for cell in cells
+        for precision in ("tf32", "bfloat16")
+        for name in WEAK
+    ]
+    assert _values([row[2:] for row in page.tables["changes"]]) == expected
+    assert "precisions float32, tf32, bfloat16 (numbers without a precision are float32’s)" in page.text
+
+
+def test_a_missing_or_diverged_twin_is_said_to_be() -> None:
+    results = with_precisions(synthetic(NAMES))
+    scheme = next(scheme for scheme in results["schemes"] if scheme["name"] == "EM")
+    gone, absent = scheme["cells"][:2]
+    gone["precisions"]["bfloat16"] |= {"change": {}, "diverged": True}
+    del absent["precisions"]["tf32"]
+    results["rounding"] = summarise(
+        (scheme["name"], cell | {"seconds": 2.0}) for scheme in results["schemes"] for cell in scheme["cells"]
+    )
+    page = _parse(results)
+    row = next(row for row in page.tables["rounding"] if row[0][0] == "bfloat16")
+    assert "EM at 20" in row[-1][0]
+    first = next(place for place, row in enumerate(page.tables["changes"]) if row[0][0] == "EM")
+    shown = [[text for text, _ in row[2:]] for row in page.tables["changes"][first : first + 2]]
+    assert shown[0][4:] == ["–"] * 4
+    assert shown[1][:4] == ["–"] * 4
+    assert "–" not in "".join(shown[0][:4] + shown[1][4:])
+
+
+def test_the_figure_of_rounding_has_a_point_for_every_change_beside_a_sure_error() -> None:
+    results = with_precisions(synthetic(NAMES, noise=0.002))
+    figure = cifar10_scatter.draw(results)["cifar10-rounding"]
+    sure = {
+        name: [
+            (cell["weak"][name]["value"], cell["precisions"]["bfloat16"]["change"][name]["value"])
+            for scheme in results["schemes"]
+            for cell in scheme["cells"]
+            if cell["weak"] and cell["weak"][name]["sure"]
+        ]
+        for name in WEAK
+    }
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left").endswith("bfloat16")]
+    assert len(panels) == len(WEAK)
+    for axes, name in zip(panels, WEAK, strict=True):
+        drawn = [
+            (float(line.get_xdata()[0]), float(line.get_ydata()[0]))
+            for line in axes.lines
+            if line.get_gid() in ("point", "unsure")
+        ]
+        np.testing.assert_allclose(sorted(drawn), sorted(sure[name]))
+        (equal,) = (line for line in axes.lines if line.get_gid() == "equal")
+        np.testing.assert_array_equal(equal.get_xdata(), equal.get_ydata())
+    assert "cifar10-rounding" not in cifar10_scatter.draw(synthetic(NAMES))

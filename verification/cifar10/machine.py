@@ -9,11 +9,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from .network import Config
 
+# Of a network's products, from the finest to the coarsest; sums, states and coefficients are of none of them.
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 # On a processor a batch beyond this is no faster; on an accelerator it fills it.
@@ -67,19 +72,68 @@ def free_memory(device: torch.device) -> float:
         return 4e9
 
 
+# --- The precision of products ----------------------------------------------------------------------------------------
+
+
+def products(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The products of a network on `device` in one of `PRECISIONS`, in this thread:
+
+    float32     as they are
+    tf32        factors rounded to 10 bits of the significand, sums in float32: an accelerator's own mode, and elsewhere
+                the same rounding, done before each product (`RoundedFactors`), which is slower, not faster
+    bfloat16    factors and sums as torch.autocast has them: 7 bits
+
+    Source: NVIDIA, A100 Tensor Core GPU Architecture (2020), on TF32.
+    """
+    if precision == "bfloat16":
+        return torch.autocast(device.type, torch.bfloat16)
+    if device.type == "cuda":
+        return _tensor_cores(precision == "tf32")
+    return RoundedFactors() if precision == "tf32" else nullcontext()
+
+
 @contextmanager
-def float32_products(precision: str) -> Iterator[None]:
-    """Whether accelerators may round the factors of float32 products to 10 bits (TF32): only where it is asked for."""
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+def _tensor_cores(allowed: bool) -> Iterator[None]:
+    """Whether accelerators may take float32 factors as TF32. These are settings of the whole process; a processor would
+    heed the first one, too, so that threads there must not touch them."""
+    before, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(products)
+        torch.set_float32_matmul_precision(before)
         torch.backends.cudnn.allow_tf32 = convolutions
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Products in bfloat16 where that is the precision."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+class RoundedFactors(TorchFunctionMode):
+    """Within it the factors of float32 products that `network` is made of are those of TF32."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        match func:
+            case functional.linear | functional.conv2d:
+                args = (*map(round_to_tf32, args[:2]), *args[2:])  # not the bias, which is added
+            case functional.scaled_dot_product_attention:
+                return _attention(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def round_to_tf32(x: Tensor) -> Tensor:
+    """float32 with 10 of its 23 bits of the significand, the nearest, ties to even; other dtypes as they are.
+
+    (Some kernels of accelerators cut the bits off instead, which errs by up to twice as much.)
+    """
+    if x.dtype != torch.float32:
+        return x
+    bits = x.view(torch.int32)
+    nearest = (bits + 0xFFF + ((bits >> 13) & 1)) & ~0x1FFF
+    return torch.where(x.isnan(), x, nearest.view(torch.float32))
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Both products of softmax(q k^T / sqrt c) v with rounded factors; the softmax is between them."""
+    q, k, v = map(round_to_tf32, (q, k, v))
+    weights = (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1)
+    return round_to_tf32(weights) @ v

@@ -2,6 +2,7 @@
 
 Per cell    its statistics against the reference (verification.cifar10.statistics), Frechet distances in pixels and in
             compact features (.frechet, .features), FID where it is asked for (.fid), and what exact moments predict
+            and the same of its twins in other precisions, with what rounding changes (.rounding)
 Per scheme  order and verdict (.analysis)
 Together    how predictions and published FIDs rank the schemes, and how the measurements do
 """
@@ -32,6 +33,7 @@ from .data import load_images, to_unit
 from .features import feature_moments, features
 from .fid import fid, find_weights, load_library, to_uint8
 from .frechet import Moments, excess_distance, frechet_distance
+from .rounding import changes, summarise
 from .sampling import Cell, Images, Samples, Store, is_bounded, kind_of, plan
 from .statistics import CellStatistics, compare_images
 from .study import Design
@@ -76,8 +78,8 @@ class Data:
 def read(
     design: Design, store: Store, data: Data, progress: Progress = iter
 ) -> tuple[Results, dict[Any, NDArray[np.uint8]]]:
-    """The results, keys date, versions, settings, references, schemes, comparison, grid_samples; and the images that
-    are shown, by (scheme's name, budget) and, of a reference, by its name.
+    """The results, keys date, versions, settings, references, schemes, comparison, rounding, grid_samples; and the
+    images that are shown, by (scheme's name, budget) and, of a reference, by its name.
 
     Cells that are not all there are left out. Raises ValueError on a file that cannot be read.
     """
@@ -97,7 +99,7 @@ def read(
         "seed": store.seed,
         "lambda_s": sorted({scheme.lambda_s for scheme in design.schemes} - {1.0}) or None,
         "refinement": design.refinement,
-        "precision": design.precision,
+        "precisions": list(design.precisions),
         "batch": store.batch,
         "t_end": store.model.params.eps,
         "data": data.name,
@@ -112,6 +114,7 @@ def read(
             for place in range(len(design.schemes))
         ],
         "comparison": reader.comparison(cells),
+        "rounding": summarise((design.schemes[place].name, entry) for (place, _), entry in cells.items()),
         "grid_samples": list(range(min(SHOWN, design.samples))),
     }
     return results, reader.images
@@ -166,25 +169,50 @@ class _Reader:
         if samples is None:
             return None
         name, budget = self.design.schemes[place[0]].name, place[1]
-        fine = None if cell.reference is None else self.fine[cell.reference]
-        entry: Results = {"nfe": budget, "steps": cell.steps, "evaluations": samples.evaluations}
-        entry |= {"seconds": samples.seconds, "diverged": not is_bounded(samples.x), "frechet": None}
-        entry |= {"weak": None, "power": None, "moments": None, "strong": None, "distances": None}
         prediction = self.predictions.get((name, budget))
-        entry |= {"predicted": None if prediction is None else prediction.to_reference}
-        entry |= {"predicted_to_data": None if prediction is None else prediction.to_data}
-        entry |= {"published_fid": PUBLISHED_FID.get((name, budget))}
-        if fine is not None:
-            self.statistics[place] = compare_images(samples.x, fine.x)
-        if not entry["diverged"]:
+        measured, statistics = self._measured(cell, samples)
+        if statistics is not None:
+            self.statistics[place] = statistics
+        if not measured["diverged"]:
             self.images[name, budget] = to_uint8(samples.x[:SHOWN]).transpose(0, 2, 3, 1)
+        return {
+            "nfe": budget,
+            "steps": cell.steps,
+            "predicted": None if prediction is None else prediction.to_reference,
+            "predicted_to_data": None if prediction is None else prediction.to_data,
+            "published_fid": PUBLISHED_FID.get((name, budget)),
+            **measured,
+            "precisions": {
+                precision: twin
+                for precision in self.design.precisions[1:]
+                if (twin := self._twin(self.design.rounded[precision, *place], statistics)) is not None
+            },
+        }
+
+    def _twin(self, cell: Cell, full: CellStatistics | None) -> Results | None:
+        """A cell in another precision, and what that changes; None if samples are missing."""
+        samples = self.store.load(cell, self.design.samples)
+        if samples is None:
+            return None
+        measured, statistics = self._measured(cell, samples)
+        return measured | {"change": {} if full is None or statistics is None else changes(statistics, full)}
+
+    def _measured(self, cell: Cell, samples: Samples) -> tuple[Results, CellStatistics | None]:
+        """What its samples alone say, with the reference's: as plain values, and the statistics they are from."""
+        fine = None if cell.reference is None else self.fine[cell.reference]
+        statistics = None if fine is None else compare_images(samples.x, fine.x)
+        entry: Results = {"evaluations": samples.evaluations, "seconds": samples.seconds}
+        entry |= {"diverged": not is_bounded(samples.x), "frechet": None}
+        entry |= dict.fromkeys(("weak", "power", "moments", "strong", "distances"))
+        entry |= {} if statistics is None else statistics.as_dict()
+        if not entry["diverged"]:
             against = None if fine is None else fine.x
             frechet: dict[str, Results | None] = {
                 space: found.distances(samples.x, cell.reference, against) for space, found in self.spaces.items()
             }
             frechet["inception"] = self._fid(cell, samples) if self.data.fid else None
             entry["frechet"] = frechet
-        return entry
+        return entry, statistics
 
     def _fid(self, cell: Cell, samples: Samples) -> Results:
         """The FID, kept beside the cell's samples: it takes an hour on a processor."""

@@ -47,7 +47,7 @@ from ...integrators.threads import one_thread
 from ...theory.model import PSLD_DIFFUSION, Parameters
 from ...theory.scheme import FROZEN_FLOWS, Scheme
 from ..files import write_atomically
-from .machine import PRECISIONS, autocast, float32_products, keep_freed_memory
+from .machine import PRECISIONS, keep_freed_memory, products
 from .network import Config
 
 Images = NDArray[np.float32]
@@ -57,7 +57,7 @@ Images = NDArray[np.float32]
 REFERENCES = {"stochastic": CATALOGUE["ROBA"], "deterministic": CATALOGUE["RVV"]}
 REFINEMENT = 16  # how many times the steps of the finest cell a reference takes, at least
 
-FORMAT = 1  # of the samples: the next number whenever the same key would give others
+FORMAT = 2  # of the samples: the next number whenever the same key would give others
 LARGEST_BATCH = 4096
 TOO_LARGE = 1e3  # a position this far out, in units where data are within 1, has diverged
 
@@ -405,7 +405,7 @@ def _sample(
         normals = runs.anchor(work.reference).draw(numbers, event, seed, torch.float32)
     for cell in work.cells:
         began, counted = time.perf_counter(), CountedScore(score, tick, stop)
-        with float32_products(cell.precision), autocast(cell.precision, device):
+        with products(cell.precision, device):
             if work.reference is None or normals is None:
                 u = sample_coupled(runs.alone(cell), counted, start, numbers, seed)[0]
             else:

@@ -24,7 +24,7 @@ from ...theory.scheme import Scheme
 from .. import data
 from ..files import write_atomically
 from .checkpoint import Checkpoint, NetworkScore, fingerprint, load_checkpoint
-from .machine import available_threads, batch_size
+from .machine import PRECISIONS, available_threads, batch_size
 from .processes import Processes
 from .sampling import LARGEST_BATCH, REFINEMENT, Cell, Model, Store, missing_work, plan, run_work
 
@@ -66,7 +66,12 @@ def model_of(checkpoint: Checkpoint) -> Model:
 
 @dataclass(frozen=True)
 class Design:
-    """Which cells: every scheme at every budget of evaluations, `samples` of each; see `sampling.plan`."""
+    """Which cells: every scheme at every budget of evaluations, `samples` of each; see `sampling.plan`.
+
+    precisions: of the network's products in the cells. With several, the first is float32, which the results are of;
+    each cell then has a twin in each of the others (`rounded`), on the same noise, that differs in its rounding alone.
+    Raises ValueError on what makes no such design.
+    """
 
     schemes: tuple[Scheme, ...]
     budgets: tuple[int, ...]
@@ -74,9 +79,15 @@ class Design:
     samples: int = 64
     refinement: int = REFINEMENT
     reference_steps: int | None = None
-    precision: str = "float32"
+    precisions: tuple[str, ...] = (PRECISIONS[0],)
 
     def __post_init__(self) -> None:
+        given = self.precisions
+        if not given or len(set(given)) < len(given) or (len(given) > 1 and given[0] != PRECISIONS[0]):
+            raise ValueError(
+                f"precision {' '.join(given) or 'none'}: give one, or {PRECISIONS[0]}, which the others are compared "
+                "with, and others, each once"
+            )
         if not 2 <= self.samples <= MOST_SAMPLES:
             raise ValueError(f"samples = {self.samples}: give 2, which a standard error takes, to {MOST_SAMPLES:,}")
         _ = self.cells
@@ -84,7 +95,16 @@ class Design:
     @cached_property
     def cells(self) -> dict[tuple[int, int], Cell]:
         """By place of the scheme and budget."""
-        return plan(self.schemes, self.budgets, self.grid, self.refinement, self.reference_steps, self.precision)
+        return plan(self.schemes, self.budgets, self.grid, self.refinement, self.reference_steps, self.precisions[0])
+
+    @cached_property
+    def rounded(self) -> dict[tuple[str, int, int], Cell]:
+        """The cells' twins by precision, and place of the scheme and budget."""
+        return {
+            (precision, *place): replace(cell, precision=precision)
+            for precision in self.precisions[1:]
+            for place, cell in self.cells.items()
+        }
 
     @property
     def references(self) -> tuple[Cell, ...]:
@@ -123,7 +143,7 @@ def sample(
 ) -> None:
     """Sample this process's share of what is missing. progress(total) is told how many evaluations of a sample there
     are to do, and gives what is called with those that are done."""
-    work = missing_work(store, design.cells.values(), design.samples)
+    work = missing_work(store, [*design.cells.values(), *design.rounded.values()], design.samples)
     batches = processes.share(sorted({item.batch for item in work}))
     share = [item for item in work if item.batch in batches]
     if share:
