@@ -30,7 +30,7 @@ from weakorder.reports.cli import cli
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import FROZEN_FLOWS, Scheme
 from weakorder.verification.cifar10 import training
-from weakorder.verification.cifar10.checkpoint import Checkpoint, NetworkScore, save_network
+from weakorder.verification.cifar10.checkpoint import Checkpoint, NetworkScore, fingerprint, save_network
 from weakorder.verification.cifar10.machine import PRECISIONS, autocast, batch_size, float32_products, free_memory
 from weakorder.verification.cifar10.network import Config, NCSNpp
 from weakorder.verification.cifar10.sampling import Store, missing_work, plan, run_work
@@ -265,6 +265,11 @@ def test_the_settings_of_products_are_put_back() -> None:
             expected = ("high", True) if precision == "tf32" else ("highest", False)
             assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == expected
         assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+
+
+def test_a_network_on_the_gpu_has_its_fingerprint(gpu: GPU) -> None:
+    weights = lively().state_dict()
+    assert fingerprint(lively().to(gpu.device).state_dict()) == fingerprint(weights)
 
 
 # --- Training ---
