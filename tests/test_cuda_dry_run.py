@@ -318,6 +318,14 @@ def test_a_run_begun_on_the_cpu_goes_on_on_the_gpu_and_back(gpu: GPU, tmp_path: 
     training.export(tmp_path, tmp_path / "model.safetensors")
 
 
+def test_training_leaves_both_generators_as_they_were(gpu: GPU, tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    before = torch.get_rng_state(), torch.cuda.get_rng_state()
+    training.train(CONFIG, IMAGES, tmp_path, steps=2, device=gpu.device, progress=False)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert torch.equal(torch.cuda.get_rng_state(), before[1])
+
+
 def test_without_a_device_training_takes_the_first_gpu(first_gpu: GPU, tmp_path: Path) -> None:
     state = training.train(CONFIG, IMAGES, tmp_path, steps=1, progress=False)
     assert state.weights[0].device == first_gpu.device
