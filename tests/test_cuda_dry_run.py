@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pretended_gpu import FREE_BYTES, GPU, DeviceError, pretended_gpu
 from torch import Tensor, nn
 from weakorder.integrators import noise as noise_module
 from weakorder.integrators.anchored import Anchor, anchor_to, sample_anchored
+from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE, LANGEVIN_CONTROLS
 from weakorder.integrators.coupling import couple, sample_coupled
 from weakorder.integrators.grids import time_grid
@@ -37,6 +38,9 @@ from weakorder.verification.cifar10.sampling import Store, missing_work, plan, r
 from weakorder.verification.cifar10.study import model_of
 from weakorder.verification.empirical import EmpiricalTarget
 from weakorder.verification.functionals import Functionals, batch_distances
+from weakorder.verification.gaussian import GaussianTarget
+from weakorder.verification.moments import exact_moments
+from weakorder.verification.probing import probed_moments
 from weakorder.verification.targets import Target, make_target
 
 PARAMS = Parameters()
@@ -433,3 +437,28 @@ def test_a_target_answers_on_the_gpu_as_on_the_cpu(gpu: GPU, target: Target) -> 
 
     for here, expected in zip(answers(gpu.device), answers(CPU), strict=True):
         assert same(here, expected)
+
+
+# --- Black boxes ---
+
+
+@pytest.mark.parametrize("back", [True, False])
+@pytest.mark.parametrize("kind", ["step", "trajectory"])
+def test_a_black_box_that_works_on_the_gpu_is_verified(gpu: GPU, kind: str, back: bool) -> None:
+    """It moves its state there, draws there and asks there for the score; what it returns may stay there."""
+    inner = as_black_box(CATALOGUE["ROBA"], PARAMS)
+
+    def step(u: Tensor, tau: float, h: float, score: Callable[[Tensor, float], Tensor]) -> Tensor:
+        result = inner(u.to(gpu.device), tau, h, score)
+        return result.to(u.device) if back else result
+
+    def trajectory(score: Any, u: Tensor, taus: Tensor) -> Tensor:
+        for tau, later in zip(taus[:-1].tolist(), taus[1:].tolist(), strict=True):
+            u = step(u, tau, later - tau, score)
+        return u
+
+    target, taus = GaussianTarget.of(0.5, 0.25, PSLD_DIFFUSION, PARAMS), time_grid("uniform", 3, PARAMS)
+    found = probed_moments(step if kind == "step" else trajectory, target, taus)
+    expected = exact_moments(CATALOGUE["ROBA"], target, taus)
+    assert np.allclose(found.computed.cov, expected.computed.cov, rtol=1e-9)
+    assert np.allclose(found.computed.mean, expected.computed.mean, rtol=1e-9)
