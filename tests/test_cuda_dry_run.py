@@ -40,6 +40,7 @@ from weakorder.verification.empirical import EmpiricalTarget
 from weakorder.verification.functionals import Functionals, batch_distances
 from weakorder.verification.gaussian import GaussianTarget
 from weakorder.verification.moments import exact_moments
+from weakorder.verification.monte_carlo import Experiment
 from weakorder.verification.probing import probed_moments
 from weakorder.verification.targets import Target, make_target
 
@@ -462,3 +463,31 @@ def test_a_black_box_that_works_on_the_gpu_is_verified(gpu: GPU, kind: str, back
     expected = exact_moments(CATALOGUE["ROBA"], target, taus)
     assert np.allclose(found.computed.cov, expected.computed.cov, rtol=1e-9)
     assert np.allclose(found.computed.mean, expected.computed.mean, rtol=1e-9)
+
+
+# --- Studies of a target ---
+
+
+def test_a_targets_batch_is_simulated_on_the_gpu_it_is_given(gpu: GPU) -> None:
+    target = make_target("mixture", PARAMS, 2)
+    coupling = couple([(CATALOGUE["ROBA"], time_grid("uniform", steps, PARAMS, 0.1)) for steps in (2, 4)], PARAMS)
+    there = Experiment(target, Functionals(target, 0.1), coupling, seed=0, stream=1)
+    waits = gpu.waits
+    found = replace(there, device=gpu.device).batch(3)
+    assert gpu.waits > waits
+    assert np.allclose(found, there.batch(3), rtol=1e-12, atol=1e-14)
+
+
+def test_verify_samples_a_target_on_the_device_it_is_told(first_gpu: GPU, tmp_path: Path) -> None:
+    small = ("--dim", "2", "--steps", "2,4,8,16", "--evaluations", "1", "--checkpoint", str(tmp_path / "paths.npz"))
+    words = ("verify", "ROBA", "--target", "mixture", *small, "--json")
+    here = CliRunner().invoke(cli, [*words, "--device", "cuda"], catch_exceptions=False)
+    waits = first_gpu.waits
+    assert waits > 0
+    with pytest.raises(ValueError, match="another study"):  # its bits are the device's
+        CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert first_gpu.waits == waits
+    (tmp_path / "paths.npz").unlink()
+    there = CliRunner().invoke(cli, words, catch_exceptions=False)
+    errors = [[level["error"] for level in json.loads(found.stdout)["levels"]] for found in (here, there)]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-9)
