@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks import cifar10_network, throughput
 from click.testing import CliRunner
 from pretended_gpu import FREE_BYTES, GPU, DeviceError, pretended_gpu
 from torch import Tensor, nn
@@ -463,6 +465,31 @@ def test_a_black_box_that_works_on_the_gpu_is_verified(gpu: GPU, kind: str, back
     expected = exact_moments(CATALOGUE["ROBA"], target, taus)
     assert np.allclose(found.computed.cov, expected.computed.cov, rtol=1e-9)
     assert np.allclose(found.computed.mean, expected.computed.mean, rtol=1e-9)
+
+
+# --- Benchmarks ---
+
+
+def test_the_benchmark_of_the_network_runs(
+    first_gpu: GPU, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cifar10_network.NETWORKS, "compact", replace(TINY, image_size=32))
+    words = ["--network", "compact", "--batch", "2", "--seconds", "0.01", "--eager", "--device", "cuda"]
+    monkeypatch.setattr(sys, "argv", ["cifar10_network.py", *words])
+    cifar10_network.main()
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row["precision"] for row in answer["rows"]] == list(PRECISIONS)
+    assert answer["device"] == "pretended"
+
+
+def test_the_benchmark_of_throughput_runs(
+    first_gpu: GPU, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(throughput, "BATCH", 2)
+    monkeypatch.setattr(throughput, "STEPS", 2)
+    monkeypatch.setattr(sys, "argv", ["throughput.py", "--device", "cuda"])
+    throughput.main()
+    assert capsys.readouterr().out.splitlines()[0].startswith("pretended")
 
 
 # --- Studies of a target ---

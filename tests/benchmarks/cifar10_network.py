@@ -75,7 +75,8 @@ def main() -> None:
             for precision in ("float32", "tf32", "bfloat16"):
                 if precision == "tf32" and device.type != "cuda":
                     continue
-                torch._dynamo.reset()
+                if compiled:
+                    torch._dynamo.reset()
                 model = torch.compile(network) if compiled else network
                 with float32_products(precision), autocast(precision, device):
                     output = model(x, t).double()
