@@ -215,9 +215,9 @@ def test_a_score_that_stays_on_the_cpu_is_no_error(gpu: GPU) -> None:
     assert same(elsewhere, sample(CATALOGUE["EM"], near, u, taus, PARAMS))
 
 
-@pytest.mark.parametrize("name", ["EM", "SSCS", "NOBAB", "ROBAB", "RVV"])
+@pytest.mark.parametrize("name", ["EM", "SSCS", "RVV"])
 def test_runs_on_common_noise_do(gpu: GPU, name: str) -> None:
-    fine, coarse = (time_grid("quadratic", steps, PARAMS) for steps in (6, 3))
+    fine, coarse = (time_grid("quadratic", steps, PARAMS) for steps in (4, 2))
     scheme, reference = CATALOGUE[name], CATALOGUE["ROBA"]
     together = couple([(scheme, coarse), (reference, fine)], PARAMS)
     given = anchor_to(anchor := Anchor(reference, fine, PARAMS), scheme, coarse)
