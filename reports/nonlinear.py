@@ -31,11 +31,13 @@ def study(
     grid: str,
     progress: Callable[[Any], Any],
     sampling: dict[str, Any],
+    device: str = "cpu",
 ) -> NoiseFreeStudy | MonteCarloStudy:
     """The study of a scheme on a target. method: one of METHODS; default noise-free in one data dimension.
 
-    sampling: options of `study_target` (accuracy, evaluations, seconds, seed, checkpoint), None where not given. Raises
-    ValueError on bad input, also on sampling options for a method that does not sample.
+    sampling: options of `study_target` (accuracy, evaluations, seconds, seed, checkpoint), None where not given.
+    device: where states are sampled; what needs no sampling is computed on the CPU. Raises ValueError on bad input,
+    also on sampling options for a method that does not sample.
     """
     from ..verification import monte_carlo, noise_free
     from ..verification.mixture import MixtureTarget
@@ -56,7 +58,7 @@ def study(
         check_levels(options.get("steps", noise_free.STEPS))
         return noise_free.study_noise_free(scheme, target, progress=progress, **options)
     with _Bar() as bar:
-        return monte_carlo.study_target(scheme, target, progress=bar, **options, **given)
+        return monte_carlo.study_target(scheme, target, progress=bar, device=device, **options, **given)
 
 
 def table(answer: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:

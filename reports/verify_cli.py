@@ -91,7 +91,7 @@ def verify(
             raise ValueError(f"{x} is a black box; --target {target} is for schemes, whose noise can be coupled")
         if data_mean or data_variance or event:
             raise ValueError(f"--data-mean, --data-variance and --event do not belong to --target {target}; drop them")
-        _verify_on(x, sampler, params, target, dim, data, method, order, steps, t_end, grid, sampling, as_json)
+        _verify_on(x, sampler, params, target, dim, data, method, order, steps, t_end, grid, sampling, as_json, device)
     for name, value in {"dim": dim, "data": data, "method": method, **sampling}.items():
         if value is not None:
             raise ValueError(f"--{name} is for a --target such as mixture; Gaussian data need no sampling")
@@ -142,6 +142,7 @@ def _verify_on(
     grid: str,
     sampling: dict[str, Any],
     as_json: bool,
+    device: str,
 ) -> NoReturn:
     """`verify` on a target whose score is not affine."""
     from ..verification.targets import make_target
@@ -149,7 +150,7 @@ def _verify_on(
 
     nonlinear.checkpoint_path(sampling["checkpoint"])
     target = make_target(name, params, dim, data, scheme.splitting.diffusion)
-    study = nonlinear.study(scheme, target, method, order, steps, t_end, grid, progress, sampling)
+    study = nonlinear.study(scheme, target, method, order, steps, t_end, grid, progress, sampling, device)
     answer = {"scheme": scheme.name, "word": scheme.word, "splitting": scheme.splitting.name}
     answer |= {"nfe_per_step": scheme.nfe_per_step, "warnings": list(scheme.warnings), "target": name}
     answer |= study.as_dict()

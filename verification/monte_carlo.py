@@ -158,6 +158,7 @@ class Experiment:
     coupling: Coupling
     seed: int
     stream: int
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - a value
 
     @property
     def block(self) -> int:
@@ -182,7 +183,7 @@ class Experiment:
             return self._simulate(number)
 
     def _simulate(self, number: int) -> Array:
-        first = number * self.paths + torch.arange(self.paths)
+        first = number * self.paths + torch.arange(self.paths, device=self.device)
         own, *others = (first + (4 * self.stream + role << _STREAM) for role in range(3))
         target, functions = self.target, self.functionals
         last = sample_coupled(
@@ -195,7 +196,8 @@ class Experiment:
             squares = (functions.scaled(last[0]) - functions.scaled(last[-1])).square().sum(1).mean(1)
             columns = [torch.cat(pair, dim=1) for pair in zip(columns, distances, strict=True)]
             columns.append(self._means(squares[:, None]))
-        return torch.cat([torch.where((c.abs() < _OVERFLOW).all(), c, math.nan) for c in columns], dim=1).numpy()
+        sound = [torch.where((column.abs() < _OVERFLOW).all(), column, math.nan) for column in columns]
+        return torch.cat(sound, dim=1).cpu().numpy()
 
     def _means(self, values: torch.Tensor) -> torch.Tensor:
         return values.unflatten(0, (BLOCKS, self.block)).mean(1)
@@ -655,6 +657,7 @@ def study_target(
     reference: Scheme | None = None,
     refinement: int = 16,
     checkpoint: Path | None = None,
+    device: str = "cpu",
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> MonteCarloStudy:
     """The weak order and limit of a scheme on a target with a known score, by coupled Monte Carlo.
@@ -664,7 +667,8 @@ def study_target(
     the most score evaluations to spend (default `BUDGET` over the target's coordinates), beyond the pilot's; seconds:
     when to stop, with what there is by then. reference: run at `refinement` times the last level's steps on the same
     Brownian motion (default: extrapolation). checkpoint: a file that keeps what was sampled; the same study goes on
-    from it, with another accuracy or budget too. Raises ValueError on bad input.
+    from it, with another accuracy or budget too. device: torch's name of where states live; the last bits are its own.
+    Raises ValueError on bad input.
     """
     params = target.params
     if scheme.splitting.diffusion != target.diffusion:
@@ -685,7 +689,8 @@ def study_target(
     functionals = Functionals(target, t_end)
     groups = [*pairs, (runs[0],)]
     experiments = [
-        Experiment(target, functionals, couple(group, params), seed, stream) for stream, group in enumerate(groups)
+        Experiment(target, functionals, couple(group, params), seed, stream, torch.device(device))
+        for stream, group in enumerate(groups)
     ]
     problems, proven = judged(scheme, params, order)
     per_path = np.array([experiment.evaluations for experiment in experiments], dtype=float)
@@ -721,6 +726,8 @@ def study_target(
         list(steps),
     ]
     description += [t_end, grid, seed, str(reference), refinement, _BATCH_ENTRIES, BLOCKS]
+    if (kind := torch.device(device).type) != "cpu":
+        description.append(kind)
     store = _Store(experiments, json.dumps(description), checkpoint, time.monotonic() + seconds, progress)
     counts, aim = np.full(len(experiments), PILOT_BATCHES), accuracy
     while True:

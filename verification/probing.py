@@ -268,7 +268,7 @@ def gaussian_score(target: GaussianTarget, event: tuple[int, ...]) -> Callable[[
             precision = np.pad(np.repeat(target.precision(law), rows, axis=-1), ((0, 0), (0, 0), (0, fill)))
             mean = np.pad(np.repeat(law.mean, rows, axis=-1), ((0, 0), (0, fill)))
             cells = u.double().reshape(batch, 2, -1).transpose(1, 2).reshape(-1, 2)
-            L, centre = torch.as_tensor(precision), torch.as_tensor(mean)
+            L, centre = (torch.as_tensor(entry, device=u.device) for entry in (precision, mean))
             d = cells.T - centre
             s = torch.stack([-(L[0, 0] * d[0] + L[0, 1] * d[1]), -(L[1, 0] * d[0] + L[1, 1] * d[1])], dim=-1)
             return s.reshape(batch, -1, 2).transpose(1, 2).reshape(u.shape).to(u.dtype)

@@ -75,7 +75,8 @@ def main() -> None:
             for precision in PRECISIONS:
                 if precision == "tf32" and device.type != "cuda":
                     continue  # it is imitated there
-                torch._dynamo.reset()
+                if compiled:
+                    torch._dynamo.reset()
                 model = torch.compile(network) if compiled else network
                 with products(precision, device):
                     output = model(x, t).double()

@@ -122,7 +122,7 @@ class State:
 
     def __init__(self, config: TrainingConfig, device: torch.device) -> None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed accelerators too
             network = NCSNpp(config.network)
         self.config, self.device = config, device
         self.network = network.to(device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
