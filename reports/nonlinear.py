@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..theory.scheme import Scheme
-    from ..verification.monte_carlo import MonteCarloStudy, Progress
+    from ..verification.coupled_levels import Progress
+    from ..verification.monte_carlo import MonteCarloStudy
     from ..verification.noise_free import NoiseFreeStudy
     from ..verification.targets import Target
 

@@ -31,6 +31,7 @@ from ..theory.scheme import Scheme
 from ..theory.weak_order import prove_order
 from ..verification import noise_free, order, spectrum
 from ..verification.files import write_atomically
+from ..verification.fits import MARGIN
 from ..verification.gaussian import GaussianTarget
 from ..verification.moments import exact_moments
 from ..verification.prediction import predicted_errors
@@ -107,7 +108,7 @@ def collect_results(
             "start": "exact",
             "means": order.MEANS,
             "variances": order.VARIANCES,
-            "margin": order.MARGIN,
+            "margin": MARGIN,
         },
         "spectrum_study": {
             "budgets": list(budgets),

@@ -39,8 +39,9 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from ..verification.estimates import BlockMeans
     from ..verification.functionals import Functionals
-    from ..verification.monte_carlo import BlockMeans, MonteCarloStudy
+    from ..verification.monte_carlo import MonteCarloStudy
     from ..verification.targets import Target
 
 Results = dict[str, Any]
@@ -274,7 +275,7 @@ def known_costs(steps: Sequence[int] = KNOWN_STEPS) -> Results:
     3 k evaluations (times the scheme's per step), and with the best division of the paths it is
     Var f(u_N) N / (sum_k sqrt(Var_k 3 k))^2 times cheaper than plain sampling at N.
     """
-    from ..verification.monte_carlo import exact_second_moment
+    from ..verification.calibration import exact_second_moment
 
     params = Parameters()
     law = GaussianTarget.of(0.0, KNOWN_VARIANCE, PSLD_DIFFUSION, params)
@@ -308,8 +309,8 @@ def _calibration(settings: Settings) -> Results:
     """The coupled estimate of E x^2 on N(0, `KNOWN_VARIANCE`), repeated, and how often its 95% interval holds."""
     from scipy.stats import binomtest
 
+    from ..verification.calibration import calibrate
     from ..verification.mixture import MixtureTarget
-    from ..verification.monte_carlo import calibrate
 
     params = Parameters()
     law = GaussianTarget.of(0.0, KNOWN_VARIANCE, PSLD_DIFFUSION, params)

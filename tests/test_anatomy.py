@@ -14,7 +14,8 @@ from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.verification.anatomy import TIMES, dissect, inconsistencies
 from weakorder.verification.extrapolation import extrapolate
-from weakorder.verification.order import Verdict, study_black_box
+from weakorder.verification.order import study_black_box
+from weakorder.verification.verdict import Verdict
 
 PARAMS = Parameters(beta_min=0.5, beta_max=12.0)
 

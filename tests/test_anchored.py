@@ -24,8 +24,8 @@ from weakorder.integrators.sampler import ScoreError, integrate, sample
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme, parse
 from weakorder.theory.splitting import LANGEVIN
+from weakorder.verification.calibration import exact_coupled_moments
 from weakorder.verification.gaussian import GaussianTarget
-from weakorder.verification.monte_carlo import exact_coupled_moments
 
 PARAMS = Parameters()
 MODELS = (PARAMS, Parameters(gamma=0.0, nu=4.0), Parameters(gamma=0.5, nu=3, beta_min=0.1, beta_max=15.9))

@@ -20,7 +20,8 @@ from weakorder.theory.model import LinearSDE, Parameters, gamma, m, nu, x
 from weakorder.theory.scheme import Scheme, parse
 from weakorder.theory.splitting import PSLD, Part
 from weakorder.verification.gaussian import GaussianTarget
-from weakorder.verification.order import Verdict, study_order
+from weakorder.verification.order import study_order
+from weakorder.verification.verdict import Verdict
 
 PARAMS = Parameters()
 ROBA = CATALOGUE["ROBA"]

@@ -15,8 +15,9 @@ from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.verification import baseline as baselines
 from weakorder.verification.anatomy import inconsistencies
 from weakorder.verification.gaussian import GaussianTarget
-from weakorder.verification.order import Verdict, study_black_box
+from weakorder.verification.order import study_black_box
 from weakorder.verification.probing import probed_moments
+from weakorder.verification.verdict import Verdict
 
 PARAMS = Parameters()
 STEPS = (25, 50, 100, 200)

@@ -27,11 +27,13 @@ from weakorder.verification.cifar10.comparison import (
     predict,
     rank_correlations,
 )
-from weakorder.verification.cifar10.statistics import QUANTITIES, CellStatistics, WeakError, compare_images, norm_of
+from weakorder.verification.cifar10.statistics import QUANTITIES, CellStatistics, WeakError, compare_images
+from weakorder.verification.estimates import norm_of
+from weakorder.verification.fits import MARGIN
 from weakorder.verification.gaussian import GaussianTarget
 from weakorder.verification.moments import exact_moments
-from weakorder.verification.order import MARGIN, Verdict
 from weakorder.verification.spectrum import Spectrum
+from weakorder.verification.verdict import Verdict
 
 PARAMS = Parameters()
 ROBA, EM = CATALOGUE["ROBA"], CATALOGUE["EM"]

@@ -23,6 +23,7 @@ from weakorder.integrators.threads import one_thread
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import PSLD
+from weakorder.verification.calibration import exact_coupled_moments
 from weakorder.verification.cifar10 import sampling
 from weakorder.verification.cifar10.checkpoint import NetworkScore
 from weakorder.verification.cifar10.network import Config, NCSNpp
@@ -37,7 +38,6 @@ from weakorder.verification.cifar10.sampling import (
     run_work,
 )
 from weakorder.verification.gaussian import GaussianTarget
-from weakorder.verification.monte_carlo import exact_coupled_moments
 
 TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(4,), dropout=0.0, image_size=8)
 CPU = torch.device("cpu")

@@ -21,13 +21,12 @@ from weakorder.verification.cifar10.statistics import (
     CellStatistics,
     compare_images,
     energy_distance,
-    norm_of,
     rings,
     sliced_wasserstein,
     waves,
 )
 from weakorder.verification.empirical import cifar10_target
-from weakorder.verification.monte_carlo import BlockMeans, Norm, threshold
+from weakorder.verification.estimates import BlockMeans, Norm, norm_of, threshold
 
 Z = threshold()
 RATE = 1e-9

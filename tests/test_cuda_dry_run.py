@@ -38,11 +38,11 @@ from weakorder.verification.cifar10.machine import PRECISIONS, batch_size, free_
 from weakorder.verification.cifar10.network import Config, NCSNpp
 from weakorder.verification.cifar10.sampling import Store, missing_work, plan, run_work
 from weakorder.verification.cifar10.study import model_of
+from weakorder.verification.coupled_levels import Experiment
 from weakorder.verification.empirical import EmpiricalTarget
 from weakorder.verification.functionals import Functionals, batch_distances
 from weakorder.verification.gaussian import GaussianTarget
 from weakorder.verification.moments import exact_moments
-from weakorder.verification.monte_carlo import Experiment
 from weakorder.verification.probing import probed_moments
 from weakorder.verification.targets import Target, make_target
 

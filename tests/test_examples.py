@@ -17,8 +17,9 @@ from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.verification.algebra import Array
 from weakorder.verification.moments import AffineMap, step_maps
 from weakorder.verification.mutation import EXAMPLES, MODELS, bases
-from weakorder.verification.order import Verdict, gaussian_targets, study_black_box
+from weakorder.verification.order import gaussian_targets, study_black_box
 from weakorder.verification.probing import ProbedStep, probed_trajectory
+from weakorder.verification.verdict import Verdict
 
 
 @pytest.fixture(autouse=True)

@@ -25,24 +25,19 @@ from weakorder.integrators.noise import normal_pairs
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import PSLD
-from weakorder.verification import monte_carlo
+from weakorder.verification import calibration
+from weakorder.verification.calibration import SecondMoment, calibrate, exact_coupled_moments, exact_second_moment
+from weakorder.verification.estimates import ALARM_RATE, COMPARISONS, BlockMeans, Norm, threshold
+from weakorder.verification.fits import window_fit
 from weakorder.verification.functionals import POWERS, Functionals, batch_distances, gaussian_moments
 from weakorder.verification.gaussian import GaussianTarget
 from weakorder.verification.mixture import MixtureTarget
 from weakorder.verification.moments import exact_moments
-from weakorder.verification.monte_carlo import (
-    BlockMeans,
-    Norm,
-    calibrate,
-    exact_coupled_moments,
-    exact_second_moment,
-    study_target,
-    threshold,
-    window_fit,
-)
+from weakorder.verification.monte_carlo import MonteCarloStudy, study_target
+from weakorder.verification.multilevel import telescope
 from weakorder.verification.noise_free import Observable, noise_free_errors
-from weakorder.verification.order import Verdict
 from weakorder.verification.targets import make_target
+from weakorder.verification.verdict import Verdict
 
 PARAMS = Parameters()
 ROBA, SSCS, EM = (CATALOGUE[name] for name in ("ROBA", "SSCS", "EM"))
@@ -52,7 +47,7 @@ SMALL = {"steps": (10, 20, 40, 80), "evaluations": 1.0}
 
 
 @pytest.fixture(scope="module")
-def study() -> monte_carlo.MonteCarloStudy:
+def study() -> MonteCarloStudy:
     return study_target(ROBA, TARGET, **SMALL)
 
 
@@ -144,11 +139,11 @@ def test_the_95_percent_interval_holds_the_exact_difference_in_95_percent_of_rep
 def test_the_calibration_tells_an_estimate_that_is_off(monkeypatch) -> None:
     exact = exact_second_moment
 
-    def biased(*args) -> monte_carlo.SecondMoment:
+    def biased(*args) -> SecondMoment:
         moment = exact(*args)
         return moment._replace(difference=moment.difference + 2 * math.sqrt(moment.coupled_variance / 128))
 
-    monkeypatch.setattr(monte_carlo, "exact_second_moment", biased)
+    monkeypatch.setattr(calibration, "exact_second_moment", biased)
     assert calibrate(ROBA, TARGET, LAW, steps=10, repetitions=600, paths=128).contained < coverage_bounds(600)[0]
 
 
@@ -344,7 +339,7 @@ def test_the_norm_of_noise_is_not_sure_and_that_of_a_signal_is_its_size() -> Non
 def test_the_telescope_removes_two_powers_of_h(order, ratio, levels) -> None:
     h = ratio ** -np.arange(levels, dtype=float)
     errors = 0.7 * h**order - 0.3 * h ** (order + 1)
-    weights = monte_carlo._telescope(levels, ratio, order, None, 16)
+    weights = telescope(levels, ratio, order, None, 16)
     np.testing.assert_allclose(weights @ (errors[:-1] - errors[1:]), errors, rtol=1e-10, atol=1e-12)
     third = h ** (order + 2)  # the third is left over
     assert np.abs(weights @ (third[:-1] - third[1:]) - third).max() > 0.1 * third[-1]
@@ -352,7 +347,7 @@ def test_the_telescope_removes_two_powers_of_h(order, ratio, levels) -> None:
 
 def test_the_threshold_shares_one_false_alarm_in_a_million() -> None:
     assert 2 * stats.norm.sf(threshold(1)) == pytest.approx(1e-6)
-    assert 2 * stats.norm.sf(threshold()) * monte_carlo.COMPARISONS == pytest.approx(monte_carlo.ALARM_RATE)
+    assert 2 * stats.norm.sf(threshold()) * COMPARISONS == pytest.approx(ALARM_RATE)
     assert 6 < threshold() < 7
 
 

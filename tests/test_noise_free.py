@@ -23,15 +23,12 @@ from weakorder.theory.model import PSLD_DIFFUSION, STATIONARY, Diffusion, Parame
 from weakorder.theory.scheme import FROZEN_FLOWS, Scheme
 from weakorder.theory.splitting import LANGEVIN, PSLD_FLOW, PSLD_WHOLE, SPLITTINGS
 from weakorder.verification.gaussian import GaussianTarget
+from weakorder.verification.lattice import RESOLUTIONS, Cloud, Unresolved, carried_law
 from weakorder.verification.mixture import MixtureTarget
 from weakorder.verification.moments import exact_moments
 from weakorder.verification.noise_free import (
     OBSERVABLES,
-    RESOLUTIONS,
-    Cloud,
     Observable,
-    Unresolved,
-    carried_law,
     expectation,
     noise_free_errors,
     study_noise_free,

@@ -10,9 +10,11 @@ from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_LINEAR
+from weakorder.verification.fits import Fit
 from weakorder.verification.gaussian import GaussianLaw, GaussianTarget
 from weakorder.verification.moments import Moments
-from weakorder.verification.order import Fit, Verdict, measure, study_order, wasserstein
+from weakorder.verification.order import measure, study_order, wasserstein
+from weakorder.verification.verdict import Verdict
 
 CONSTANT, LINEAR = Parameters(), Parameters(beta_min=0.1, beta_max=15.9)
 UNIT = np.ones(2)

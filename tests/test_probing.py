@@ -22,8 +22,9 @@ from weakorder.verification import probing
 from weakorder.verification.adapters import EpsNetwork
 from weakorder.verification.gaussian import GaussianTarget
 from weakorder.verification.moments import exact_moments
-from weakorder.verification.order import Verdict, study_black_box
+from weakorder.verification.order import study_black_box
 from weakorder.verification.probing import probed_moments
+from weakorder.verification.verdict import Verdict
 
 PARAMS = Parameters(beta_min=0.5, beta_max=12.0)
 TARGET = GaussianTarget.of([0.0, 0.7, -1.0], [0.25, 1.0, 0.05], PSLD_DIFFUSION, PARAMS)

@@ -15,8 +15,9 @@ from weakorder.theory.model import Parameters
 from weakorder.verification.anatomy import inconsistencies
 from weakorder.verification.gaussian import GaussianTarget
 from weakorder.verification.moments import exact_moments
-from weakorder.verification.order import Verdict, study_order
+from weakorder.verification.order import study_order
 from weakorder.verification.probing import probed_moments
+from weakorder.verification.verdict import Verdict
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

@@ -30,8 +30,9 @@ from weakorder.theory.model import LANGEVIN_DYNAMICS, STATIONARY, Parameters, ga
 from weakorder.theory.scheme import FLOWS, Scheme
 from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_FLOW, PSLD_LINEAR, PSLD_WHOLE, SPLITTINGS, Part, Splitting
 from weakorder.theory.weak_order import OrderProof, local_error, prove_order
+from weakorder.verification.fits import Fit
 from weakorder.verification.gaussian import GaussianTarget
-from weakorder.verification.order import Fit, study_order
+from weakorder.verification.order import study_order
 
 Powers = tuple[int, ...]
 

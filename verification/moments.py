@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..integrators.compiled import PartStage, ScoreStage, Segment, compile_step, denoising_step, stages
 from ..integrators.grids import check_grid
 from ..theory.flows import linear_flow
+from ..theory.model import Diffusion
 from ..theory.scheme import FROZEN_FLOWS, Scheme
 from .algebra import Array, components_first, congruence, matmul, matvec
 from .gaussian import GaussianLaw, GaussianTarget
@@ -87,6 +88,15 @@ def step_maps(scheme: Scheme, target: GaussianTarget, taus: Array) -> AffineMap:
     return total.then(since)
 
 
+def check_diffusion(scheme: Scheme, diffusion: Diffusion) -> None:
+    """Raises ValueError unless a scheme moves under the `diffusion` of its target."""
+    if scheme.splitting.diffusion != diffusion:
+        raise ValueError(
+            f"scheme {scheme.name!r} moves under {scheme.splitting.diffusion.name!r} and the target under "
+            f"{diffusion.name!r}; give the target the scheme's diffusion"
+        )
+
+
 def exact_moments(
     scheme: Scheme,
     target: GaussianTarget,
@@ -100,11 +110,7 @@ def exact_moments(
     which is compared with the same exact law and costs one evaluation more. The word's splitting and the target must
     share their diffusion. Raises ValueError otherwise, and on an unknown start.
     """
-    if scheme.splitting.diffusion != target.diffusion:
-        raise ValueError(
-            f"scheme {scheme.name!r} moves under {scheme.splitting.diffusion.name!r} and the target under "
-            f"{target.diffusion.name!r}; give the target the scheme's diffusion"
-        )
+    check_diffusion(scheme, target.diffusion)
     params = target.params
     taus = check_grid(taus, params)
     t_last = params.T - taus[-1]

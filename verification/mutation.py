@@ -35,7 +35,8 @@ from ..theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ..theory.scheme import Scheme
 from .gaussian import GaussianLaw, GaussianTarget
 from .moments import Moments, exact_moments
-from .order import OrderStudy, Verdict, gaussian_targets, study_black_box, study_order
+from .order import OrderStudy, gaussian_targets, study_black_box, study_order
+from .verdict import Verdict
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -5,16 +5,9 @@ A sampler is run at doubling numbers of steps N on a spread of Gaussian targets;
     mean        |mean_N - mean|                         covariance   ||cov_N - cov||_F
     w2          the 2-Wasserstein distance of the two Gaussians
 
-(root mean square over the targets, in units of the prior's standard deviations) hold no Monte Carlo noise. With
-h = (T - t_end) / N, an error C h^p (1 + O(h)) has local slopes s_k = log(e_k / e_k+1) / log r, r = N_k+1 / N_k, that
-tend to p, and their distance to p falls at least like 1/r from level to level (it halves with every doubling). Hence
-
-    estimate   s_k + (s_k - s_k-1) / (r - 1) (the O(h) term removed)
-    interval   +- max(|s_k - s_k-1|, |s_k-1 - s_k-2| / r) / (r - 1), which covers what is left if the slopes converge
-    so;
-               unbounded if they do not: if |s_k - s_k-1| > `CONTRACTION` |s_k-1 - s_k-2| + `STEADY`
-
-and a range that is not asymptotic yet shows as a wide interval. Rules of the verdict:
+(root mean square over the targets, in units of the prior's standard deviations) hold no Monte Carlo noise. Each has an
+order with an interval from its local slopes (`fits.fit_order`), h = (T - t_end) / N; a range that is not asymptotic yet
+shows as a wide interval. Rules of the verdict:
 
     FAIL           the scheme is not consistent, or its proven order (theory.weak_order) is below the expected one, or
                    it diverges at the finest level, or, where no proof contradicts it, some interval lies below the
@@ -33,7 +26,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,19 +34,16 @@ from numpy.typing import NDArray
 from ..integrators.grids import time_grid
 from ..theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ..theory.scheme import Scheme
-from ..theory.weak_order import prove_order
 from .algebra import Array, congruence, inverse, matmul, sqrtm
 from .extrapolation import extrapolate
+from .fits import MARGIN, Fit, fit_order, lowest
 from .gaussian import GaussianLaw, GaussianTarget
 from .moments import Moments, exact_moments
+from .verdict import Verdict, claim_of, order_entry, order_sentence, weigh
 
 if TYPE_CHECKING:
     from ..integrators.blackbox import Sampler
 
-# Weak orders are integers: an interval that stays within a quarter of one tells it from its neighbour.
-MARGIN = 0.25
-# The differences of the slopes of C h^p (1 + O(h)) halve; noise in settled slopes is far below the second number.
-CONTRACTION, STEADY = 0.75, 0.005
 # Levels closer than this leave slopes to round-off and extrapolate far.
 MIN_RATIO = 1.5
 # A limit is biased if it is off by this many times its uncertainty, and by more than constants rounded to float32 leave
@@ -73,43 +62,6 @@ T_END = 0.1
 
 MAX_ORDER = 10
 QUANTITIES = ("mean", "covariance", "w2")
-
-
-class Verdict(StrEnum):
-    """The outcome of a study."""
-
-    PASS = "PASS"
-    FAIL = "FAIL"
-    INCONCLUSIVE = "INCONCLUSIVE"
-
-
-@dataclass(frozen=True)
-class Fit:
-    """The order of one quantity's error: estimate, interval (low, high), and the coarsest and finest steps used."""
-
-    order: float
-    low: float
-    high: float
-    steps: tuple[int, int]
-
-
-def fit_order(steps: Array, errors: Array) -> Fit | None:
-    """The order of errors (levels,) from the finest four neighbouring levels that are not nan; None without four.
-
-    The slope of the finest pair is extrapolated once more, as slopes of C h^p (1 + O(h)) converge with the ratio of the
-    levels; the half width of the interval is what that changes. It is infinite where the slopes do not settle.
-    """
-    good = np.flatnonzero(np.isfinite(errors))
-    if len(good) < 4 or good[-1] - good[-4] != 3:
-        return None
-    used = good[-4:]
-    before, middle, last = np.log(errors[used[:-1]] / errors[used[1:]]) / np.log(steps[used[1:]] / steps[used[:-1]])
-    ratio = steps[used[-1]] / steps[used[-2]]
-    order = float(last + (last - middle) / (ratio - 1))
-    half_width = float(max(abs(last - middle), abs(middle - before) / ratio) / (ratio - 1))
-    if abs(last - middle) > CONTRACTION * abs(middle - before) + STEADY:
-        half_width = math.inf
-    return Fit(order, order - half_width, order + half_width, (int(steps[used[0]]), int(steps[used[-1]])))
 
 
 @dataclass(frozen=True)
@@ -196,7 +148,7 @@ class OrderStudy:
     @property
     def measured(self) -> Fit | None:
         """The lowest fitted order: the weak order is that of the worst quantity."""
-        return min(self.fits.values(), key=lambda fit: fit.order, default=None)
+        return lowest(self.fits)
 
     @property
     def diverged(self) -> bool:
@@ -206,19 +158,17 @@ class OrderStudy:
     @property
     def verdict(self) -> Verdict:
         """PASS, FAIL or INCONCLUSIVE, by the rules above."""
-        bound = self.expected - MARGIN
-        fits = self.fits
-        unfitted = any(name not in fits and not self.vanishes(name) for name in QUANTITIES)
         if self.problems or self.diverged:
             return Verdict.FAIL
-        if any(fit.high < bound for fit in fits.values()) or (self.limit is not None and self.limit.is_biased):
-            # A proof that the order is met outranks slopes and limits: they are not asymptotic yet.
-            return Verdict.FAIL if self.proven is None else Verdict.INCONCLUSIVE
-        if self.errors["w2"][-1] > self.sizes["w2"]:
-            return Verdict.INCONCLUSIVE
-        if unfitted or any(fit.low < bound or fit.high - fit.low > 2 * MARGIN for fit in fits.values()):
-            return Verdict.INCONCLUSIVE
-        return Verdict.PASS
+        fits = self.fits
+        against = any(fit.misses(self.expected) for fit in fits.values())
+        against |= self.limit is not None and self.limit.is_biased
+        ordered = all(
+            fits[name].reaches(self.expected) and fits[name].is_settled if name in fits else self.vanishes(name)
+            for name in QUANTITIES
+        )
+        small = bool(self.errors["w2"][-1] <= self.sizes["w2"])
+        return weigh(against, ordered and small, self.expected, self.proven)
 
     @property
     def reason(self) -> str:
@@ -239,11 +189,7 @@ class OrderStudy:
             return f"converges to a wrong law: {self.limit}"
         if self.measured is None:
             return "fewer than four levels stand above round-off without diverging; use other step counts"
-        worst = self.measured
-        proven = "" if self.proven is None else f"proven {self.proven}, "
-        text = (
-            f"measured order {worst.order:.2f} in [{worst.low:.2f}, {worst.high:.2f}], {proven}expected {self.expected}"
-        )
+        text = order_sentence(self.measured, self.expected, self.proven)
         if self.errors["w2"][-1] > self.sizes["w2"]:
             text += f"; the error at {int(self.steps[-1])} steps is as large as the law itself: run more steps"
         elif self.verdict is Verdict.INCONCLUSIVE:
@@ -269,7 +215,6 @@ class OrderStudy:
     def as_dict(self) -> dict[str, Any]:
         """The study for JSON: verdict, reason, order, fits, and a dict per level. nan stands for what does not
         exist."""
-        measured = self.measured
         slopes = [math.nan, *self.slopes().tolist()]
         columns = {
             "steps": self.steps.astype(int).tolist(),
@@ -284,12 +229,7 @@ class OrderStudy:
         return {
             "verdict": str(self.verdict),
             "reason": self.reason,
-            "order": {
-                "expected": self.expected,
-                "proven": self.proven,
-                "measured": None if measured is None else measured.order,
-                "ci": None if measured is None else [measured.low, measured.high],
-            },
+            "order": order_entry(self.measured, self.expected, self.proven),
             "fits": {name: asdict(fit) for name, fit in self.fits.items()},
             "limit": None if self.limit is None else asdict(self.limit),
             "levels": [dict(zip(columns, level, strict=True)) for level in zip(*columns.values(), strict=True)],
@@ -475,16 +415,6 @@ def study_order(
         return exact_moments(scheme, target, time_grid(grid, count, params, t_end))
 
     unit = np.sqrt(scheme.splitting.diffusion.variances(params.values())[1:])
-    order = expected if expected is not None else scheme.order or 1
-    problems, proven = judged(scheme, params, order)
-    study = measure(scheme.name, run, order, steps, params.T - t_end, unit, problems, progress)
-    return replace(study, proven=proven)
-
-
-def judged(scheme: Scheme, params: Parameters, expected: int) -> tuple[tuple[str, ...], int | None]:
-    """What makes a scheme fail before it has run, and its proven order (theory.weak_order)."""
-    problems = [f"not consistent: {inconsistency}" for inconsistency in scheme.inconsistencies]
-    proven = prove_order(scheme, linear_beta=params.beta_min != params.beta_max).order
-    if not problems and proven is not None and proven < expected:
-        problems.append(f"proven order {proven}, expected {expected}")
-    return tuple(problems), proven
+    claim = claim_of(scheme, params, expected)
+    study = measure(scheme.name, run, claim.expected, steps, params.T - t_end, unit, claim.problems, progress)
+    return replace(study, proven=claim.proven)

@@ -46,6 +46,7 @@ def assert_weak_order(
     from ..theory.model import Parameters
     from ..theory.scheme import Scheme
     from . import order as orders
+    from .verdict import Verdict
 
     params = params or Parameters()
     if isinstance(sampler, Scheme):
@@ -53,7 +54,7 @@ def assert_weak_order(
     else:
         levels = steps or orders.BLACK_BOX_STEPS
         study = orders.study_black_box(_name(sampler), sampler, params, order, levels, event=event)
-    if study.verdict is not orders.Verdict.PASS:
+    if study.verdict is not Verdict.PASS:
         raise AssertionError(f"weak order {order} of {study.name}: {study.verdict}, {study.reason}\n{slopes(study)}")
 
 

@@ -8,7 +8,7 @@ finest level, with error d and R = N_ref / N, the reference's own error is about
     b = d R^-p / (1 - R^-p)                                                             (`systematic`),
 
 and the true weak error of a level d_l + b. A level is fitted if its norm is above `SURE` standard errors of noise and
-above `SURE` |b|. The order is monte_carlo.window_fit's through three or more neighbouring levels up to the finest of
+above `SURE` |b|. The order is `fits.sampled_fit`'s through three or more neighbouring levels up to the finest of
 these; to the half width of its interval comes what adding b to every level changes.
 
     FAIL          not consistent, or proven lower; or the finest level diverges; or, where no proof contradicts it, an
@@ -36,9 +36,10 @@ import numpy as np
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ..algebra import Array
-from ..monte_carlo import BOOTSTRAPS, SURE, Norm, window_fit
-from ..order import MARGIN, Fit, Verdict, judged
-from .statistics import QUANTITIES, CellStatistics, norm_of
+from ..estimates import SURE, Norm, norm_of
+from ..fits import BOOTSTRAPS, MARGIN, Fit, last_run, lowest, sampled_fit
+from ..verdict import Verdict, claim_of, order_entry, order_sentence, weigh
+from .statistics import QUANTITIES, CellStatistics
 
 CONCLUSIVE = 4  # levels
 
@@ -71,7 +72,7 @@ class Reference:
 class SchemeVerdict:
     """The weak order of one scheme from its cells, and the verdict.
 
-    levels: by budget of evaluations, increasing. problems, proven: `order.judged`.
+    levels: by budget of evaluations, increasing. problems, proven: `verdict.Claim`.
     """
 
     name: str
@@ -121,13 +122,8 @@ class SchemeVerdict:
         """Of each quantity, the neighbouring budgets that are fitted, up to the finest such."""
         found = {}
         for quantity in self.systematic:
-            good = [self._stands_out(level, quantity) for level in self.distinct.values()]
-            runs = [
-                list(run)
-                for stands, run in itertools.groupby(zip(good, self.distinct, strict=True), lambda e: e[0])
-                if stands
-            ]
-            found[quantity] = tuple(nfe for _, nfe in runs[-1]) if runs else ()
+            stands = [self._stands_out(level, quantity) for level in self.distinct.values()]
+            found[quantity] = tuple(self.distinct)[last_run(stands)]
         return found
 
     @cached_property
@@ -153,9 +149,7 @@ class SchemeVerdict:
         """The quantities whose order is known within `MARGIN`, and is the expected one, or higher as far as proven."""
         most = math.inf if self.proven is None else self.proven + MARGIN
         return tuple(
-            q
-            for q, fit in self.fits.items()
-            if fit.low >= self.expected - MARGIN and fit.order <= most and fit.high - fit.low <= 2 * MARGIN
+            q for q, fit in self.fits.items() if fit.reaches(self.expected) and fit.order <= most and fit.is_settled
         )
 
     @property
@@ -166,23 +160,21 @@ class SchemeVerdict:
     @property
     def low(self) -> tuple[str, ...]:
         """The quantities whose interval, from enough levels, lies below the expected order."""
-        bound = self.expected - MARGIN
-        return tuple(q for q, fit in self.fits.items() if fit.high < bound and len(self.usable[q]) >= CONCLUSIVE)
+        return tuple(
+            q for q, fit in self.fits.items() if fit.misses(self.expected) and len(self.usable[q]) >= CONCLUSIVE
+        )
 
     @property
     def verdict(self) -> Verdict:
         """By the rules above."""
         if self.problems or self.diverged:
             return Verdict.FAIL
-        if self.low:
-            return Verdict.FAIL if self.proven is None else Verdict.INCONCLUSIVE
-        return Verdict.PASS if self.concluded else Verdict.INCONCLUSIVE
+        return weigh(bool(self.low), bool(self.concluded), self.expected, self.proven)
 
     @property
     def measured(self) -> Fit | None:
         """The lowest order of the concluded quantities, or of those that have one."""
-        fits = [self.fits[q] for q in self.concluded or self.ordered] or list(self.fits.values())
-        return min(fits, key=lambda fit: fit.order, default=None)
+        return lowest(self.fits, self.concluded, self.ordered)
 
     @property
     def reason(self) -> str:
@@ -192,11 +184,8 @@ class SchemeVerdict:
         if self.diverged:
             return f"diverges at {list(self.levels)[-1]} evaluations"
         parts = []
-        if (fit := self.measured) is not None:
-            proven = "" if self.proven is None else f"proven {self.proven}, "
-            parts.append(
-                f"measured order {fit.order:.2f} in [{fit.low:.2f}, {fit.high:.2f}], {proven}expected {self.expected}"
-            )
+        if self.measured is not None:
+            parts.append(order_sentence(self.measured, self.expected, self.proven))
         if self.low and self.proven is not None:
             parts.append(f"against the proof, low in {', '.join(self.low)}: these budgets are not asymptotic yet")
         if unresolved := [q for q in QUANTITIES if q not in self.concluded]:
@@ -207,16 +196,10 @@ class SchemeVerdict:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        fit = self.measured
         return {
             "verdict": str(self.verdict),
             "reason": self.reason,
-            "order": {
-                "expected": self.expected,
-                "proven": self.proven,
-                "measured": None if fit is None else fit.order,
-                "ci": None if fit is None else [fit.low, fit.high],
-            },
+            "order": order_entry(self.measured, self.expected, self.proven),
             "fits": {q: asdict(fit) for q, fit in self.fits.items()},
             "systematic": self.systematic,
         }
@@ -232,18 +215,10 @@ class SchemeVerdict:
     def _fit(self, quantity: str, budgets: Sequence[int]) -> Fit:
         used = [self.levels[nfe] for nfe in budgets]
         rows = [level.statistics.rows[quantity].astype(float) for level in used]
-        logs = np.log([level.steps for level in used])
         bias = self.reference.own_error(quantity, self._finest)
         norms, resampled = _log_norms(rows)
         shifted, _ = _log_norms([D + bias for D in rows])
-        windows = [(slice(-count, None), False) for count in range(3, len(used) + 1)]
-        windows.append((slice(-3, None), True))
-        found = []
-        for window, last_slope in windows:
-            fits = [window_fit(logs[window], n[window], resampled[window], last_slope) for n in (norms, shifted)]
-            found.append((fits[0][0], max(half for _, half in fits) + abs(fits[1][0] - fits[0][0])))
-        order, half = min(found, key=lambda estimate: estimate[1])
-        return Fit(order, order - half, order + half, (used[0].steps, used[-1].steps))
+        return sampled_fit([level.steps for level in used], norms, resampled, shifted)
 
     def _takes(self) -> str:
         """What would settle it: more samples, or more evaluations."""
@@ -299,9 +274,8 @@ def judge(
     Raises ValueError without a cell, if the levels do not increase, or differ in their samples, or reach the
     reference's steps.
     """
-    order = expected if expected is not None else scheme.order or 1
-    problems, proven = judged(scheme, params, order)
-    return SchemeVerdict(scheme.name, order, proven, problems, dict(sorted(levels.items())), reference)
+    claim = claim_of(scheme, params, expected)
+    return SchemeVerdict(scheme.name, *claim, levels=dict(sorted(levels.items())), reference=reference)
 
 
 def resampled_norms(rows: Array, count: int = BOOTSTRAPS) -> tuple[Norm, Array]:

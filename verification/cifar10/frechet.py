@@ -39,12 +39,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..algebra import Array
+from ..estimates import Estimate
 
 _ROWS = 8192  # samples that are made float64 at once
 # The trapezoid rule in log t: the integrand is analytic for |Im log t| < pi/2, so the error is about exp(-pi^2 / step),
@@ -101,13 +101,6 @@ class Moments:
         if values.min(initial=0.0) < -rounding * len(mean):
             raise ValueError(f"the covariance has the eigenvalue {values.min():.3g}; a covariance's are >= 0")
         return Moments(mean, np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T)
-
-
-class Estimate(NamedTuple):
-    """A number estimated from samples, and its standard error."""
-
-    value: float
-    standard_error: float
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from ..algebra import Array
-from .frechet import Estimate
+from ..estimates import Estimate
 from .rings import rings
 
 

@@ -6,7 +6,7 @@ and the same Brownian motion; different rows are independent. A weak error is E 
     d = mean over j of D_j,     D_j = f(x_j) - f(y_j) (F,),     Cov d = Cov D / n,
 
 with a small covariance where the runs are close. A quantity is a set of functionals, each in a unit of its own, and
-its weak error is the root mean square over the set, the noise removed (monte_carlo.Norm):
+its weak error is the root mean square over the set, the noise removed (`estimates.Norm`):
 
     mean              x, each pixel of each channel; units of data, where white is 1 and black -1
     spectrum          p_cr, the covariance's power in channel c at wavenumbers k with round(|k|) = r, over the
@@ -65,8 +65,7 @@ from scipy import fft
 
 from ...integrators.noise import START, normal_pairs
 from ..algebra import Array
-from ..monte_carlo import Norm
-from .frechet import Estimate
+from ..estimates import Estimate, Norm, norm_of
 from .rings import rings
 from .sampling import TOO_LARGE, is_bounded
 from .spectral import spectral_distance
@@ -213,18 +212,6 @@ def compare_images(x: ArrayLike, y: ArrayLike) -> CellStatistics:
 
 
 # --- Means of rows ----------------------------------------------------------------------------------------------------
-
-
-def norm_of(rows: ArrayLike) -> Norm:
-    """`Norm.of` for rows (n, F) with any F: the trace of the covariance and its form along the mean follow from the
-    rows, and no F x F matrix is formed."""
-    rows = np.asarray(rows, dtype=float)
-    n, mean = len(rows), rows.mean(0)
-    centred = rows - mean
-    noise = math.sqrt(float((centred**2).sum()) / (n - 1) / n)
-    size = float(np.linalg.norm(mean))
-    along = float(np.linalg.norm(centred @ mean)) / math.sqrt((n - 1) * n) / size if size > 0 else noise
-    return Norm(math.sqrt(max(size**2 - noise**2, 0.0)), along, noise)
 
 
 def standard_error(rows: Array) -> Array:

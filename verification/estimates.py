@@ -1,0 +1,117 @@
+"""Means of samples and their sizes, with error bars that a suite can rely on.
+
+A vector of means d estimates E D from n independent rows D_j, or from the means of blocks of them, with covariance
+Cov d = Cov D / n. The size of such a vector (`Norm`) has the noise of every component in it, so that is removed:
+
+    value           sqrt(|d|^2 - tr Cov d), 0 if noise is all there is: E |d|^2 = |E D|^2 + tr Cov d
+    standard error  sqrt(d.Cov d d) / |d|, along the vector
+    noise           sqrt(tr Cov d)
+
+and it is sure if it stands above `SURE` times its noise. A comparison with an exact answer is at z standard errors, the
+z of `ALARM_RATE`, the false alarms of the whole suite, divided by its number of comparisons (`threshold`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtri
+
+from .algebra import Array
+
+SURE = 4.0
+
+# One false alarm in a million for the whole suite. It makes at most this many comparisons: 12 schemes of the catalogue
+# and as many controls on 5 targets, each with 6 orders and up to 50 limits, and as many again in tests.
+ALARM_RATE, COMPARISONS = 1e-6, 2 * 24 * 5 * 56
+
+
+def threshold(comparisons: int = COMPARISONS, rate: float = ALARM_RATE) -> float:
+    """z such that none of `comparisons` normal numbers exceeds z in size, but with probability `rate` (Bonferroni)."""
+    return float(-ndtri(rate / (2 * comparisons)))
+
+
+class Estimate(NamedTuple):
+    """A number estimated from samples, and its standard error."""
+
+    value: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class BlockMeans:
+    """Means over blocks of `size` paths, (blocks, columns), float64, and what they cost in seconds."""
+
+    values: Array
+    size: int
+    seconds: float = 0.0
+
+    @property
+    def paths(self) -> int:
+        """How many paths went in."""
+        return len(self.values) * self.size
+
+    @cached_property
+    def mean(self) -> Array:
+        """(columns,)."""
+        return self.values.mean(0)
+
+    @cached_property
+    def cov(self) -> Array:
+        """The covariance of one path's values, (columns, columns), from that of the blocks."""
+        return np.atleast_2d(np.cov(self.values, rowvar=False)) * self.size
+
+    @property
+    def standard_error(self) -> Array:
+        """Of the mean, (columns,)."""
+        return np.sqrt(np.diag(self.cov) / self.paths)
+
+    def bootstrap(self, count: int, seed: int) -> Array:
+        """Means of `count` resamples of the blocks, (count, columns)."""
+        weights = np.random.default_rng(seed).multinomial(
+            len(self.values), np.full(len(self.values), 1 / len(self.values)), count
+        )
+        return weights @ self.values / len(self.values)
+
+    def take(self, columns: Any, offset: Array | float = 0.0) -> BlockMeans:
+        """Some columns, less an offset."""
+        return replace(self, values=self.values[:, columns] - offset)
+
+
+class Norm(NamedTuple):
+    """The size of a vector of means: `value` without the bias of its noise, its standard error along the vector, and
+    the size of the noise itself."""
+
+    value: float
+    standard_error: float
+    noise: float
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it stands above `SURE` standard errors, and is finite."""
+        return self.value > SURE * self.noise
+
+    @classmethod
+    def of(cls, sample: BlockMeans) -> Norm:
+        """Of a sample's mean."""
+        mean, cov = sample.mean, sample.cov / sample.paths
+        noise, size = float(np.trace(cov)), float(np.linalg.norm(mean))
+        along = math.sqrt(max(float(mean @ cov @ mean), 0.0)) / size if size > 0 else math.sqrt(noise)
+        return cls(math.sqrt(max(size**2 - noise, 0.0)), along, math.sqrt(noise))
+
+
+def norm_of(rows: ArrayLike) -> Norm:
+    """`Norm.of` for rows (n, F) with any F: the trace of the covariance and its form along the mean follow from the
+    rows, and no F x F matrix is formed."""
+    rows = np.asarray(rows, dtype=float)
+    n, mean = len(rows), rows.mean(0)
+    centred = rows - mean
+    noise = math.sqrt(float((centred**2).sum()) / (n - 1) / n)
+    size = float(np.linalg.norm(mean))
+    along = float(np.linalg.norm(centred @ mean)) / math.sqrt((n - 1) * n) / size if size > 0 else noise
+    return Norm(math.sqrt(max(size**2 - noise**2, 0.0)), along, noise)

@@ -1,0 +1,139 @@
+"""The order of errors at increasing numbers of steps N, with an interval: of exact errors, and of sampled ones.
+
+With h = span / N, an error C h^p (1 + O(h)) has local slopes s_k = log(e_k / e_k+1) / log r, r = N_k+1 / N_k, that
+tend to p, and their distance to p falls at least like 1/r from level to level (it halves with every doubling).
+
+Of exact errors (`fit_order`), from the finest four levels:
+
+    estimate   s_k + (s_k - s_k-1) / (r - 1) (the O(h) term removed)
+    interval   +- max(|s_k - s_k-1|, |s_k-1 - s_k-2| / r) / (r - 1), which covers what is left if the slopes converge
+    so;
+               unbounded if they do not: if |s_k - s_k-1| > `CONTRACTION` |s_k-1 - s_k-2| + `STEADY`
+
+Of sampled errors (`sampled_fit`), from three or more levels and resamples of them: a weighted regression through the
+last three, four, ... levels, or the slope of the last two, whichever is known best. Its interval is +- (z standard
+errors, by bootstrap, z = `estimates.threshold`) + what a change of the slopes leaves (`window_fit`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .algebra import Array
+from .estimates import threshold
+
+# Weak orders are integers: an interval that stays within a quarter of one tells it from its neighbour.
+MARGIN = 0.25
+# The differences of the slopes of C h^p (1 + O(h)) halve; noise in settled slopes is far below the second number.
+CONTRACTION, STEADY = 0.75, 0.005
+BOOTSTRAPS = 400
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The order of one quantity's error: estimate, interval (low, high), and the coarsest and finest steps used."""
+
+    order: float
+    low: float
+    high: float
+    steps: tuple[int, int]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known to within `MARGIN`."""
+        return self.high - self.low <= 2 * MARGIN
+
+    def reaches(self, expected: int) -> bool:
+        """Whether all of the interval is above the expected order less `MARGIN`."""
+        return self.low >= expected - MARGIN
+
+    def misses(self, expected: int) -> bool:
+        """Whether all of it is below that."""
+        return self.high < expected - MARGIN
+
+
+def lowest(fits: Mapping[str, Fit], *preferred: Collection[str]) -> Fit | None:
+    """The lowest order, as the weak order is that of the worst quantity: of the first set of `preferred` quantities
+    that has any, else of all."""
+    chosen = next(filter(None, preferred), fits)
+    return min((fits[quantity] for quantity in chosen), key=lambda fit: fit.order, default=None)
+
+
+# --- Of exact errors --------------------------------------------------------------------------------------------------
+
+
+def fit_order(steps: Array, errors: Array) -> Fit | None:
+    """The order of errors (levels,) from the finest four neighbouring levels that are not nan; None without four.
+
+    The slope of the finest pair is extrapolated once more, as slopes of C h^p (1 + O(h)) converge with the ratio of the
+    levels; the half width of the interval is what that changes. It is infinite where the slopes do not settle.
+    """
+    good = np.flatnonzero(np.isfinite(errors))
+    if len(good) < 4 or good[-1] - good[-4] != 3:
+        return None
+    used = good[-4:]
+    before, middle, last = np.log(errors[used[:-1]] / errors[used[1:]]) / np.log(steps[used[1:]] / steps[used[:-1]])
+    ratio = steps[used[-1]] / steps[used[-2]]
+    order = float(last + (last - middle) / (ratio - 1))
+    half_width = float(max(abs(last - middle), abs(middle - before) / ratio) / (ratio - 1))
+    if abs(last - middle) > CONTRACTION * abs(middle - before) + STEADY:
+        half_width = math.inf
+    return Fit(order, order - half_width, order + half_width, (int(steps[used[0]]), int(steps[used[-1]])))
+
+
+# --- Of sampled errors ------------------------------------------------------------------------------------------------
+
+
+def last_run(sure: Sequence[bool]) -> slice:
+    """The neighbouring levels that stand out from their noise, up to the finest such; empty if there is none."""
+    stop = len(sure)
+    while stop and not sure[stop - 1]:
+        stop -= 1
+    start = stop
+    while start and sure[start - 1]:
+        start -= 1
+    return slice(start, stop)
+
+
+def sampled_fit(steps: ArrayLike, norms: Array, resampled: Array, *shifted: Array) -> Fit:
+    """The order from log norms (k,) of the errors at 3 or more levels, and from resamples of them (k, n).
+
+    shifted: log norms (k,) with a known source of error added to each level; what that changes widens the interval.
+    """
+    logs = np.log(steps)
+    windows = [(slice(-count, None), False) for count in range(3, len(logs) + 1)]
+    windows.append((slice(-3, None), True))
+    found = []
+    for window, last_slope in windows:
+        fits = [window_fit(logs[window], n[window], resampled[window], last_slope) for n in (norms, *shifted)]
+        estimate = fits[0][0]
+        found.append((estimate, max(half for _, half in fits) + max(abs(other - estimate) for other, _ in fits)))
+    order, half = min(found, key=lambda estimate: estimate[1])
+    used = np.asarray(steps)
+    return Fit(order, order - half, order + half, (int(used[0]), int(used[-1])))
+
+
+def window_fit(logs: Array, norms: Array, resampled: Array, last_slope: bool = False) -> tuple[float, float]:
+    """The order from log N and log norms at 3 or more levels (k,), and from resamples of the latter (k, n): estimate
+    and half-width of its interval.
+
+    The estimate is the weighted regression's slope (or that of the last two levels); noise is `threshold` times its
+    bootstrap standard error. What is systematic follows from the change of the slopes over the window: for slopes
+    p + a r^-j, which tend to p, an estimate is off by a multiple of their change, which is known.
+    """
+    variances = resampled.var(axis=1) + np.finfo(float).tiny
+    used = np.arange(len(logs)) >= (len(logs) - 2 if last_slope else 0)
+    centred = (logs - np.average(logs[used], weights=1 / variances[used])) * used / variances
+    slope = -centred / (centred @ logs)  # order = slope @ norms
+    gaps = np.diff(logs)
+    slopes = -np.diff(norms) / gaps
+    decay = np.exp(-(logs[:-1] - logs[0]))
+    bent = -np.concatenate([[0.0], np.cumsum(decay * gaps)])  # log norms whose slopes are r^-j
+    factor = abs(slope @ bent) / (decay[0] - decay[-1])
+    noise = threshold() * float((slope @ resampled).std())
+    return float(slope @ norms), noise + float(factor * abs(slopes[-1] - slopes[0]))
