@@ -287,10 +287,10 @@ def _summary(results: dict[str, Any]) -> None:
         if scheme["verdict"]:
             click.echo(f"{scheme['label']}: {scheme['verdict']}: {scheme['reason']}")
     for precision, found in results["rounding"].items():
+        known = {name: entry for name, entry in found["quantities"].items() if entry["at"]}
         shares = [
-            f"{quantity} {entry['middle']:.2g} (at most {entry['largest']:.2g}, {' at '.join(map(str, entry['at']))} NFE)"
-            for quantity, entry in found["quantities"].items()
-            if entry["largest"] is not None
+            f"{name} {entry['middle']:.2g} (at most {entry['largest']:.2g}, {entry['at'][0]} at {entry['at'][1]} NFE)"
+            for name, entry in known.items()
         ]
         said = ", ".join(shares) or "nothing above its noise"
         click.echo(f"{precision}: changes by rounding over weak errors, in the middle: {said}")
