@@ -262,7 +262,7 @@ def _command() -> str:
 
 
 def _summary(results: dict[str, Any]) -> None:
-    """A line for each cell, and each scheme's verdict."""
+    """A line for each cell, each scheme's verdict, and what each precision changes."""
     header = ["scheme", "NFE", "steps", "spectrum", "+-", "energy", "+-", "strong", "predicted"]
     rows = []
     for scheme in results["schemes"]:
@@ -286,3 +286,11 @@ def _summary(results: dict[str, Any]) -> None:
     for scheme in results["schemes"]:
         if scheme["verdict"]:
             click.echo(f"{scheme['label']}: {scheme['verdict']}: {scheme['reason']}")
+    for precision, found in results["rounding"].items():
+        known = {name: entry for name, entry in found["quantities"].items() if entry["at"]}
+        shares = [
+            f"{name} {entry['middle']:.2g} (at most {entry['largest']:.2g}, {entry['at'][0]} at {entry['at'][1]} NFE)"
+            for name, entry in known.items()
+        ]
+        said = ", ".join(shares) or "nothing above its noise"
+        click.echo(f"{precision}: changes by rounding over weak errors, in the middle: {said}")

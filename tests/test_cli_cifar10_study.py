@@ -264,14 +264,16 @@ def test_the_parameters_of_the_network_are_in_its_file_and_only_the_cut_off_may_
 
 
 def test_precisions_are_compared_in_the_order_of_their_bits(checkpoint: Path, tmp_path: Path) -> None:
-    words = ["--schemes", "ROBA", "--nfe", "6", "-n", "4", "--refinement", "2", "-o", str(tmp_path), "--json"]
-    result = invoke("--checkpoint", str(checkpoint), *words, "--precision", "bfloat16", "float32", "bfloat16")
+    words = ["--checkpoint", str(checkpoint), "--schemes", "ROBA", "--nfe", "6", "-n", "4", "--refinement", "2"]
+    words += ["-o", str(tmp_path), "--precision", "bfloat16", "float32", "bfloat16"]
+    result = invoke(*words, "--json")
     assert result.exit_code == 0, result.output
     results = json.loads(result.stdout)
     assert results["settings"]["precisions"] == ["float32", "bfloat16"]
     assert list(results["rounding"]) == ["bfloat16"]
     assert len(cells(tmp_path)) == 3 * 2  # the reference, the cell and its twin, of two batches
     assert "What rounding changes" in (tmp_path / "index.html").read_text()
+    assert "bfloat16: changes by rounding over weak errors, in the middle: " in invoke(*words).stdout
 
 
 def test_precisions_without_float32_have_nothing_to_be_compared_with(checkpoint: Path, tmp_path: Path) -> None:
