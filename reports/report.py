@@ -36,7 +36,7 @@ from ..verification.gaussian import GaussianTarget
 from ..verification.moments import exact_moments
 from ..verification.prediction import predicted_errors
 from ..verification.subject import BlackBox, Subject, order_study_of
-from . import figures, stability, targets
+from . import figures, stability, targets, targets_figures
 from .derivation import expression_latex, expression_text
 from .strict_json import dumps
 
@@ -55,7 +55,7 @@ _DESCRIPTIONS = {
     "local-slopes": "local slopes against the number of steps, a panel per scheme",
     "cifar10-spectrum": "Frechet distance to the CIFAR-10 Gaussian against network evaluations, a line per scheme",
     **stability.DESCRIPTIONS,
-    **targets.DESCRIPTIONS,
+    **targets_figures.DESCRIPTIONS,
 }
 
 
@@ -171,7 +171,7 @@ def write_report(
 def _draw(results: Results) -> dict[str, Figure]:
     """Every figure of the page by its file name."""
     words = results | {"schemes": [scheme for scheme in results["schemes"] if scheme["stability"]]}
-    return figures.draw(results) | (stability.draw(words) | targets.draw(words) if words["schemes"] else {})
+    return figures.draw(results) | (stability.draw(words) | targets_figures.draw(words) if words["schemes"] else {})
 
 
 def _nonlinear(

@@ -1,6 +1,6 @@
 """The stability pages: how few steps each scheme can take on CIFAR-10's spectrum, and what breaks first.
 
-collect    runs the studies of verification.stability; everything shown, as plain values for JSON
+collect    runs the studies of verification.stability and least_steps; everything shown, as plain values for JSON
 draw       the figures, from those values alone, in the style of `figures`
 judge      one sampler for the command line: a table for people, the same as JSON, and whether it is stable
 """
@@ -19,6 +19,7 @@ from ..theory.model import Parameters
 from ..theory.scheme import Scheme
 from ..verification import stability
 from ..verification.gaussian import GaussianTarget
+from ..verification.least_steps import BLACK_BOX_BOUND, BOUND, LeastSteps, least_steps, scan_steps, thinned
 from ..verification.spectrum import Spectrum, cifar10_spectrum
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def collect(
 ) -> tuple[Results, list[Results]]:
     """What the report says of stability: of the study, and of each scheme. progress wraps the schemes."""
     data = cifar10_spectrum()
-    thin = stability.thinned(data.variances)
+    thin = thinned(data.variances)
     few = Spectrum(thin, np.zeros_like(thin), data.images)
     axes = {
         "h": np.geomspace(params.eps / 3, _LONGEST, _POINTS),
@@ -60,7 +61,7 @@ def collect(
     study = {
         "factor": stability.FACTOR,
         "excess": stability.EXCESS,
-        "bound": stability.BOUND,
+        "bound": BOUND,
         "budget": BUDGET,
         "dimensions": data.variances.size,
         "thin": thin.size,
@@ -78,8 +79,8 @@ def collect(
 def _scheme(
     scheme: Scheme, params: Parameters, grids: Sequence[str], few: Spectrum, axes: dict[str, np.ndarray]
 ) -> Results:
-    least = {grid: stability.least_steps(scheme, params, grid) for grid in grids}
-    some = stability.thinned(few.variances, 24)
+    least = {grid: least_steps(scheme, params, grid) for grid in grids}
+    some = thinned(few.variances, 24)
     return {
         "least": {grid: _least(found, scheme) for grid, found in least.items()},
         "budget": {grid: _measured(scheme, params, grid, _affordable(scheme, BUDGET)) for grid in grids},
@@ -93,7 +94,7 @@ def _scheme(
     }
 
 
-def _least(found: stability.LeastSteps, scheme: Scheme | None) -> Results:
+def _least(found: LeastSteps, scheme: Scheme | None) -> Results:
     cost = None if scheme is None or found.steps is None else found.steps * scheme.nfe_per_step
     steady = None if scheme is None or found.steady is None else found.steady * scheme.nfe_per_step
     return asdict(found) | {"nfe": cost, "steady_nfe": steady}
@@ -118,7 +119,7 @@ def _measured(scheme: Scheme, params: Parameters, grid: str, steps: int) -> Resu
     if steps == 0:
         return None
     taus = time_grid(grid, steps, params)
-    thin = stability.thinned(cifar10_spectrum().variances)
+    thin = thinned(cifar10_spectrum().variances)
     target = GaussianTarget.of(0.0, thin, scheme.splitting.diffusion, params)
     return {
         "steps": steps,
@@ -129,7 +130,7 @@ def _measured(scheme: Scheme, params: Parameters, grid: str, steps: int) -> Resu
     }
 
 
-def _gamma(scheme: Scheme, params: Parameters, gamma: float, least: dict[str, stability.LeastSteps]) -> Results:
+def _gamma(scheme: Scheme, params: Parameters, gamma: float, least: dict[str, LeastSteps]) -> Results:
     """The least steps with another Gamma and the same M; looked for up to four times those of the given one."""
     if gamma == params.gamma:
         return {"gamma": gamma, "steps": {grid: found.steps for grid, found in least.items()}}
@@ -137,7 +138,7 @@ def _gamma(scheme: Scheme, params: Parameters, gamma: float, least: dict[str, st
     bounds = {grid: 4 * (found.steps or found.bound) for grid, found in least.items()}
     return {
         "gamma": gamma,
-        "steps": {grid: stability.scan_steps(scheme, other, grid, bound=max(2, b)) for grid, b in bounds.items()},
+        "steps": {grid: scan_steps(scheme, other, grid, bound=max(2, b)) for grid, b in bounds.items()},
     }
 
 
@@ -209,8 +210,8 @@ def judge(
         stable = growth.growth <= stability.FACTOR
         run = {"grid": grid, "steps": steps, "stable": stable, **asdict(growth)}
         return study | run | {"nfe": scheme.nfe_per_step * steps if scheme else None}, stable
-    bound = stability.BOUND if scheme else stability.BLACK_BOX_BOUND
-    found = [stability.least_steps(sampler, params, name, bound=bound) for name in progress(list(GRIDS))]
+    bound = BOUND if scheme else BLACK_BOX_BOUND
+    found = [least_steps(sampler, params, name, bound=bound) for name in progress(list(GRIDS))]
     return study | {"bound": bound, "grids": [_least(one, scheme) for one in found]}, True
 
 

@@ -20,9 +20,7 @@ from weakorder.verification.cifar10.statistics import (
     QUANTITIES,
     CellStatistics,
     compare_images,
-    energy_distance,
     rings,
-    sliced_wasserstein,
     waves,
 )
 from weakorder.verification.empirical import cifar10_target
@@ -213,111 +211,6 @@ def test_features_are_not_made_of_the_numbers_that_samples_are_made_of() -> None
     unit = omega / np.linalg.norm(omega, axis=1, keepdims=True)
     assert np.abs((unit * starts).sum(1)).max() < Z  # standard normal; the same numbers would give sqrt(192)
     assert (starts**2).sum(1).min() > Z**2
-
-
-# --- Distances --------------------------------------------------------------------------------------------------------
-
-
-def _energy_of_shift(shift: float) -> float:
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'| of N(shift, 1) and N(0, 1) in one dimension."""
-    mean_size = 2 / math.sqrt(math.pi)
-    moved = math.sqrt(2) * (
-        math.sqrt(2 / math.pi) * math.exp(-(shift**2) / 4) + shift / math.sqrt(2) * math.erf(shift / 2)
-    )
-    return 2 * moved - 2 * mean_size
-
-
-def _with_own_pairs(x: Array, y: Array) -> float:
-    """The broken variant of the energy distance: i = j left in, as if coupled rows were independent."""
-    within = [np.abs(a - a.T).sum() / (len(a) * (len(a) - 1)) for a in (x, y)]
-    return float(2 * np.abs(x - y.T).mean() - sum(within))
-
-
-def test_the_energy_distance_of_coupled_rows_is_unbiased_and_its_intervals_hold() -> None:
-    rng, n, sets = np.random.default_rng(9), 50, 800
-    estimates, broken = [], []
-    for _ in range(sets):
-        y = rng.standard_normal((n, 1))
-        x = y + 1 + 0.1 * rng.standard_normal((n, 1))
-        estimates.append(energy_distance(x / math.sqrt(1.01), y))
-        broken.append(_with_own_pairs(x / math.sqrt(1.01), y))
-    exact = _energy_of_shift(1 / math.sqrt(1.01))
-    values, errors = np.array(estimates).T
-    mean_error = values.std(ddof=1) / math.sqrt(sets)
-    assert abs(values.mean() - exact) < Z * mean_error
-    assert abs(np.mean(broken) - exact) > Z * np.std(broken, ddof=1) / math.sqrt(sets)
-    held = int((np.abs(values - exact) < stats.norm.ppf(0.975) * errors).sum())
-    assert stats.binom.cdf(held, sets, 0.93) > RATE  # 0.95, less what a skewed estimate of 50 rows costs
-    assert stats.binom.cdf(int((np.abs(values - exact) < errors).sum()), sets, 0.93) < RATE
-
-
-def test_the_energy_distance_of_equal_laws_has_the_scatter_that_it_states() -> None:
-    """The degenerate case: Hoeffding's first term vanishes, the second is the variance, and the first is not taken
-    below 0. The rows' jackknife would state twice the second, and the rows' scatter alone less than there is."""
-    rng, n, sets = np.random.default_rng(10), 20, 3000
-    found = []
-    for _ in range(sets):
-        y = rng.standard_normal((n, 4))
-        found.append(energy_distance(0.9 * y + math.sqrt(0.19) * rng.standard_normal((n, 4)), y))
-    values, errors = np.array(found).T
-    assert abs(values.mean()) < Z * values.std(ddof=1) / math.sqrt(sets)
-    kurtosis = float(stats.kurtosis(values, fisher=False))
-    within = Z * math.sqrt((kurtosis - 1) / sets)
-    ratio = (errors**2).mean() / values.var(ddof=1)
-    assert 1 - within < ratio < 2
-    assert ratio - 1 < 1 - within  # the broken variant, without the second term
-
-
-def test_the_sliced_distance_is_unbiased_for_coupled_sets_of_equal_law_and_of_another_scale() -> None:
-    """Against the distance of the expected order statistics; subtracting W(y^A, y^B) alone is off at first order."""
-    rng, n, sets, scale = np.random.default_rng(11), 20, 500, 0.9
-    order = np.sort(rng.standard_normal((200_000, n // 2)), axis=1).mean(0)
-    equal, scaled, broken = [], [], []
-    for _ in range(sets):
-        y = rng.standard_normal((n, 3))
-        equal.append(sliced_wasserstein(0.8 * y + 0.6 * rng.standard_normal((n, 3)), y).value)
-        x = scale * y
-        scaled.append(sliced_wasserstein(x, y).value)
-        a, b, c = (np.sort(v @ statistics._directions(3), axis=0) for v in (x[::2], y[1::2], y[::2]))
-        broken.append(((a - b) ** 2).mean() - ((c - b) ** 2).mean())
-    exact = (1 - scale) ** 2 * (order**2).mean()
-    for values, truth, ok in ((equal, 0.0, True), (scaled, exact, True), (broken, exact, False)):
-        assert (abs(np.mean(values) - truth) < Z * np.std(values, ddof=1) / math.sqrt(sets)) == ok
-    assert np.mean(broken) < 0  # a distance of laws that differ
-
-
-def test_without_halves_the_sliced_distance_of_equal_laws_is_not_zero() -> None:
-    rng, n, sets = np.random.default_rng(12), 20, 300
-    found = []
-    for _ in range(sets):
-        x, y = (np.sort(rng.standard_normal((n, 3)) @ statistics._directions(3), axis=0) for _ in range(2))
-        found.append(((x - y) ** 2).mean())
-    assert np.mean(found) > Z * np.std(found, ddof=1) / math.sqrt(sets)
-
-
-def test_intervals_of_the_sliced_distance_hold_a_shift() -> None:
-    rng, n, sets = np.random.default_rng(13), 100, 600
-    shift = np.array([0.5, 0.0, 0.0])
-    exact = float(((shift @ statistics._directions(3)) ** 2).mean())
-    found = []
-    for _ in range(sets):
-        y = rng.standard_normal((n, 3))
-        found.append(sliced_wasserstein(y + shift + 0.3 * rng.standard_normal((n, 3)), y))
-    # the law of x is wider by 0.09: its W2^2 in every direction is (sqrt(1.09) - 1)^2 of the order statistics
-    order = np.sort(rng.standard_normal((100_000, n // 2)), axis=1).mean(0)
-    exact += (math.sqrt(1.09) - 1) ** 2 * float((order**2).mean())
-    values, errors = np.array(found).T
-    assert abs(values.mean() - exact) < Z * values.std(ddof=1) / math.sqrt(sets)
-    held = int((np.abs(values - exact) < 1.96 * errors).sum())
-    assert stats.binom.cdf(held, sets, 0.93) > RATE
-    assert stats.binom.cdf(int((np.abs(values - exact) < errors).sum()), sets, 0.93) < RATE
-
-
-def test_chunks_do_not_change_a_distance(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y = (images.reshape(len(images), -1) for images in pair(70))
-    whole = energy_distance(x, y)
-    monkeypatch.setattr(statistics, "_CHUNK", 16)
-    np.testing.assert_allclose(energy_distance(x, y), whole, rtol=1e-10)
 
 
 # --- The whole --------------------------------------------------------------------------------------------------------

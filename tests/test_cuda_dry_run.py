@@ -40,7 +40,7 @@ from weakorder.verification.cifar10.sampling import Store, missing_work, plan, r
 from weakorder.verification.cifar10.study import model_of
 from weakorder.verification.coupled_levels import Experiment
 from weakorder.verification.empirical import EmpiricalTarget
-from weakorder.verification.functionals import Functionals, batch_distances
+from weakorder.verification.functionals import Functionals
 from weakorder.verification.gaussian import GaussianTarget
 from weakorder.verification.moments import exact_moments
 from weakorder.verification.probing import probed_moments
@@ -422,8 +422,6 @@ def test_a_target_answers_on_the_gpu_as_on_the_cpu(gpu: GPU, target: Target) -> 
         functions = Functionals(target, 0.4)
         found = [u, target.score(u, 0.4), target.log_density(u, 0.4), target.responsibilities(u, 0.4)]
         found += [functions.values(u), target.score(u.float(), 0.2)]
-        blocks = functions.scaled(u).flatten(1).unflatten(0, (2, 3))
-        found.append(batch_distances(blocks, blocks + 1, blocks - 1))
         if isinstance(target, EmpiricalTarget):
             found.append(target.denoiser(u, 0.4))
         assert all(entry.device == device for entry in found)

@@ -21,7 +21,6 @@ from scipy import stats
 from weakorder.integrators.catalogue import CATALOGUE, LANGEVIN_CONTROLS
 from weakorder.integrators.coupling import couple
 from weakorder.integrators.grids import time_grid
-from weakorder.integrators.noise import normal_pairs
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import PSLD
@@ -29,7 +28,7 @@ from weakorder.verification import calibration
 from weakorder.verification.calibration import SecondMoment, calibrate, exact_coupled_moments, exact_second_moment
 from weakorder.verification.estimates import ALARM_RATE, COMPARISONS, BlockMeans, Norm, threshold
 from weakorder.verification.fits import window_fit
-from weakorder.verification.functionals import POWERS, Functionals, batch_distances, gaussian_moments
+from weakorder.verification.functionals import POWERS, Functionals, gaussian_moments
 from weakorder.verification.gaussian import GaussianTarget
 from weakorder.verification.mixture import MixtureTarget
 from weakorder.verification.moments import exact_moments
@@ -384,14 +383,3 @@ def test_the_expectations_on_images_are_those_of_exact_samples() -> None:
     values = functionals.values(target.sample(0.1, torch.arange(200), 5)).numpy()
     z = (values.mean(0) - functionals.expectations) / (values.std(0) / math.sqrt(len(values)))
     assert np.abs(z).max() < threshold()
-
-
-def test_the_distances_of_equal_laws_are_zero_on_average_and_of_unequal_ones_not() -> None:
-    x, y, z = (normal_pairs(1, torch.arange(64 * 300), k, (1,)).reshape(300, 64, 2) for k in (1, 2, 3))
-
-    def scores(x: torch.Tensor) -> torch.Tensor:
-        found = batch_distances(x, y, z)
-        return found.mean(0) / found.std(0) * math.sqrt(300)
-
-    assert (scores(x).abs() < threshold()).all()
-    assert (scores(1.3 * x) > threshold()).all()

@@ -27,7 +27,9 @@ from weakorder.theory.splitting import PSLD, PSLD_FLOW
 from weakorder.verification import stability
 from weakorder.verification.algebra import components_first, inverse, matmul
 from weakorder.verification.gaussian import GaussianTarget
+from weakorder.verification.least_steps import least_steps, scan_steps, thinned
 from weakorder.verification.moments import step_maps
+from weakorder.verification.network_growth import network_growth
 from weakorder.verification.spectrum import Spectrum
 
 PARAMS = Parameters()
@@ -164,7 +166,7 @@ def test_the_worst_growth_is_that_of_brute_force(grid: str) -> None:
 @pytest.mark.parametrize(("name", "grid"), [("NOBA", "quadratic"), ("EM", "quadratic"), ("RSE", "uniform")])
 def test_the_least_steps_are_those_of_looking_at_every_number(name: str, grid: str) -> None:
     scheme = CATALOGUE[name]
-    found = stability.least_steps(scheme, PARAMS, grid, bound=150, data=DATA)
+    found = least_steps(scheme, PARAMS, grid, bound=150, data=DATA)
     stable = [stability.transient_growth(_scaled(scheme, grid, n))[0].max() <= 2 for n in range(1, 151)]
     assert found.steps == 1 + max(n for n, good in enumerate(stable, 1) if not good)
     assert found.breaks is not None
@@ -173,14 +175,14 @@ def test_the_least_steps_are_those_of_looking_at_every_number(name: str, grid: s
     assert found.unstable is not None
     assert found.unstable.excess > stability.EXCESS
     # a wider allowance needs no more steps
-    assert (stability.scan_steps(scheme, PARAMS, grid, factor=10, bound=150, data=DATA) or 0) <= found.steps
+    assert (scan_steps(scheme, PARAMS, grid, factor=10, bound=150, data=DATA) or 0) <= found.steps
 
 
 def test_a_run_that_no_number_of_steps_makes_stable_says_so() -> None:
-    found = stability.least_steps(CATALOGUE["ROBA"], PARAMS, "uniform", bound=40, data=DATA)
+    found = least_steps(CATALOGUE["ROBA"], PARAMS, "uniform", bound=40, data=DATA)
     assert found.steps is None
     assert found.holds.growth > 2
-    broken = stability.least_steps(parse("O S B A(1/2)"), PARAMS, "quadratic", bound=60, data=DATA)
+    broken = least_steps(parse("O S B A(1/2)"), PARAMS, "quadratic", bound=60, data=DATA)
     assert broken.steps is None
 
 
@@ -212,14 +214,14 @@ def test_a_shared_score_costs_little_at_equal_steps_and_gains_at_equal_evaluatio
 )
 def test_bad_input_of_the_search_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        stability.least_steps(CATALOGUE["EM"], PARAMS, **({"grid": "uniform", "data": DATA} | change))
+        least_steps(CATALOGUE["EM"], PARAMS, **({"grid": "uniform", "data": DATA} | change))
     with pytest.raises(ValueError, match="at most"):
         stability.worst_growth(CATALOGUE["EM"], PARAMS, time_grid("uniform", 3000, PARAMS), DATA)
 
 
 def test_the_thinned_spectrum_keeps_the_extremes() -> None:
     values = np.geomspace(1e-6, 200, 3000)
-    thin = stability.thinned(values)
+    thin = thinned(values)
     assert set(thin) <= set(values)
     assert (thin[0], thin[-1]) == (values[0], values[-1])
     assert np.diff(np.log(thin)).max() < 1.5 * np.log(values[-1] / values[0]) / (thin.size - 1)
@@ -297,7 +299,7 @@ def test_the_growth_of_a_network_is_the_exact_one_on_gaussian_targets(
     exact = stability.trajectory_maps(CATALOGUE["EM"], target, taus)[:, :, 0]
     norm = float(stability.spectral_norm(matmul(matmul(inverse(units), exact), units)).max())
     u = torch.randn(3, 2, len(variances), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = stability.network_growth(em, u, PARAMS.T - t, h, _pixelwise(target), (unit, 0.5), iterations=2000)
+    found = network_growth(em, u, PARAMS.T - t, h, _pixelwise(target), (unit, 0.5), iterations=2000)
     assert (found.growth <= norm * (1 + 1e-9)).all()
     np.testing.assert_allclose(found.growth, norm, rtol=0.02)
     assert (found.residual <= 1e-3).all()
@@ -318,13 +320,13 @@ def test_a_networks_growth_is_a_local_one_and_its_noise_is_held_fixed() -> None:
 
     jacobians = [torch.autograd.functional.jacobian(flat, row.reshape(-1)) for row in u]
     exact = [float(torch.linalg.matrix_norm(jacobian, 2)) for jacobian in jacobians]
-    found = stability.network_growth(em, u, 0.5, 0.02, score, iterations=3000, tolerance=1e-6)
-    noisy = stability.network_growth(
+    found = network_growth(em, u, 0.5, 0.02, score, iterations=3000, tolerance=1e-6)
+    noisy = network_growth(
         em, u, 0.5, 0.02, score, noise=lambda _, shape: torch.ones(shape), iterations=3000, tolerance=1e-6
     )
     np.testing.assert_allclose(found.growth, exact, rtol=1e-4)
     np.testing.assert_allclose(noisy.growth, found.growth, rtol=1e-9)
-    one = stability.network_growth(em, u, 0.5, 0.02, score, iterations=1)
+    one = network_growth(em, u, 0.5, 0.02, score, iterations=1)
     assert one.iterations == 1
     assert (one.residual > 1e-3).all()  # and says that it is not there yet
 
@@ -336,7 +338,7 @@ def test_a_networks_growth_is_a_local_one_and_its_noise_is_held_fixed() -> None:
 def test_bad_input_of_a_networks_growth_is_refused(change: dict[str, Any], message: str) -> None:
     settings = {"step": em, "u": torch.zeros(1, 2), "tau": 0.5, "h": 0.01, "score": lambda u, t: -u} | change
     with pytest.raises(ValueError, match=message):
-        stability.network_growth(**settings)
+        network_growth(**settings)
 
 
 # --- The command and the page -----------------------------------------------------------------------------------------

@@ -28,13 +28,15 @@ import torch
 from ..integrators.coupling import Coupling, sample_coupled
 from ..integrators.threads import one_thread
 from .algebra import Array
+from .distances import block_distances
 from .estimates import BlockMeans
-from .functionals import Functionals, batch_distances
+from .functionals import Functionals
 
 if TYPE_CHECKING:
     from .targets import Target
 
 BLOCKS = 16  # in a batch
+FORMAT = 2  # of a batch's values: a checkpoint with others is of another study
 BATCH_ENTRIES = 1 << 14  # of states in a batch: small enough for a processor's cache
 _DISTANCE_PATHS = 128  # of a block: distances of n states cost n^2
 _OVERFLOW = 1e30  # fourth powers of states 3e7 of the prior's deviations away: the run has overflowed, or will
@@ -47,7 +49,8 @@ class Experiment:
     """One or two runs on one Brownian motion, from exact draws of the target at the first grid time.
 
     A batch's values (BLOCKS, columns) are a function of the seed, the stream and the batch's number: per run the test
-    functions and, if there are two, the distances of its batch, then the squared distance of the two paths.
+    functions and, if there are two, the distances of its blocks from exact samples, then the squared distance of the
+    two paths.
     """
 
     target: Target
@@ -81,15 +84,15 @@ class Experiment:
 
     def _simulate(self, number: int) -> Array:
         first = number * self.paths + torch.arange(self.paths, device=self.device)
-        own, *others = (first + (4 * self.stream + role << _STREAM) for role in range(3))
+        own, others = (first + (4 * self.stream + role << _STREAM) for role in range(2))
         target, functions = self.target, self.functionals
         last = sample_coupled(
             self.coupling, target.score, target.sample(target.params.T, own, self.seed), own, self.seed
         )
         columns = [self._means(functions.values(state)) for state in last]
         if len(last) > 1:
-            exact = [self._batches(target.sample(functions.t, numbers, self.seed)) for numbers in others]
-            distances = [batch_distances(self._batches(state), *exact) for state in last]
+            exact = self._batches(target.sample(functions.t, others, self.seed))
+            distances = [torch.from_numpy(block_distances(self._batches(state), exact)) for state in last]
             squares = (functions.scaled(last[0]) - functions.scaled(last[-1])).square().sum(1).mean(1)
             columns = [torch.cat(pair, dim=1) for pair in zip(columns, distances, strict=True)]
             columns.append(self._means(squares[:, None]))
@@ -99,10 +102,10 @@ class Experiment:
     def _means(self, values: torch.Tensor) -> torch.Tensor:
         return values.unflatten(0, (BLOCKS, self.block)).mean(1)
 
-    def _batches(self, u: torch.Tensor) -> torch.Tensor:
+    def _batches(self, u: torch.Tensor) -> Array:
         """The states that distances are taken of, (BLOCKS, at most `_DISTANCE_PATHS`, size); 0 after an overflow."""
         scaled = torch.nan_to_num(self.functionals.scaled(u), 0.0, 0.0, 0.0)
-        return scaled.flatten(1).unflatten(0, (BLOCKS, self.block))[:, :_DISTANCE_PATHS]
+        return scaled.flatten(1).unflatten(0, (BLOCKS, self.block))[:, :_DISTANCE_PATHS].numpy()
 
 
 class Progress(NamedTuple):

@@ -10,12 +10,6 @@ the prior's standard deviations, averages over the coordinates of an image or a 
 All of them have exact expectations under a mixture of Gaussians N(mu_k, C_k) with weights w_k: the moments by Stein's
 recursion E[x f] = mu_x E f + C_xx E f_x + C_xm E f_m, the Fourier functions by exp(i omega.mu - omega^T C omega / 2),
 and E r_k = w_k.
-
-Distances of two laws are seen by a whole batch only, compared with a batch of exact samples Y (and Y', one more):
-
-    energy             2 E|X - Y| - E|X - X'| - E|Y - Y'|, U-statistics, so that its mean is the energy distance itself
-    sliced Wasserstein mean over fixed directions of the squared distance of sorted projections, W(X, Y) - W(Y', Y): a
-                       batch's own size biases both terms alike, and the difference is 0 on average for the exact law
 """
 
 from __future__ import annotations
@@ -39,7 +33,7 @@ if TYPE_CHECKING:
 
 DEGREES = {1: "mean", 2: "covariance", 3: "third", 4: "fourth"}
 POWERS = tuple((degree - b, b) for degree in DEGREES for b in range(degree + 1))
-FREQUENCIES, DIRECTIONS = 4, 16
+FREQUENCIES = 4
 # More modes than this are not told apart by their weights (a law of 512 images has 512).
 MOST_MODES = 32
 _CHUNK = 512  # components whose moments are computed at once
@@ -145,26 +139,6 @@ def gaussian_moments(mean: Array, cov: Array) -> dict[tuple[int, int], Array]:
             if power:
                 moments[a, b] = moments[a, b] + cov[:, i, j] * power * moments[lower]
     return moments
-
-
-# --- Distances of batches ---------------------------------------------------------------------------------------------
-
-DISTANCES = ("energy", "sliced Wasserstein")
-
-
-def batch_distances(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """The energy distance and the sliced Wasserstein distance, squared, of blocks x from exact samples y and z.
-
-    x, y, z: (blocks, n, size) with n >= 2, all samples independent; returns (blocks, 2).
-    """
-    n = x.shape[1]
-    within = [torch.cdist(block, block).sum((1, 2)) / (n * (n - 1)) for block in (x, y)]
-    energy = 2 * torch.cdist(x, y).mean((1, 2)) - within[0] - within[1]
-    normals = normal_pairs(0, torch.arange(DIRECTIONS), START + 1, (x.shape[2],))[:, 0].to(x)
-    directions = normals / normals.norm(dim=1, keepdim=True)
-    sorted_x, sorted_y, sorted_z = ((block @ directions.T).sort(dim=1).values for block in (x, y, z))
-    sliced = ((sorted_x - sorted_y) ** 2).mean((1, 2)) - ((sorted_z - sorted_y) ** 2).mean((1, 2))
-    return torch.stack([energy, sliced], dim=1)
 
 
 def _power(name: str, power: int) -> str:

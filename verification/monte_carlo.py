@@ -37,10 +37,11 @@ from ..integrators.coupling import couple
 from ..integrators.grids import time_grid
 from ..theory.scheme import Scheme
 from .algebra import Array
-from .coupled_levels import BATCH_ENTRIES, BLOCKS, Experiment, Progress, Store
+from .coupled_levels import BATCH_ENTRIES, BLOCKS, FORMAT, Experiment, Progress, Store
+from .distances import DISTANCES
 from .estimates import BlockMeans, threshold
 from .fits import Fit, lowest
-from .functionals import DISTANCES, Functionals
+from .functionals import Functionals
 from .moments import check_diffusion
 from .multilevel import LIMIT_SHARE, Limit, MultilevelEstimates, telescope
 from .order import MIN_RATIO, T_END
@@ -277,7 +278,7 @@ def study_target(
         asdict(params),
         list(steps),
     ]
-    description += [t_end, grid, seed, str(reference), refinement, BATCH_ENTRIES, BLOCKS]
+    description += [t_end, grid, seed, str(reference), refinement, BATCH_ENTRIES, BLOCKS, FORMAT]
     if (kind := torch.device(device).type) != "cpu":
         description.append(kind)
     store = Store(experiments, json.dumps(description), checkpoint, time.monotonic() + seconds, progress)

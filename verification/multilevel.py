@@ -37,9 +37,9 @@ from numpy.typing import NDArray
 
 from ..theory.scheme import Scheme
 from .algebra import Array
+from .distances import DISTANCES
 from .estimates import BlockMeans, Norm, threshold
 from .fits import BOOTSTRAPS, Fit, last_run, sampled_fit
-from .functionals import DISTANCES
 
 COST_ACCURACY = 0.01
 LIMIT_SHARE = 0.25

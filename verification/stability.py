@@ -1,4 +1,4 @@
-"""Stability on real grids: how a perturbation grows along the trajectory, and how few steps keep it small.
+"""Stability on real grids: how a perturbation grows along the trajectory, and which step makes it grow.
 
 One step. theory.stability stops the clock; here the same test equation is a Gaussian target whose law stands still
 (`FrozenTarget`), so that every sampler, word or black box, runs on it as it is, and the frozen dynamics themselves are
@@ -26,26 +26,20 @@ to at least 1. Where the bound does not settle the question, all intervals are c
 What breaks. A step is called unstable if rho(R) > `EXCESS` max(1, rho(E)), with `EXCESS` = 1.1: where the dynamics
 neither grow nor decay a consistent step exceeds them by O(h^2), which is inaccuracy. The step of largest excess in the
 worst interval names the cause: growth, flip or rotation, after the Jury condition that R violates most; or accuracy,
-where no step is unstable: the steps contract less, or expand more, than the law does. With fewer and fewer steps that
-comes first, and unstable steps follow; both numbers are given.
-
-A network has no matrix R; the largest factor by which one of its steps stretches a perturbation around a given state is
-the largest singular value of the step's Jacobian, by power iteration on J^T J (`network_growth`).
+where no step is unstable: the steps contract less, or expand more, than the law does.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..integrators.compiled import noise_factor
-from ..integrators.grids import check_grid, time_grid
+from ..integrators.grids import check_grid
 from ..theory.model import Diffusion, Parameters
 from ..theory.scheme import Scheme
 from ..theory.splitting import PSLD, PSLD_FLOW, Part, Splitting
@@ -55,21 +49,14 @@ from .gaussian import GaussianLaw, GaussianTarget
 from .moments import AffineMap, step_maps
 from .spectrum import Spectrum, cifar10_spectrum
 
-if TYPE_CHECKING:  # torch takes seconds to import, and only black boxes and networks need it
-    from torch import Tensor
+if TYPE_CHECKING:  # torch takes seconds to import, and only black boxes need it
+    from ..integrators.blackbox import Sampler
 
-    from ..integrators.blackbox import Draw, Sampler, Score
-
-# The growth that a stable run may have; the largest number of steps that is looked at.
-FACTOR, BOUND = 2.0, 500
+# The growth that a stable run may have.
+FACTOR = 2.0
 # By how much a stable step's radius may exceed that of the dynamics.
 EXCESS = 1.1
 MOST_STEPS = 2000
-# Probing a black box takes milliseconds a step.
-BLACK_BOX_BOUND = 256
-# Eigenvalues that scans look at, evenly spaced in log; the ratio of the rungs of a scan's ladder, which is also how far
-# above the answer every number of steps is looked at.
-_THIN, _RATIO = 48, 1.25
 # Steps times eigenvalues in one sweep, as in verification.moments.
 _SWEEP = 1 << 18
 
@@ -249,30 +236,6 @@ class Growth:
     step: StepRadius
 
 
-@dataclass(frozen=True)
-class LeastSteps:
-    """How few steps a sampler can take on a grid.
-
-    steps: the least N such that N and every larger number that was looked at have growth <= `factor`; None if `bound`
-    steps have not. breaks: the run of N - 1 steps, the first that fails (None if N = 1 or there is no N); holds: that
-    of N steps (of `bound` steps if there is no N). steady: the same least number for the weaker demand that no step be
-    unstable; unstable: the step of largest excess at `steady` - 1 steps.
-    What was looked at: a ladder of ratio 1.25 up to `bound`, bisection between its rungs and, from N up to `dense`,
-    every number of steps, on some 48 eigenvalues spread over the spectrum; N and N - 1 on the whole of it, `steady` on
-    the 48 alone, without the dense look. (A black box is not looked at densely either: dense = N.)
-    """
-
-    grid: str
-    steps: int | None
-    breaks: Growth | None
-    holds: Growth
-    steady: int | None
-    unstable: StepRadius | None
-    factor: float
-    bound: int
-    dense: int
-
-
 def worst_growth(sampler: Scheme | Sampler, params: Parameters, taus: Array, data: Spectrum | None = None) -> Growth:
     """The largest growth of a run over the grid `taus` (steps + 1,), on all eigenvalues of `data` (default CIFAR-10's).
 
@@ -349,117 +312,6 @@ def dynamics(sampler: Scheme | Sampler, params: Parameters) -> Splitting:
     return PSLD if ProbedStep(sampler, target)(0.0, 0.01).noise_cov.any() else PSLD_FLOW
 
 
-def least_steps(
-    sampler: Scheme | Sampler,
-    params: Parameters,
-    grid: str,
-    factor: float = FACTOR,
-    bound: int = BOUND,
-    data: Spectrum | None = None,
-) -> LeastSteps:
-    """The fewest steps on `grid` that are stable on every eigenvalue of `data` (default CIFAR-10's); see `LeastSteps`.
-
-    factor > 1: the growth allowed; bound: the most steps looked at. Raises ValueError on a bad factor, bound or grid,
-    and as probing does.
-    """
-    data = data or cifar10_spectrum()
-    scan = _Scan(sampler, params, grid, factor, bound, data)
-    steady = scan.least(scan.has_no_unstable_step)
-    unstable = worst_step(sampler, scan.target, scan.taus(steady - 1)) if steady and steady > 1 else None
-    found = scan.least(scan.grows_little)
-
-    def run(steps: int) -> Growth:
-        return worst_growth(sampler, params, scan.taus(steps), data)
-
-    while found is not None:
-        dense = min(bound, int(_RATIO * found)) if isinstance(sampler, Scheme) else found
-        if bad := [steps for steps in range(found, dense + 1) if not scan.grows_little(steps)]:
-            found = bad[-1] + 1 if bad[-1] < bound else None
-            continue
-        holds = run(found)
-        if holds.growth <= factor:
-            breaks = None if found == 1 else run(found - 1)
-            return LeastSteps(grid, found, breaks, holds, steady, unstable, factor, bound, dense)
-        found = found + 1 if found < bound else None  # an eigenvalue that the scan left out
-    return LeastSteps(grid, None, None, run(bound), steady, unstable, factor, bound, bound)
-
-
-def scan_steps(
-    sampler: Scheme | Sampler,
-    params: Parameters,
-    grid: str,
-    factor: float = FACTOR,
-    bound: int = BOUND,
-    data: Spectrum | None = None,
-) -> int | None:
-    """`LeastSteps.steps` without the dense look and without the eigenvalues between the 48: for tables of many."""
-    scan = _Scan(sampler, params, grid, factor, bound, data or cifar10_spectrum())
-    return scan.least(scan.grows_little)
-
-
-class _Scan:
-    """Whether numbers of steps are stable, on eigenvalues spread over the spectrum."""
-
-    def __init__(
-        self, sampler: Scheme | Sampler, params: Parameters, grid: str, factor: float, bound: int, data: Spectrum
-    ) -> None:
-        if not factor > 1:
-            raise ValueError(f"factor = {factor:g}: the exact dynamics have growth 1; allow more than that")
-        if bound < 2:
-            raise ValueError(f"bound = {bound}: look at 2 steps or more")
-        self.sampler, self.params, self.grid, self.factor, self.bound = sampler, params, grid, factor, bound
-        diffusion = dynamics(sampler, params).diffusion
-        self.target = GaussianTarget.of(0.0, thinned(data.variances), diffusion, params)
-        self.maps = lru_cache(maxsize=32)(lambda steps: trajectory_maps(sampler, self.target, self.taus(steps)))
-
-    def taus(self, steps: int) -> Array:
-        """The grid of so many steps."""
-        return time_grid(self.grid, steps, self.params)
-
-    def grows_little(self, steps: int) -> bool:
-        """Whether the growth is at most the factor."""
-        taus = self.taus(steps)
-        scaled = in_law_units(self.maps(steps), self.target, taus)
-        # One step that grows too much decides at once; then the bound; then every interval.
-        if not (spectral_norm(scaled) <= self.factor).all():
-            return False
-        left = scaled[..., growth_bound(scaled) > self.factor]
-        return not left.size or bool(transient_growth(left)[0].max() <= self.factor)
-
-    def has_no_unstable_step(self, steps: int) -> bool:
-        """Whether no step's radius exceeds that of the dynamics by more than `EXCESS`."""
-        if (spectral_radius(self.maps(steps)) <= EXCESS).all():
-            return True
-        return worst_step(self.sampler, self.target, self.taus(steps)).excess <= EXCESS
-
-    def least(self, stable: Callable[[int], bool]) -> int | None:
-        """The least number above which no rung of the ladder fails, by bisection below the last that does."""
-        rungs = [self.bound]
-        while rungs[-1] > 1:
-            rungs.append(min(rungs[-1] - 1, int(rungs[-1] / _RATIO)))
-        high = None
-        low = 0
-        for rung in rungs:
-            if not stable(rung):
-                low = rung
-                break
-            high = rung
-        if high is None:
-            return None
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if stable(middle) else (middle, high)
-        return high
-
-
-def thinned(variances: Array, count: int = _THIN) -> Array:
-    """At most `count` of the variances, those nearest to an even spacing in log, the extremes among them."""
-    ordered = np.unique(variances)
-    positive = np.maximum(ordered, np.finfo(float).tiny)
-    wanted = np.geomspace(positive[0], positive[-1], count)
-    return ordered[np.unique(np.abs(np.log(wanted[:, None] / positive)).argmin(1))]
-
-
 # --- Regions ----------------------------------------------------------------------------------------------------------
 
 
@@ -491,81 +343,3 @@ def _excess(scheme: Scheme, target: GaussianTarget, taus: Array) -> Array:
     if (radius <= EXCESS).all():
         return np.maximum(radius, 1)
     return radius / np.maximum(1, _radii(scheme, target, taus)[2])
-
-
-# --- Networks ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class NetworkGrowth:
-    """How much one step stretches perturbations of each state of a batch.
-
-    growth (batch,): the largest |J v| / |v| found, a lower bound of the largest singular value of the step's Jacobian.
-    residual (batch,): |J^T J v - growth^2 v| / growth^2 for the unit direction v found; some singular value sigma has
-    |sigma^2 / growth^2 - 1| <= residual. direction: v, shaped as the state, in the units asked for. iterations: how
-    many were made.
-    """
-
-    growth: Array
-    residual: Array
-    direction: Tensor
-    iterations: int
-
-
-def network_growth(
-    step: Callable[[Tensor, float, float, Score], Tensor],
-    u: Tensor,
-    tau: float,
-    h: float,
-    score: Score,
-    units: tuple[float, float] = (1.0, 1.0),
-    noise: Draw | None = None,
-    iterations: int = 100,
-    tolerance: float = 1e-3,
-    seed: int = 0,
-) -> NetworkGrowth:
-    """The largest growth of one `step` around the states u (batch, 2, *event), for any score, a network's among them.
-
-    Power iteration v <- J^T J v on the whole batch at once, J v by torch.func.jvp and J^T by torch.func.vjp, so no
-    matrix is formed; entries of the batch must not mix. The step's Gaussians are held fixed while it is
-    differentiated, at `noise` (k, shape) or 0. units: the standard deviations of x and m in which perturbations are
-    measured, as those of the law at the step's time. Stops when every residual is at most `tolerance`. Raises
-    ValueError on units that are not positive, a state of another layout, and steps that draw otherwise than black
-    boxes may.
-    """
-    import torch
-
-    from ..integrators.blackbox import NoiseAsInput
-
-    if u.ndim < 2 or u.shape[1] != 2 or not u.is_floating_point():
-        raise ValueError(f"state of shape {tuple(u.shape)} and {u.dtype}: it must be floating, (batch, 2, *event)")
-    if not min(units) > 0:
-        raise ValueError(f"units = {units}: standard deviations are positive")
-    if iterations < 1:
-        raise ValueError(f"iterations = {iterations}: make 1 or more")
-    scale = torch.tensor(units, dtype=u.dtype, device=u.device).reshape(2, *(1 for _ in u.shape[2:]))
-    draw = noise or (lambda _, shape: torch.zeros(shape, dtype=torch.float64))
-
-    def move(w: Tensor) -> Tensor:
-        with NoiseAsInput(draw):
-            return step(w * scale, tau, h, score) / scale
-
-    def norm(v: Tensor) -> Tensor:
-        return v.flatten(1).norm(dim=1).reshape(-1, *(1 for _ in u.shape[1:]))
-
-    generator = torch.Generator().manual_seed(seed)
-    v = torch.randn(u.shape, generator=generator, dtype=torch.float64).to(u)
-    v, start = v / norm(v), u.detach() / scale
-    pull = torch.func.vjp(move, start)[1]
-    made, growth, residual, direction = 0, torch.zeros(len(u)), torch.full((len(u),), torch.inf), v
-    while made < iterations and bool((residual > tolerance).any()):
-        with warnings.catch_warnings():  # torch's own, when jvp is first used
-            warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)
-            moved = torch.func.jvp(move, (start,), (v,))[1]
-        square = norm(moved) ** 2
-        (back,) = pull(moved)
-        growth = square.flatten().sqrt()
-        residual = torch.where(growth > 0, (norm(back - square * v) / square).flatten(), 0.0)
-        direction, v = v, back / norm(back).clamp_min(torch.finfo(u.dtype).tiny)
-        made += 1
-    return NetworkGrowth(growth.double().cpu().numpy(), residual.double().cpu().numpy(), direction, made)

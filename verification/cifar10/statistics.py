@@ -28,26 +28,12 @@ the means add to the variance, 1/n of it. The rings are r = 0 .. side/2, and one
 corners, at their mean wavenumber. By Parseval, the sum over rings of (wavenumbers in the ring) p_cr is side^2 times the
 mean variance of a pixel; white noise of variance 1 has power 1 in every ring.
 
-Distances of the two laws, squared (0 for equal laws on average, so that estimates can be negative):
-
-    energy   2 E|X - Y| - E|X - X'| - E|Y - Y'|. Different rows are independent, so the mean over i != j of
-             h_ij = |x_i - y_j| + |x_j - y_i| - |x_i - x_j| - |y_i - y_j| is unbiased although x_i and y_i are coupled,
-             and it is small where x_i is near y_i. Its variance by Hoeffding's two terms,
-             (4 (n - 2) zeta_1 + 2 zeta_2) / (n (n - 1)), the second being all there is for equal laws; zeta_1 is not
-             taken below 0, which then states an error up to 30% too large.
-    sliced   W2^2 of projections to fixed directions, on average. With sorted projections of independent halves A and B
-    Wasser-  of the rows, the mean over places i and directions of (x_i^A - y_i^A)(x_i^B - y_i^B), which is half of
-    stein    W(x^A, y^B) + W(x^B, y^A) - W(x^A, x^B) - W(y^A, y^B). Its expectation is the mean of (E x_i - E y_i)^2:
-             the distance of the expected order statistics, without the bias of a finite number of rows. (If only
-             W(y^A, y^B) were subtracted, a smaller spread of x would lower it at first order, where W2^2 is of second.)
-             Error by the jackknife over pairs of rows, one in each half.
-    spectral of the Gaussians with the laws' means and powers, verification.cifar10.spectral: what is predicted
-    Fréchet
+Distances of the two laws are those of verification.distances, whose rows are the images (coupled row by row), and the
+spectral Frechet distance, of the Gaussians with the laws' means and powers (verification.cifar10.spectral): what is
+predicted.
 
 More rows than `MOST_ROWS` are averaged with their neighbours first (a mean of rows is a row); distances, which cost
 n^2, are of the first `DISTANCE_ROWS`.
-
-Sources: Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013); Hoeffding, Ann. Math. Stat. 19 (1948).
 """
 
 from __future__ import annotations
@@ -64,27 +50,27 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 
 from ...integrators.noise import START, normal_pairs
+from .. import distances
 from ..algebra import Array
+from ..distances import SEED, energy_distance, sliced_wasserstein
 from ..estimates import Estimate, Norm, norm_of
 from .rings import rings
 from .sampling import TOO_LARGE, is_bounded
 from .spectral import spectral_distance
 
 QUANTITIES = ("mean", "spectrum", "higher moments", "Fourier features")
-DISTANCES = ("energy", "sliced Wasserstein", "spectral Fréchet")
+DISTANCES = (*distances.DISTANCES, "spectral Fréchet")
 MOMENTS = ("x^3", "x^4", "(dx)^2 along rows", "(dx)^2 along columns", "(dx)^4 along rows", "(dx)^4 along columns")
 
 MOST_ROWS = 512  # of D: enough for its covariance, and 6 MB for 3,072 functionals
 DISTANCE_ROWS = 4096
 FEWEST_FOR_DISTANCES = 8
-DIRECTIONS, GROUPS = 128, 32  # of the sliced distance, and of its jackknife
 _CHUNK = 256  # images made float64 at once
 
 # omega.x has these standard deviations, about, on natural images: pixels in [-1, 1] have this variance, and power falls
 # like (1 + |k|^2)^-STEEPNESS (van der Schaaf and van Hateren 1996: amplitudes like 1 / k; small images blur, too).
 FEATURES, DEVIATIONS = 66, (0.5, 1.0, 2.0)
 PIXEL_VARIANCE, STEEPNESS = 0.25, 1.5
-_SEED = 0x63696661723130  # test functions must not be made of the numbers that samples are made of
 
 
 @dataclass(frozen=True)
@@ -263,7 +249,7 @@ def waves(channels: int, side: int) -> tuple[Array, Array]:
     weighs coarse and fine structure by its power, or alike. Its length makes the variance of omega.x, on average
     sum_k |omega_k|^2 p(k) / side^2, that of `DEVIATIONS` for p(k) ~ (1 + |k|^2)^-STEEPNESS of mean `PIXEL_VARIANCE`.
     """
-    numbers = normal_pairs(_SEED, torch.arange(FEATURES), START, (channels * side**2 + 1,)).numpy()
+    numbers = normal_pairs(SEED, torch.arange(FEATURES), START, (channels * side**2 + 1,)).numpy()
     fields = numbers[:, 0, :-1].reshape(FEATURES, channels, side, side)
     phase = np.arctan2(numbers[:, 0, -1], numbers[:, 1, -1])
     k = fft.fftfreq(side) * side
@@ -315,55 +301,3 @@ def _distances(x: NDArray[Any], y: NDArray[Any]) -> dict[str, Estimate]:
     first, second = (images.reshape(len(images), -1).astype(float) for images in (x, y))
     found = energy_distance(first, second), sliced_wasserstein(first, second), spectral_distance(x, y)
     return dict(zip(DISTANCES, found, strict=True))
-
-
-def energy_distance(x: Array, y: Array) -> Estimate:
-    """The energy distance of coupled rows (n, size), n >= 5, as a U-statistic over pairs i != j."""
-    n = len(x)
-    total, squares = np.zeros(n), 0.0
-    for first in range(0, n, _CHUNK):
-        some = np.arange(first, min(first + _CHUNK, n))
-        h = _lengths(x[some], y) + _lengths(y[some], x) - _lengths(x[some], x) - _lengths(y[some], y)
-        h[np.arange(len(some)), some] = 0.0  # a row is not independent of itself
-        total[some] = h.sum(1)
-        squares += float((h**2).sum())
-    rows = total / (n - 1)
-    value = float(rows.mean())
-    # Moments of the rows and of all pairs in terms of zeta_1 = Var E[h | row] and zeta_2 = Var h, solved for these.
-    pairs = max(squares / (n * (n - 1)) - value**2, 0.0)
-    single = max(((n - 1) ** 2 / (n - 2) * float(rows.var(ddof=1)) - pairs) / (n - 4), 0.0)
-    return Estimate(value, math.sqrt((4 * (n - 2) * single + 2 * pairs) / (n * (n - 1))))
-
-
-def _lengths(a: Array, b: Array) -> Array:
-    """|a_i - b_j|."""
-    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return np.sqrt(np.maximum(squares, 0.0))
-
-
-def sliced_wasserstein(x: Array, y: Array) -> Estimate:
-    """The squared sliced Wasserstein distance of coupled rows (n, size), n >= 4, without the bias of n, and its error
-    by the jackknife; of an odd number of rows the last is left."""
-    m = len(x) // 2
-    halves = np.stack([rows[: 2 * m] @ _directions(x.shape[1]) for rows in (x, y)]).reshape(2, m, 2, DIRECTIONS)
-    order = halves.argsort(axis=1)
-    group = np.arange(m) * min(GROUPS, m) // m
-    groups, keys = group[-1] + 1, group[order]
-    ordered = np.take_along_axis(halves, order, axis=1).transpose(0, 2, 3, 1)
-    keys = keys.transpose(0, 2, 3, 1)
-
-    def without(g: int) -> float:
-        """The product's mean; a group is taken out of sorted rows, which stay sorted."""
-        kept = ordered[keys != g].reshape(2, 2, -1)
-        first, second = kept[0] - kept[1]
-        return float(first @ second) / len(first)
-
-    left_out = np.array([without(g) for g in range(groups)])
-    return Estimate(without(-1), math.sqrt((groups - 1) / groups * float(((left_out - left_out.mean()) ** 2).sum())))
-
-
-@cache
-def _directions(size: int) -> Array:
-    """(size, DIRECTIONS), of length 1."""
-    normals = normal_pairs(_SEED, torch.arange(DIRECTIONS), START + 1, (size,))[:, 0].numpy()
-    return (normals / np.linalg.norm(normals, axis=1, keepdims=True)).T
