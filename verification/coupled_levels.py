@@ -92,7 +92,9 @@ class Experiment:
         columns = [self._means(functions.values(state)) for state in last]
         if len(last) > 1:
             exact = self._batches(target.sample(functions.t, others, self.seed))
-            distances = [torch.from_numpy(block_distances(self._batches(state), exact)) for state in last]
+            distances = [
+                torch.from_numpy(block_distances(self._batches(state), exact)).to(first.device) for state in last
+            ]
             squares = (functions.scaled(last[0]) - functions.scaled(last[-1])).square().sum(1).mean(1)
             columns = [torch.cat(pair, dim=1) for pair in zip(columns, distances, strict=True)]
             columns.append(self._means(squares[:, None]))
@@ -105,7 +107,7 @@ class Experiment:
     def _batches(self, u: torch.Tensor) -> Array:
         """The states that distances are taken of, (BLOCKS, at most `_DISTANCE_PATHS`, size); 0 after an overflow."""
         scaled = torch.nan_to_num(self.functionals.scaled(u), 0.0, 0.0, 0.0)
-        return scaled.flatten(1).unflatten(0, (BLOCKS, self.block))[:, :_DISTANCE_PATHS].numpy()
+        return scaled.flatten(1).unflatten(0, (BLOCKS, self.block))[:, :_DISTANCE_PATHS].cpu().numpy()
 
 
 class Progress(NamedTuple):
