@@ -187,7 +187,7 @@ def study(
         reference_steps,
         tuple(sorted(set(precisions), key=PRECISIONS.index)) or PRECISIONS[:1],
     )
-    compared = reading.Data.of(data, fid, inception_weights)  # what it needs is there, before hours are spent
+    compared = reading.Data.of(data, fid, inception_weights, chosen)  # what it needs is there, before hours are spent
     _check_folder(output)
     model = studies.model_of(found)
     with processes.joined(process):

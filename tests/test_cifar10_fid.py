@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from urllib.error import URLError
@@ -177,6 +178,28 @@ def test_what_are_no_images_is_refused(images: np.ndarray) -> None:
         with pytest.raises(ValueError, match="give uint8") as caught:
             fid(*pair)
         assert "\n" not in str(caught.value)
+
+
+def test_the_network_runs_where_it_is_told(library: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = list[object]()
+
+    @contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        chosen.append(device)
+        yield
+        chosen.append("back")
+
+    def calculate(**options: object) -> dict[str, float]:
+        chosen.append(options["cuda"])
+        return {library.KEY_METRIC_FID: 0.0}
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", current)
+    monkeypatch.setattr(library, "calculate_metrics", calculate)
+    images, gpu = some_images(2, 1), torch.device("cuda", 1)
+    for device in (None, torch.device("cpu"), gpu):
+        fid(images, images, extractor=STAND_IN, device=device)
+    assert chosen == [False, False, gpu, True, "back"]
 
 
 def test_a_missing_extra_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

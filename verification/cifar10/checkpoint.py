@@ -116,7 +116,7 @@ class NetworkScore:
 class Checkpoint:
     """A trained network and the diffusion it belongs to; `metadata` as in the file.
 
-    The network is on the CPU, in evaluation mode, float32, with channels last in memory (faster on every device).
+    The network is on the CPU, in evaluation mode, float32, with channels last in memory.
     """
 
     network: NCSNpp

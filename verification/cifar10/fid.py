@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -66,13 +67,15 @@ def fid(
     weights: Path | None = None,
     extractor: str = INCEPTION,
     cache: Path | None = None,
+    device: torch.device | None = None,
 ) -> Fid:
     """The FID of samples, uint8 (n, 3, side, side) by `to_uint8`, against data, uint8 (m, 3, side, side), n, m >= 2.
 
     weights: Inception's; None: where torch keeps them, fetched if they are not there. extractor: another network of
     the library, by the name that it is registered under, with its own weights. cache: a folder where statistics of the
     data are kept for the next call with the same data and network (they take as long as those of 50,000 samples, about
-    an hour on 2 cores); a registered network that changes needs another folder.
+    an hour on 2 cores); a registered network that changes needs another folder. device: where the network
+    runs; None is the CPU.
     Raises ValueError, in one line, if the extra or the weights are missing, and on images that are none.
     """
     for name, images in (("samples", samples), ("data", data)):
@@ -84,19 +87,22 @@ def fid(
     key = hashlib.sha256(np.ascontiguousarray(data).data).hexdigest()[:16]
     if weights is not None:
         key += f"-{_digest(weights)[:16]}"
-    found = library.calculate_metrics(
-        input1=_Images(samples),
-        input2=_Images(data),
-        input2_cache_name=f"weakorder-{key}" if cache else None,
-        cache=cache is not None,
-        cache_root=str(cache) if cache else None,
-        fid=True,
-        feature_extractor=extractor,
-        feature_extractor_weights_path=None if weights is None else str(weights),
-        cuda=torch.cuda.is_available(),
-        save_cpu_ram=True,  # the images are in memory: no processes to read them
-        verbose=False,
-    )
+    on_gpu = device is not None and device.type == "cuda"
+    chosen = torch.cuda.device(device) if on_gpu else nullcontext()  # the library takes the current one
+    with chosen:
+        found = library.calculate_metrics(
+            input1=_Images(samples),
+            input2=_Images(data),
+            input2_cache_name=f"weakorder-{key}" if cache else None,
+            cache=cache is not None,
+            cache_root=str(cache) if cache else None,
+            fid=True,
+            feature_extractor=extractor,
+            feature_extractor_weights_path=None if weights is None else str(weights),
+            cuda=on_gpu,
+            save_cpu_ram=True,  # the images are in memory: no processes to read them
+            verbose=False,
+        )
     for features in [] if cache is None else cache.glob(f"weakorder-{key}-*-features-*.pt"):
         features.unlink()  # 400 MB of which only mean and covariance are needed
     numbers = len(samples), len(data)

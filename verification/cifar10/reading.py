@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ...integrators.threads import one_thread
@@ -48,16 +49,17 @@ Progress = Callable[[Sequence[Any]], Iterable[Any]]
 @dataclass(frozen=True, eq=False)
 class Data:
     """What samples are compared with beside the reference: uint8 images (n, 3, 32, 32), `name` saying which; whether
-    FID is wanted, and where Inception's weights are (None: where its library finds them)."""
+    FID is wanted, where Inception's weights are (None: where its library finds them), and the device it runs on."""
 
     images: NDArray[np.uint8]
     name: str
     is_given: bool = False
     fid: bool = False
     weights: Path | None = None
+    device: torch.device | None = None
 
     @staticmethod
-    def of(path: Path | None, wants_fid: bool, weights: Path | None) -> Data:
+    def of(path: Path | None, wants_fid: bool, weights: Path | None = None, device: torch.device | None = None) -> Data:
         """Of a user's CIFAR-10, or the images that ship (None). Raises ValueError on what cannot be read, and where FID
         is wanted of data or a library that are not there."""
         if weights is not None and not wants_fid:
@@ -71,7 +73,7 @@ class Data:
             images = load_images(path)
             if len(images) < 2:
                 raise ValueError(f"{str(path)!r} holds {len(images)} image; a distance takes at least 2")
-            return Data(images, path.name, True, wants_fid, weights)
+            return Data(images, path.name, True, wants_fid, weights, device)
         return Data(read_images(resources.files(shipped) / "cifar10_images.npz"), "512 images (shipped)")
 
 
@@ -220,7 +222,8 @@ class _Reader:
         kept = self.store.path(cell) / f"fid-{len(samples.x)}-{digest}.json"
         if kept.is_file():
             return json.loads(kept.read_text())
-        found = fid(to_uint8(samples.x), self.data.images, self.data.weights, cache=self.store.folder / "fid")
+        cache = self.store.folder / "fid"
+        found = fid(to_uint8(samples.x), self.data.images, self.data.weights, cache=cache, device=self.data.device)
         write_atomically(kept, json.dumps({"to_data": found.value, "warning": found.warning}).encode())
         return {"to_data": found.value, "warning": found.warning}
 
