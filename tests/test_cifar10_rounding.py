@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pretended_gpu import pretended_gpu
 from test_cifar10_sampling import CPU, PARAMS, SCHEMES, gaussian, network, neural
 from torch import Tensor
 from torch.nn import functional
@@ -125,6 +126,53 @@ def test_attention_in_tf32_is_attention() -> None:
         rounded = functional.scaled_dot_product_attention(q, k, v)
     exact = functional.scaled_dot_product_attention(q, k, v)
     assert 0 < float((rounded - exact).abs().max()) < 2**-9
+
+
+@torch.no_grad()
+def test_bfloat16_is_imitated_as_an_accelerators_autocast_has_it() -> None:
+    """Against the pretended one, whose products are made by the CPU's own kernels for bfloat16. What is left is that
+    those round products of tensors with gaps before they add the bias, too."""
+    made, u, t = (
+        network(),
+        torch.randn(2, 6, 8, 8, generator=torch.Generator().manual_seed(3)),
+        torch.tensor([0.3, 0.7]),
+    )
+    exact = made(u, t)
+    with products("bfloat16", CPU), Factors() as seen:
+        imitated = made(u, t)
+    with products("tf32", CPU):
+        finer = made(u, t)
+    with pretended_gpu() as gpu:
+        there = network().to(gpu.device)
+        with products("bfloat16", gpu.device):
+            expected = there(u.to(gpu.device), t.to(gpu.device)).cpu()
+    assert seen.unrounded == seen.fused == 0
+    change = float((expected - exact).norm())
+    with torch.autocast("cpu", torch.bfloat16):  # its norms are in bfloat16
+        other = made(u, t)
+    assert float((imitated - expected).norm()) < 0.75 * change
+    assert min(float((wrong - expected).norm()) for wrong in (finer, other)) > 0.9 * change
+
+
+@torch.no_grad()
+def test_products_in_bfloat16_are_its_kernels_but_for_the_order_of_sums() -> None:
+    generator = torch.Generator().manual_seed(2)
+    x, w, b = (torch.randn(*shape, generator=generator) for shape in ((2, 8, 8, 8), (8, 8, 3, 3), (8,)))
+
+    def answers(*given: Tensor) -> list[Tensor]:
+        x, w, b = given
+        rows = x.flatten(0, 2)
+        convolved = functional.conv2d(x, w, b, 1, 1), functional.conv2d(x, w, None, 2)
+        return [*convolved, functional.linear(rows, x[0, 0], b), functional.scaled_dot_product_attention(x, x, x)]
+
+    with products("bfloat16", CPU):
+        imitated = answers(x, w, b)
+    late = [entry.bfloat16() for entry in answers(x, w, b)]  # the broken variant: rounded at the end alone
+    kernels = answers(x.bfloat16(), w.bfloat16(), b.bfloat16())
+    for found, expected, wrong in zip(imitated, kernels, late, strict=True):
+        assert found.dtype == torch.bfloat16
+        assert float((found != expected).float().mean()) < 0.02 < 0.2 < float((wrong != expected).float().mean())
+        torch.testing.assert_close(found, expected, rtol=2**-7, atol=1e-3)
 
 
 @torch.no_grad()

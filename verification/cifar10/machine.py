@@ -79,17 +79,16 @@ def products(precision: str, device: torch.device) -> AbstractContextManager[obj
     """The products of a network on `device` in one of `PRECISIONS`, in this thread:
 
     float32     as they are
-    tf32        factors rounded to 10 bits of the significand, sums in float32: an accelerator's own mode, and elsewhere
-                the same rounding, done before each product (`RoundedFactors`), which is slower, not faster
-    bfloat16    factors and sums as torch.autocast has them: 7 bits
+    tf32        factors rounded to 10 bits of the significand, sums in float32
+    bfloat16    factors, biases and results rounded to 7 bits, sums in float32; norms in float32: torch.autocast's way
 
-    Source: NVIDIA, A100 Tensor Core GPU Architecture (2020), on TF32.
+    An accelerator does so itself; elsewhere it is imitated: the same numbers but for the order of sums, not faster.
+    Source: NVIDIA, A100 Tensor Core GPU Architecture (2020), on TF32; torch's lists of autocast's operators; Dao et
+    al., arXiv 2205.14135, algorithm 1, on attention.
     """
-    if precision == "bfloat16":
-        return torch.autocast(device.type, torch.bfloat16)
-    if device.type == "cuda":
-        return _tensor_cores(precision == "tf32")
-    return RoundedFactors() if precision == "tf32" else nullcontext()
+    if device.type != "cuda":
+        return nullcontext() if precision == PRECISIONS[0] else Imitated(precision)
+    return torch.autocast("cuda", torch.bfloat16) if precision == "bfloat16" else _tensor_cores(precision == "tf32")
 
 
 @contextmanager
@@ -106,18 +105,39 @@ def _tensor_cores(allowed: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = convolutions
 
 
-class RoundedFactors(TorchFunctionMode):
-    """Within it the factors of float32 products that `network` is made of are those of TF32."""
+class Imitated(TorchFunctionMode):
+    """Within it, the float32 products that `network` is made of are rounded as an accelerator's are."""
+
+    def __init__(self, precision: str) -> None:
+        super().__init__()
+        self.low = precision == "bfloat16"
+        self.factor = round_to_bfloat16 if self.low else round_to_tf32
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
         match func:
             case functional.linear | functional.conv2d:
-                args = (*map(round_to_tf32, args[:2]), *args[2:])  # not the bias, which is added
+                x, weight, bias, *others = (*args, None)[: max(3, len(args))]
+                bias = round_to_bfloat16(bias) if self.low and bias is not None else bias
+                return self._result(func(self.factor(x), self.factor(weight), bias, *others, **kwargs))
             case functional.scaled_dot_product_attention:
-                return _attention(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+                q, k, v = map(self.factor, args)
+                exponents = q @ k.mT / math.sqrt(q.shape[-1])
+                weights = (exponents - exponents.amax(-1, keepdim=True)).exp()  # fused kernels divide at the end
+                return self._result(self.factor(weights) @ v / weights.sum(-1, keepdim=True))
+            case functional.group_norm if self.low:
+                return func(args[0].float(), *args[1:], **kwargs)
+        return func(*args, **kwargs)
+
+    def _result(self, x: Tensor) -> Tensor:
+        return x.bfloat16() if self.low else x
+
+
+def round_to_bfloat16(x: Tensor) -> Tensor:
+    """Numbers of bfloat16, as float32."""
+    return x.bfloat16().float()
 
 
 def round_to_tf32(x: Tensor) -> Tensor:
@@ -130,10 +150,3 @@ def round_to_tf32(x: Tensor) -> Tensor:
     bits = x.view(torch.int32)
     nearest = (bits + 0xFFF + ((bits >> 13) & 1)) & ~0x1FFF
     return torch.where(x.isnan(), x, nearest.view(torch.float32))
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Both products of softmax(q k^T / sqrt c) v with rounded factors; the softmax is between them."""
-    q, k, v = map(round_to_tf32, (q, k, v))
-    weights = (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1)
-    return round_to_tf32(weights) @ v
