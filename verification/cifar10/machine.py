@@ -119,9 +119,10 @@ class Imitated(TorchFunctionMode):
         kwargs = kwargs or {}
         match func:
             case functional.linear | functional.conv2d:
-                x, weight, bias, *others = (*args, None)[: max(3, len(args))]
-                bias = round_to_bfloat16(bias) if self.low and bias is not None else bias
-                return self._result(func(self.factor(x), self.factor(weight), bias, *others, **kwargs))
+                x, weight, *others = args
+                if self.low and others and others[0] is not None:  # the bias
+                    others[0] = round_to_bfloat16(others[0])
+                return self._result(func(self.factor(x), self.factor(weight), *others, **kwargs))
             case functional.scaled_dot_product_attention:
                 q, k, v = map(self.factor, args)
                 exponents = q @ k.mT / math.sqrt(q.shape[-1])
