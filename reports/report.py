@@ -16,11 +16,10 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -37,6 +36,7 @@ from ..verification.prediction import predicted_errors
 from ..verification.subject import BlackBox, Subject, order_study_of
 from . import figures, stability, targets
 from .derivation import expression_latex, expression_text
+from .pages import template
 from .strict_json import dumps
 
 Results = dict[str, Any]
@@ -305,16 +305,11 @@ def _curve(curve: spectrum.SpectrumCurve) -> Results:
 
 
 def _page(results: Results, svgs: dict[str, bytes]) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = _number
-    environment.filters["plain"] = lambda value: f"{value:g}"
-    folder = resources.files(__package__ or __name__).joinpath("templates")
-    environment.loader = FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8"))
     drawings = {
         name.replace("-", "_"): Markup(figures.inline(svg, name, _DESCRIPTIONS[name])) for name, svg in svgs.items()
     }
-    template = environment.get_template("report.html.j2")
-    return template.render(figures=drawings, table=_spectrum_table(results), **results)
+    page = template("report.html.j2", {"number": _number, "plain": lambda value: f"{value:g}"})
+    return page.render(figures=drawings, table=_spectrum_table(results), **results)
 
 
 def _spectrum_table(results: Results) -> list[Results]:

@@ -11,16 +11,15 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from ..verification import mutation
 from ..verification.files import write_atomically
 from ..verification.mutants import MUTANTS
 from ..verification.mutation import Mutant, Outcome, run_mutant, variations
+from .pages import template
 from .strict_json import dumps
 
 Results = dict[str, Any]
@@ -70,11 +69,7 @@ def run_self_test(progress: Progress = iter, mutants: Sequence[Mutant] = MUTANTS
 
 def render(results: Results) -> str:
     """The page: counts, the kill table by check and size, the survivors, the equivalents and the false alarms."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["size"] = _size
-    folder = resources.files(__package__ or __name__).joinpath("templates")
-    source = folder.joinpath("self_test.html.j2").read_text("utf-8")
-    return environment.from_string(source).render(sections=SECTIONS, **results)
+    return template("self_test.html.j2", {"size": _size}).render(sections=SECTIONS, **results)
 
 
 def write_self_test(

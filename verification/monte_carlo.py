@@ -55,7 +55,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 from scipy.stats import t as student_t
 
@@ -223,12 +223,18 @@ class Norm(NamedTuple):
         return self.value > SURE * self.noise
 
     @classmethod
-    def of(cls, sample: BlockMeans) -> Norm:
-        """Of a sample's mean."""
-        mean, cov = sample.mean, sample.cov / sample.paths
-        noise, size = float(np.trace(cov)), float(np.linalg.norm(mean))
-        along = math.sqrt(max(float(mean @ cov @ mean), 0.0)) / size if size > 0 else math.sqrt(noise)
-        return cls(math.sqrt(max(size**2 - noise, 0.0)), along, math.sqrt(noise))
+    def of(cls, rows: ArrayLike) -> Norm:
+        """Of the mean of independent rows (n, F), n at least 2: paths, or means of blocks of equally many.
+
+        The trace of the mean's covariance and its form along the mean follow from the rows: no F x F matrix is formed.
+        """
+        rows = np.asarray(rows, dtype=float)
+        n, mean = len(rows), rows.mean(0)
+        centred = rows - mean
+        noise = math.sqrt(float((centred**2).sum()) / (n - 1) / n)
+        size = float(np.linalg.norm(mean))
+        along = float(np.linalg.norm(centred @ mean)) / math.sqrt((n - 1) * n) / size if size > 0 else noise
+        return cls(math.sqrt(max(size**2 - noise**2, 0.0)), along, noise)
 
 
 class Limit(NamedTuple):
@@ -372,7 +378,9 @@ class MonteCarloStudy:
     def norms(self) -> dict[str, tuple[Norm, ...]]:
         """The norms of the coupled differences, per quantity."""
         return {
-            quantity: tuple(Norm.of(d.take(self.columns(quantity))) for d in self.differences[: len(self.coupled)])
+            quantity: tuple(
+                Norm.of(d.take(self.columns(quantity)).values) for d in self.differences[: len(self.coupled)]
+            )
             for quantity in dict.fromkeys(self.quantities)
         }
 
@@ -400,7 +408,7 @@ class MonteCarloStudy:
         resampled = []
         for level in range(first, last + 1):
             sample = self.differences[level].take(self.columns(quantity))
-            squares = (sample.bootstrap(BOOTSTRAPS, level) ** 2).sum(1) - 2 * Norm.of(sample).noise ** 2
+            squares = (sample.bootstrap(BOOTSTRAPS, level) ** 2).sum(1) - 2 * Norm.of(sample.values).noise ** 2
             resampled.append(np.log(np.maximum(squares, np.finfo(float).tiny)) / 2)
         found = [
             window_fit(logs[-count:], np.log(norms)[-count:], np.stack(resampled)[-count:])
@@ -468,7 +476,7 @@ class MonteCarloStudy:
     def _wanted(self, quantity: str) -> Array:
         columns, found = self.columns(quantity), []
         for sample in self.differences:
-            size = Norm.of(sample.take(columns))
+            size = Norm.of(sample.take(columns).values)
             sure = size.value > size.noise
             ratio = size.standard_error / (self.accuracy * size.value) if sure else math.inf
             found.append(sample.paths * ratio**2)

@@ -38,7 +38,7 @@ from ...theory.scheme import Scheme
 from ..algebra import Array
 from ..monte_carlo import BOOTSTRAPS, SURE, Norm, window_fit
 from ..order import MARGIN, Fit, Verdict, judged
-from .statistics import QUANTITIES, CellStatistics, norm_of
+from .statistics import QUANTITIES, CellStatistics
 
 CONCLUSIVE = 4  # levels
 
@@ -113,7 +113,7 @@ class SchemeVerdict:
         """|b| of each quantity, in its units: its noise removed, or the noise where that is all there is."""
         if self.diverged:
             return {}
-        norms = {q: norm_of(self.reference.own_error(q, self._finest)) for q in QUANTITIES}
+        norms = {q: Norm.of(self.reference.own_error(q, self._finest)) for q in QUANTITIES}
         return {q: max(norm.value, norm.noise) for q, norm in norms.items()}
 
     @cached_property
@@ -309,7 +309,7 @@ def resampled_norms(rows: Array, count: int = BOOTSTRAPS) -> tuple[Norm, Array]:
 
     Equal n and count give the same resamples of sample numbers: those of coupled sets belong together.
     """
-    norm = norm_of(rows)
+    norm = Norm.of(rows)
     means = _weights(len(rows), count) @ rows
     # a resample's mean has the noise of the rows and, once more, that of the resampling
     return norm, (means**2).sum(1) - (2 - 1 / len(rows)) * norm.noise**2

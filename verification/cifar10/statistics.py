@@ -199,7 +199,7 @@ def compare_images(x: ArrayLike, y: ArrayLike) -> CellStatistics:
     squares = parts[0, "squares"][:, 0]
     return CellStatistics(
         samples=n,
-        weak={name: WeakError(norm_of(D), sizes[name]) for name, D in scaled.items()},
+        weak={name: WeakError(Norm.of(D), sizes[name]) for name, D in scaled.items()},
         rows=scaled,
         power=Power(
             rings(x.shape[2]).wavenumber,
@@ -213,18 +213,6 @@ def compare_images(x: ArrayLike, y: ArrayLike) -> CellStatistics:
 
 
 # --- Means of rows ----------------------------------------------------------------------------------------------------
-
-
-def norm_of(rows: ArrayLike) -> Norm:
-    """`Norm.of` for rows (n, F) with any F: the trace of the covariance and its form along the mean follow from the
-    rows, and no F x F matrix is formed."""
-    rows = np.asarray(rows, dtype=float)
-    n, mean = len(rows), rows.mean(0)
-    centred = rows - mean
-    noise = math.sqrt(float((centred**2).sum()) / (n - 1) / n)
-    size = float(np.linalg.norm(mean))
-    along = float(np.linalg.norm(centred @ mean)) / math.sqrt((n - 1) * n) / size if size > 0 else noise
-    return Norm(math.sqrt(max(size**2 - noise**2, 0.0)), along, noise)
 
 
 def standard_error(rows: Array) -> Array:
