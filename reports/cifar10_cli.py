@@ -254,13 +254,13 @@ def _held_out(path: Path, images: Images) -> Images:
 def _check_files(output: Path, export_path: Path | None) -> None:
     """Raises ValueError or OSError, before hours are spent, if results could not be written; makes the folder."""
     from ..verification.cifar10.training import STATE
-    from ..verification.files import check_writable
+    from ..verification.files import check_writable, make_folder
 
     if not str(output).strip() or str(output) == ".":
         raise ValueError("no folder to write to; name one with -o DIR")
     if export_path is not None and export_path.suffix != ".safetensors":
         raise ValueError(f"{str(export_path)!r}: the weights are written as safetensors; name it FILE.safetensors")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     check_writable(output / STATE)
     if export_path is not None:
         check_writable(export_path)

@@ -228,11 +228,11 @@ def _schemes(names: tuple[str, ...], scales: list[float]) -> Iterator[Scheme]:
 def _check_folder(output: Path) -> None:
     """Raises OSError if the study could not be written there."""
     from ..verification.cifar10.study import BATCH
-    from ..verification.files import check_writable
+    from ..verification.files import check_writable, make_folder
 
     if not str(output).strip() or str(output) == ".":
         raise ValueError("no folder to write to; name one with -o DIR")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     if (output / "index.html").exists() and not (output / BATCH).exists():
         raise ValueError(f"{str(output)!r} holds another page, index.html; choose another folder")
     check_writable(output / "index.html")

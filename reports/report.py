@@ -29,7 +29,7 @@ from ..theory.model import Parameters
 from ..theory.scheme import Scheme
 from ..theory.weak_order import prove_order
 from ..verification import noise_free, order, spectrum
-from ..verification.files import write_atomically
+from ..verification.files import explained, make_folder, write_atomically
 from ..verification.gaussian import GaussianTarget
 from ..verification.moments import exact_moments
 from ..verification.prediction import predicted_errors
@@ -161,7 +161,7 @@ def write_report(
         contents[directory / "figures" / f"{name}.png"] = figures.as_png(figure)
     page = directory / "index.html"
     contents[page] = _page(results, svgs).encode()
-    (directory / "figures").mkdir(parents=True, exist_ok=True)
+    make_folder(directory / "figures")
     for path, content in contents.items():
         write_atomically(path, content)
     return page
@@ -356,6 +356,6 @@ def _check_writable(directory: Path) -> None:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise OSError(f"cannot write to {str(directory)!r}: {error.strerror}; choose another folder") from error
+        raise OSError(f"cannot write to {explained(error, directory)}") from error
     if (directory / "index.html").is_dir():
         raise OSError(f"{str(directory / 'index.html')!r} is a folder; choose another place for the page")

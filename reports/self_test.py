@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..verification import mutation
-from ..verification.files import write_atomically
+from ..verification.files import make_folder, write_atomically
 from ..verification.mutants import MUTANTS
 from ..verification.mutation import Mutant, Outcome, run_mutant, variations
 from .pages import template
@@ -80,7 +80,7 @@ def write_self_test(
 ) -> Path:
     """Run the self-test and write it into `directory`, made if need be; the path of its page. Raises OSError."""
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     results = run_self_test(progress, mutants, correct)
     page = directory / "self-test.html"
     write_atomically(directory / "self-test.json", dumps(results).encode())

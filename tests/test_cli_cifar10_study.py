@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from weakorder.reports.cli import cli
+from weakorder.reports.cli import cli, main
 from weakorder.theory.model import Parameters
+from weakorder.verification import files
+from weakorder.verification.cifar10 import study as studies
 from weakorder.verification.cifar10.checkpoint import save_network
 from weakorder.verification.cifar10.network import Config, NCSNpp
 
@@ -261,3 +266,51 @@ def test_the_parameters_of_the_network_are_in_its_file_and_only_the_cut_off_may_
     words = ("--checkpoint", str(checkpoint), "--schemes", "ROBA", "--nfe", "3", "-n", "2", "--refinement", "20")
     result = invoke(*words, "--eps", "0.01", "-o", str(tmp_path), "--json")
     assert json.loads(result.stdout)["model"]["parameters"] == asdict(Parameters(eps=0.01)) | {"M_inv": 4.0}
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], checkpoint: Path, tmp_path: Path
+) -> Callable[..., Outcome]:
+    """The command as a shell runs it, on the tiny network and into a folder of its own."""
+
+    def command(*words: str) -> Outcome:
+        here = ["--checkpoint", str(checkpoint), "-o", str(tmp_path / "study")]
+        monkeypatch.setattr(sys, "argv", ["weakorder", "cifar10", "study", *words, *here])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Outcome(int(stop.value.code or 0), *capsys.readouterr())
+
+    return command
+
+
+FEW = ("--schemes", "SSCS", "--nfe", "3", "4", "--batch", "2", "--refinement", "0")
+
+
+def test_a_full_disk_is_one_line_below_the_bar_and_what_was_sampled_is_kept(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert run(*FEW, "-n", "2").code == 0
+    before = cells(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_replace", full)
+        patch.setattr(studies, "keep_batch", lambda *_: None)
+        stopped = run(*FEW, "-n", "4")
+    assert (stopped.code, stopped.out) == (2, "")
+    assert stopped.err.startswith("\r"), "there is no bar to be closed"
+    line = stopped.err.split("\n")[-2]
+    assert line.startswith("weakorder: error: cannot write ")
+    assert line.endswith(".npz': No space left on device; make room there, then repeat the command")
+    assert cells(tmp_path) == before
+    assert run(*FEW, "-n", "4").code == 0
+    assert before.items() < cells(tmp_path).items()

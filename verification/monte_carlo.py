@@ -39,10 +39,10 @@ batch by batch in a checkpoint, and a study that is stopped and resumed ends in 
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import json
 import math
-import os
 import time
 import zipfile
 import zlib
@@ -66,6 +66,7 @@ from ..integrators.threads import one_thread
 from ..theory.flows import Flow
 from ..theory.scheme import Scheme
 from .algebra import Array
+from .files import write_atomically
 from .functionals import DISTANCES, Functionals, batch_distances
 from .gaussian import GaussianLaw, GaussianTarget
 from .moments import closed_map, starting_law
@@ -837,16 +838,15 @@ class _Store:
         return True
 
     def save(self) -> None:
-        """Write the checkpoint in one go: to a file beside it, then renamed."""
+        """Write the checkpoint, whole or not at all. Raises OSError."""
         if self.path is None:
             return
         arrays: dict[str, Any] = {
             f"batches_{k}": np.stack(batches) for k, batches in enumerate(self.batches) if batches
         }
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with beside.open("wb") as file:
-            np.savez(file, key=np.array(self.key), seconds=self.seconds, **arrays)
-        beside.replace(self.path)
+        content = io.BytesIO()
+        np.savez(content, key=np.array(self.key), seconds=self.seconds, **arrays)
+        write_atomically(self.path, content.getvalue())
         self.saved = time.monotonic()
 
     def _load(self, path: Path) -> None:
