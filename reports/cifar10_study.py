@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -161,40 +163,43 @@ def study(
     same reference is not sampled again. Several processes: torchrun --no-python weakorder cifar10 study ... Exit code
     0, 2 on bad input.
     """
+    from ..verification.cifar10 import processes
+
+    began = time.monotonic()
+    process = processes.from_environment()
+
     import torch
 
-    from ..verification.cifar10 import processes, reading
+    from ..verification.cifar10 import reading
     from ..verification.cifar10 import study as studies
     from ..verification.cifar10.sampling import Store
     from .cifar10_page import write_page
 
-    began = time.monotonic()
-    process = processes.from_environment()
-    check_device(device or "cpu")
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if chosen.type == "cuda" and chosen.index is None:
-        chosen = torch.device("cuda", process.local_rank % torch.cuda.device_count())
-    found, name = studies.open_checkpoint(checkpoint, {k: v for k, v in given.items() if v is not None}, weights)
-    design = studies.Design(
-        tuple(_schemes(names, [scale for group in scales for scale in group])),
-        tuple(sorted({budget for group in budgets for budget in group})) or BUDGETS,
-        grid,
-        samples,
-        refinement,
-        reference_steps,
-        precision,
-    )
-    compared = reading.Data.of(data, fid, inception_weights)  # what it needs is there, before hours are spent
-    _check_folder(output)
-    model = studies.model_of(found)
-    with processes.joined(process):
-        size = process.agreed(studies.batch_of(output, design, model, chosen, batch))
+    with _ended_by_sigterm(), processes.joined(process) as peers:
+        check_device(device or "cpu")
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if chosen.type == "cuda" and chosen.index is None:
+            chosen = torch.device("cuda", process.local_rank % torch.cuda.device_count())
+        found, name = studies.open_checkpoint(checkpoint, {k: v for k, v in given.items() if v is not None}, weights)
+        design = studies.Design(
+            tuple(_schemes(names, [scale for group in scales for scale in group])),
+            tuple(sorted({budget for group in budgets for budget in group})) or BUDGETS,
+            grid,
+            samples,
+            refinement,
+            reference_steps,
+            precision,
+        )
+        compared = reading.Data.of(data, fid, inception_weights)  # what it needs is there, before hours are spent
+        _check_folder(output)
+        model = studies.model_of(found)
+        size = peers.agreed(studies.batch_of(output, design, model, chosen, batch))
         store = Store(output, model, seed, size)
         if process.is_first:
             studies.keep_batch(output, size)
         with contextlib.redirect_stdout(sys.stderr):
             studies.sample(design, store, chosen, process, lambda total: _bar(total, process.is_first))
-        process.wait()
+        peers.wait()
     if not process.is_first:
         return
     with contextlib.redirect_stdout(sys.stderr):
@@ -212,6 +217,29 @@ def study(
     else:
         _summary(results)
         click.echo(f"wrote {page}")
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: like an interrupt it stops the sampling, and what is complete is kept."""
+
+    code = 128 + signal.SIGTERM
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM, which torchrun sends when another process has ended, interrupts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise _Terminated
+
+    earlier = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def _schemes(names: tuple[str, ...], scales: list[float]) -> Iterator[Scheme]:

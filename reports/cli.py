@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from ..verification.cifar10.processes import may_speak
 from .cifar10_cli import cifar10
 from .options import BAD_INPUT, EVENT, INTERRUPTED, MODEL, OUTPUT, parameters, progress, subject_of
 from .scheme_cli import derive, moments, schemes, stability
@@ -108,14 +109,15 @@ def main() -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         code = 0
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stop:
         _say("interrupted")
-        code = INTERRUPTED
+        code = getattr(stop.__cause__ or stop, "code", INTERRUPTED)  # SIGTERM has its own; click wraps it
     except SystemExit as stop:
         # click answers a closed pipe with exit code 1, which would read as FAIL; programs use the signal's number.
         code = CLOSED_PIPE if "PacifyFlush" in type(sys.stdout).__name__ else stop.code
     except (click.ClickException, ValueError, OSError) as error:
-        _say(f"error: {_message(error)}")
+        if not isinstance(error, click.UsageError) or may_speak():
+            _say(f"error: {_message(error)}")
         code = BAD_INPUT
     except Exception as error:  # a bug, or input nobody thought of: never the exit code of FAIL
         _say(f"error: {type(error).__name__}: {_message(error)}; please report this")

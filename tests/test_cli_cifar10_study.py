@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +24,7 @@ from weakorder.verification import files
 from weakorder.verification.cifar10 import study as studies
 from weakorder.verification.cifar10.checkpoint import save_network
 from weakorder.verification.cifar10.network import Config, NCSNpp
+from weakorder.verification.cifar10.sampling import Batch, Cell, Samples, Store
 
 # Images keep CIFAR-10's size, which the shipped statistics are of; nothing else of the network does.
 TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(), dropout=0.0)
@@ -314,3 +317,57 @@ def test_a_full_disk_is_one_line_below_the_bar_and_what_was_sampled_is_kept(
     assert cells(tmp_path) == before
     assert run(*FEW, "-n", "4").code == 0
     assert before.items() < cells(tmp_path).items()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_study_ends_with_the_signals_code_and_keeps_what_is_complete(
+    number: int, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    save = Store.save
+
+    def stopped(store: Store, cell: Cell, batch: Batch, samples: Samples) -> None:
+        save(store, cell, batch, samples)
+        os.kill(os.getpid(), number)
+        time.sleep(0.5)  # the signal is the main thread's
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save", stopped)
+        outcome = run(*FEW, "-n", "2")
+    assert (outcome.code, outcome.out) == (128 + number, "")
+    assert outcome.err.split("\n")[-2:] == ["weakorder: interrupted", ""]
+    assert len(cells(tmp_path)) == 1
+    assert [path.name for path in tmp_path.rglob(".*")] == [], "a file is half written"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert run(*FEW, "-n", "2").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "of_the_second", "message"),
+    [
+        (["--nfe", "x"], [], "'x' is not a list of ints"),
+        (["--nfe", "1"], [], "budgets [1]"),
+        (["--schemes", "SSCS", "--nfe", "3"], ["--data", "nowhere.npz"], "'nowhere.npz': there is no such file"),
+    ],
+    ids=["words that cannot be read", "values that cannot be", "a file that one process does not have"],
+)
+def test_of_several_processes_one_tells_what_is_wrong_and_none_samples(
+    words: list[str], of_the_second: list[str], message: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "study.py"
+    script.write_text(
+        "import os, sys\nfrom weakorder.reports.cli import main\n"
+        f"sys.argv += {of_the_second!r} if os.environ['RANK'] == '1' else []\nmain()"
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    run = subprocess.run(
+        [*launcher, "cifar10", "study", *words, "-o", str(tmp_path / "study")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=300,
+    )
+    (line,) = (line for line in run.stderr.splitlines() if line.startswith("weakorder: "))
+    assert message in line
+    assert "evaluation/s" not in run.stderr
+    assert not list(tmp_path.rglob("*.npz"))
