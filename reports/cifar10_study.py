@@ -196,7 +196,14 @@ def study(
         size = peers.agreed(studies.batch_of(output, design, model, chosen, batch))
         store = Store(output, model, seed, size)
         if process.is_first:
-            studies.keep_batch(output, size)
+            before = studies.kept_batch(output) if batch is None else None
+            studies.keep_batch(output, size, samples if batch is None else None)
+            if before is not None and before.size != size:
+                click.echo(
+                    f"note: batches of {size}, which is faster; those of {before.size} in {str(output)!r}, chosen for "
+                    f"{before.samples} samples, are left: --batch {before.size} would go on with them",
+                    err=True,
+                )
         with contextlib.redirect_stdout(sys.stderr):
             studies.sample(design, store, chosen, process, lambda total: _bar(total, process.is_first))
         peers.wait()

@@ -8,11 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from click.testing import CliRunner, Result
 from weakorder.reports.cli import cli, main
 from weakorder.theory.model import Parameters
 from weakorder.verification import files
+from weakorder.verification.cifar10 import sampling
 from weakorder.verification.cifar10 import study as studies
 from weakorder.verification.cifar10.checkpoint import save_network
 from weakorder.verification.cifar10.network import Config, NCSNpp
@@ -323,14 +325,20 @@ def test_a_full_disk_is_one_line_below_the_bar_and_what_was_sampled_is_kept(
 def test_an_interrupted_study_ends_with_the_signals_code_and_keeps_what_is_complete(
     number: int, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    save = Store.save
+    save, came = Store.save, threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, *words: Any, **options: Any) -> None:
+            came.set()
+            super().shutdown(*words, **options)
 
     def stopped(store: Store, cell: Cell, batch: Batch, samples: Samples) -> None:
         save(store, cell, batch, samples)
         os.kill(os.getpid(), number)
-        time.sleep(0.5)  # the signal is the main thread's
+        assert came.wait(60), "the signal, which is the main thread's, stopped nothing"
 
     with monkeypatch.context() as patch:
+        patch.setattr(sampling, "ThreadPoolExecutor", Pool)
         patch.setattr(Store, "save", stopped)
         outcome = run(*FEW, "-n", "2")
     assert (outcome.code, outcome.out) == (128 + number, "")
@@ -371,3 +379,13 @@ def test_of_several_processes_one_tells_what_is_wrong_and_none_samples(
     assert message in line
     assert "evaluation/s" not in run.stderr
     assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_a_study_after_a_trial_says_that_its_batches_are_larger(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "batch_size", lambda config, columns, samples, device: samples // 2)
+    words = ("--schemes", "SSCS", "--nfe", "3", "--refinement", "0")
+    assert "note" not in run(*words, "-n", "2").err
+    assert "note: batches of 4, which is faster; those of 1" in run(*words, "-n", "8").err
+    assert "note" not in run(*words, "-n", "8").err
