@@ -45,10 +45,10 @@ from ..theory.flows import Flow
 from ..theory.model import Parameters
 from ..theory.scheme import Scheme
 from .compiled import Array, Run, compile_run
-from .coupling import Coupling, _image, couple
+from .coupling import Coupling, couple, linear_image
 from .grids import check_grid
 from .noise import START, normal_pairs
-from .sampler import Noise, Score, _update
+from .sampler import Noise, Score, run_segment
 
 # A sample's own normals are those of the sample with this number more: no study has as many samples.
 _OWN = 1 << 40
@@ -146,9 +146,9 @@ class AnchoredRun:
 
         def noise(interval: int) -> Tensor:
             known, own = self.known[place[interval]], self.own[place[interval]]
-            total = _image(known.matrix, normals[:, known.first : known.last].flatten(1, 2).to(dtype))
+            total = linear_image(known.matrix, normals[:, known.first : known.last].flatten(1, 2).to(dtype))
             if own.last > own.first:
-                total += _image(own.matrix, torch.cat([pair(k) for k in range(own.first, own.last)], dim=1))
+                total += linear_image(own.matrix, torch.cat([pair(k) for k in range(own.first, own.last)], dim=1))
             return total
 
         return noise
@@ -187,10 +187,10 @@ def sample_anchored(
     or nan, and leaves the others alone. Raises ValueError as `AnchoredRun.noise`.
     """
     noise = run.noise(normals, samples, seed, u.dtype)
-    u = _update(run.run.prologue, u, None, noise, START + 1)
+    u = run_segment(run.run.prologue, u, None, noise, START + 1)
     times, flows = run.run.updates
     for k, t in enumerate([] if times is None else times.tolist()):
-        u = _update(Flow(*(entry[k] for entry in flows)), u, score(u, t).to(u), noise, START + 2 + k)
+        u = run_segment(Flow(*(entry[k] for entry in flows)), u, score(u, t).to(u), noise, START + 2 + k)
     return u
 
 

@@ -146,25 +146,26 @@ def run_coupled(coupling: Coupling, score: Score, u: Tensor, normals: Callable[[
     states, noises = [u] * len(coupling.runs), dict[tuple[int, int], Tensor]()
     for moment in coupling.plan:
         if moment.shares:
-            noise = _image(moment.image, normals(moment.column))
+            noise = linear_image(moment.image, normals(moment.column))
             for k, share in enumerate(moment.shares):
                 part = noise[:, 2 * k : 2 * k + 2]
                 noises[share] = noises[share] + part if share in noises else part
         for run, segment in moment.complete:
             tables, noise = coupling.runs[run].run, noises.pop((run, segment), None)
             if segment == 0:
-                state = _image(tables.prologue.propagator, states[run])
+                state = linear_image(tables.prologue.propagator, states[run])
             else:
                 times, (P, K, _) = tables.updates
                 s = score(states[run], float(times[segment - 1]))  # type: ignore[index]
                 table = np.concatenate([P[segment - 1], K[segment - 1]], axis=1)
-                state = _image(table, torch.cat([states[run], s], dim=1))
+                state = linear_image(table, torch.cat([states[run], s], dim=1))
             states[run] = state if noise is None else state.add_(noise)
     return states
 
 
-def _image(table: Array, operand: Tensor) -> Tensor:
-    """table (rows, columns) times operand (batch, columns, *event): (batch, rows, *event)."""
+def linear_image(table: Array, operand: Tensor) -> Tensor:
+    """The matrix `table` (rows, columns), float64, times `operand` (batch, columns, *event), in the operand's dtype and
+    on its device: (batch, rows, *event)."""
     matrix = torch.from_numpy(np.array(table)).to(operand)
     flat = operand.flatten(2) if operand.ndim > 2 else operand[..., None]
     product = flat[..., 0] @ matrix.T if flat.shape[2] == 1 else matrix @ flat

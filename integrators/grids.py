@@ -32,7 +32,7 @@ def time_grid(name: str, steps: int, params: Parameters, t_end: float | None = N
     if name not in GRIDS:
         raise ValueError(f"grid {name!r} is unknown; choose one of {', '.join(GRIDS)}")
     if not 1 <= steps <= MOST_STEPS:
-        raise ValueError(f"steps = {steps}: a run has at least 1 step, and at most {MOST_STEPS}")
+        raise ValueError(f"steps = {steps}: a run has at least 1 step, and at most {MOST_STEPS}; 50 is usual")
     t_end = params.eps if t_end is None else t_end
     if not SMALLEST_TIME <= t_end < params.T:
         raise ValueError(f"t_end = {t_end:g} is outside [{SMALLEST_TIME:g}, {params.T:g}); stop between data and prior")

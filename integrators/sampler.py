@@ -85,7 +85,7 @@ def integrate(run: Run, score: Score, u: Tensor, noise: Noise) -> Tensor:
     noise(k): the standard normals (batch, 2, *event) of interval k; the prologue is interval 1, the updates follow;
     asked for only where the segment has noise.
     """
-    u = _update(run.prologue, u, None, noise, START + 1)
+    u = run_segment(run.prologue, u, None, noise, START + 1)
     times, flows = run.updates
     evaluations = [] if times is None else times.tolist()
     per_step = max(1, run.scheme.nfe_per_step)
@@ -96,12 +96,16 @@ def integrate(run: Run, score: Score, u: Tensor, noise: Noise) -> Tensor:
         if version is not None and u._version != version:
             raise ScoreError(f"the score changed the state in place {where}; it must return a new tensor")
         _check(s, u, where)
-        u = _update(Flow(*(entry[k] for entry in flows)), u, s.to(u), noise, START + 2 + k)
+        u = run_segment(Flow(*(entry[k] for entry in flows)), u, s.to(u), noise, START + 2 + k)
     return u
 
 
-def _update(flow: Flow, u: Tensor, s: Tensor | None, noise: Noise, interval: int) -> Tensor:
-    """One matrix product: (P K C) times (u, s, xi) along the axis of position and momentum."""
+def run_segment(flow: Flow, u: Tensor, s: Tensor | None, noise: Noise, interval: int) -> Tensor:
+    """One segment, u <- P u + K s + C xi, C C^T = Q: a single matrix product along the axis of position and momentum.
+
+    u (batch, 2, *event); s: the score, in u's shape, dtype and device, None before the first evaluation; xi =
+    noise(interval), in u's shape, asked for only if Q is not 0. The flow's matrices (2, 2) are rounded to u's dtype.
+    """
     coefficients, operands = [flow.propagator], [u]
     if s is not None:
         coefficients.append(flow.score_gain)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cifar10_study import study
-from .options import JSON, MODEL, Numbers, check_device, parameters, print_json, together
+from .options import JSON, MODEL, REAL, Numbers, check_device, parameters, print_json, together
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ def cifar10() -> None:
 
 _LENGTH = together(
     click.option("--steps", type=click.IntRange(1), help="Train until so many steps are done in all."),
-    click.option("--minutes", type=float, help="Train for so many minutes more; with --steps, whichever ends first."),
+    click.option("--minutes", type=REAL, help="Train for so many minutes more; with --steps, whichever ends first."),
 )
 _NETWORK = together(
     click.option(
@@ -58,14 +58,14 @@ _NETWORK = together(
     click.option("--embedding", "embedding_type", type=click.Choice(["fourier", "positional"]), help="Of the time."),
     click.option("--fir/--no-fir", default=None, help="Resample with a filter, or a box."),
     click.option("--pyramid/--no-pyramid", default=None, help="Feed the input to every level; it needs --fir."),
-    click.option("--dropout", type=float, help="While training, in [0, 1)."),
+    click.option("--dropout", type=REAL, help="While training, in [0, 1)."),
 )
 _RUN = together(
     click.option("--batch", type=int, help="Images per step; compact 32, the others 128."),
-    click.option("--learning-rate", type=float, help="Of Adam; compact 1e-3, the others 2e-4."),
+    click.option("--learning-rate", type=REAL, help="Of Adam; compact 1e-3, the others 2e-4."),
     click.option("--warmup", type=int, help="Steps until it is reached; compact 500, the others 5000."),
-    click.option("--clip", type=float, help="The gradient's largest norm; default 1."),
-    click.option("--ema-decay", type=float, help="Of the averaged weights, in [0, 1); default 0.9999."),
+    click.option("--clip", type=REAL, help="The gradient's largest norm; default 1."),
+    click.option("--ema-decay", type=REAL, help="Of the averaged weights, in [0, 1); default 0.9999."),
     click.option("--flips/--no-flips", default=None, help="Mirror half of the images; default: do."),
     click.option("--seed", type=int, help="Of weights, noise and order; default 0."),
 )
@@ -126,7 +126,7 @@ def train(
     if steps is None and minutes is None:
         raise ValueError("the length is missing; give --steps N (in all), --minutes M (of this call), or both")
     if minutes is not None and not 0 < minutes < math.inf:
-        raise ValueError(f"minutes = {minutes}: it must be positive and finite")
+        raise ValueError(f"minutes = {minutes}: it must be positive and finite; 60 is an hour")
     config = _config(given)
     chosen = _device(device)
     _check_memory(config, chosen)
@@ -254,13 +254,13 @@ def _held_out(path: Path, images: Images) -> Images:
 def _check_files(output: Path, export_path: Path | None) -> None:
     """Raises ValueError or OSError, before hours are spent, if results could not be written; makes the folder."""
     from ..verification.cifar10.training import STATE
-    from ..verification.files import check_writable
+    from ..verification.files import check_writable, make_folder
 
     if not str(output).strip() or str(output) == ".":
         raise ValueError("no folder to write to; name one with -o DIR")
     if export_path is not None and export_path.suffix != ".safetensors":
         raise ValueError(f"{str(export_path)!r}: the weights are written as safetensors; name it FILE.safetensors")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     check_writable(output / STATE)
     if export_path is not None:
         check_writable(export_path)

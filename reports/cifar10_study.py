@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -163,41 +165,52 @@ def study(
     same reference is not sampled again. Several processes: torchrun --no-python weakorder cifar10 study ... Exit code
     0, 2 on bad input.
     """
+    from ..verification.cifar10 import processes
+
+    began = time.monotonic()
+    process = processes.from_environment()
+
     import torch
 
-    from ..verification.cifar10 import processes, reading
+    from ..verification.cifar10 import reading
     from ..verification.cifar10 import study as studies
     from ..verification.cifar10.machine import PRECISIONS
     from ..verification.cifar10.sampling import Store
     from .cifar10_page import write_page
 
-    began = time.monotonic()
-    process = processes.from_environment()
-    check_device(device or "cpu")
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if chosen.type == "cuda" and chosen.index is None:
-        chosen = torch.device("cuda", process.local_rank % torch.cuda.device_count())
-    found, name = studies.open_checkpoint(checkpoint, {k: v for k, v in given.items() if v is not None}, weights)
-    design = studies.Design(
-        tuple(_schemes(names, [scale for group in scales for scale in group])),
-        tuple(sorted({budget for group in budgets for budget in group})) or BUDGETS,
-        grid,
-        samples,
-        refinement,
-        reference_steps,
-        tuple(sorted(set(precisions), key=PRECISIONS.index)) or PRECISIONS[:1],
-    )
-    compared = reading.Data.of(data, fid, inception_weights, chosen)  # what it needs is there, before hours are spent
-    _check_folder(output)
-    model = studies.model_of(found)
-    with processes.joined(process):
-        size = process.agreed(studies.batch_of(output, design, model, chosen, batch))
+    with _ended_by_sigterm(), processes.joined(process) as peers:
+        check_device(device or "cpu")
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if chosen.type == "cuda" and chosen.index is None:
+            chosen = torch.device("cuda", process.local_rank % torch.cuda.device_count())
+        found, name = studies.open_checkpoint(checkpoint, {k: v for k, v in given.items() if v is not None}, weights)
+        design = studies.Design(
+            tuple(_schemes(names, [scale for group in scales for scale in group])),
+            tuple(sorted({budget for group in budgets for budget in group})) or BUDGETS,
+            grid,
+            samples,
+            refinement,
+            reference_steps,
+            tuple(sorted(set(precisions), key=PRECISIONS.index)) or PRECISIONS[:1],
+        )
+        # what it needs is there, before hours are spent
+        compared = reading.Data.of(data, fid, inception_weights, chosen)
+        _check_folder(output)
+        model = studies.model_of(found)
+        size = peers.agreed(studies.batch_of(output, design, model, chosen, batch))
         store = Store(output, model, seed, size)
         if process.is_first:
-            studies.keep_batch(output, size)
+            before = studies.kept_batch(output) if batch is None else None
+            studies.keep_batch(output, size, samples if batch is None else None)
+            if before is not None and before.size != size:
+                click.echo(
+                    f"note: batches of {size}, which is faster; those of {before.size} in {str(output)!r}, chosen for "
+                    f"{before.samples} samples, are left: --batch {before.size} would go on with them",
+                    err=True,
+                )
         with contextlib.redirect_stdout(sys.stderr):
             studies.sample(design, store, chosen, process, lambda total: _bar(total, process.is_first))
-        process.wait()
+        peers.wait()
     if not process.is_first:
         return
     with contextlib.redirect_stdout(sys.stderr):
@@ -217,6 +230,29 @@ def study(
         click.echo(f"wrote {page}")
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: like an interrupt it stops the sampling, and what is complete is kept."""
+
+    code = 128 + signal.SIGTERM
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM, which torchrun sends when another process has ended, interrupts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise _Terminated
+
+    earlier = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
 def _schemes(names: tuple[str, ...], scales: list[float]) -> Iterator[Scheme]:
     """Every scheme with every factor; those without position noise as they are."""
     from ..integrators.catalogue import CATALOGUE
@@ -231,11 +267,11 @@ def _schemes(names: tuple[str, ...], scales: list[float]) -> Iterator[Scheme]:
 def _check_folder(output: Path) -> None:
     """Raises OSError if the study could not be written there."""
     from ..verification.cifar10.study import BATCH
-    from ..verification.files import check_writable
+    from ..verification.files import check_writable, make_folder
 
     if not str(output).strip() or str(output) == ".":
         raise ValueError("no folder to write to; name one with -o DIR")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     if (output / "index.html").exists() and not (output / BATCH).exists():
         raise ValueError(f"{str(output)!r} holds another page, index.html; choose another folder")
     check_writable(output / "index.html")

@@ -12,14 +12,12 @@ import math
 import sys
 from collections.abc import Mapping
 from datetime import date
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import matplotlib.image
 import numpy as np
 import torch
-from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from ..integrators.catalogue import CATALOGUE
@@ -31,6 +29,7 @@ from ..verification.cifar10.checkpoint import NetworkScore
 from ..verification.files import write_atomically
 from . import cifar10_figures
 from .figures import as_svg
+from .pages import template
 
 Images = NDArray[np.uint8]
 
@@ -165,10 +164,8 @@ def _card(answer: Mapping[str, Any], samples: int, before: str) -> str:
         f"{_USE}\n\nFor: (say what it was trained for; this section is yours, and is kept when the card is written "
         "again)\n\nNot for: comparing with published FIDs, which are of a larger model, trained for longer.\n"
     )
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["fields"] = lambda values: ", ".join(f"{name} {value}" for name, value in values.items())
-    text = (resources.files(__package__ or "weakorder.reports") / "templates" / "model.md.j2").read_text()
-    return environment.from_string(text).render(
+    fields = {"fields": lambda values: ", ".join(f"{name} {value}" for name, value in values.items())}
+    return template("model.md.j2", fields).render(
         answer,
         title=Path(answer["output"]).resolve().name,
         run={name: value for name, value in answer["config"].items() if name not in ("network", "params")},

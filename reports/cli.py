@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from ..verification.cifar10.processes import may_speak
 from .cifar10_cli import cifar10
 from .options import BAD_INPUT, EVENT, INTERRUPTED, MODEL, OUTPUT, parameters, progress, subject_of
 from .scheme_cli import derive, moments, schemes, stability
@@ -80,6 +81,27 @@ for command in (schemes, derive, moments, stability, verify, baseline, cifar10):
     cli.add_command(command)
 
 
+def _message(error: Exception) -> str:
+    """What an error says, on one line."""
+    from ..verification.files import explained
+
+    if isinstance(error, OSError):
+        text = explained(error)
+    else:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    return " ".join(text.split())
+
+
+def _say(line: str) -> None:
+    """A line on stderr; bars that still stand there are closed first."""
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.close()
+    click.echo(f"weakorder: {line}", err=True)
+
+
 def main() -> None:
     """Run the command line; errors become one line on stderr and exit code 2."""
     try:
@@ -87,19 +109,18 @@ def main() -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         code = 0
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("weakorder: interrupted", err=True)
-        code = INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as stop:
+        _say("interrupted")
+        code = getattr(stop.__cause__ or stop, "code", INTERRUPTED)  # SIGTERM has its own; click wraps it
     except SystemExit as stop:
         # click answers a closed pipe with exit code 1, which would read as FAIL; programs use the signal's number.
         code = CLOSED_PIPE if "PacifyFlush" in type(sys.stdout).__name__ else stop.code
     except (click.ClickException, ValueError, OSError) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        click.echo(f"weakorder: error: {' '.join(message.split())}", err=True)
+        if not isinstance(error, click.UsageError) or may_speak():
+            _say(f"error: {_message(error)}")
         code = BAD_INPUT
     except Exception as error:  # a bug, or input nobody thought of: never the exit code of FAIL
-        reason = " ".join(str(error).split())
-        click.echo(f"weakorder: error: {type(error).__name__}: {reason}; please report this", err=True)
+        _say(f"error: {type(error).__name__}: {_message(error)}; please report this")
         code = BAD_INPUT
     sys.exit(code)
 

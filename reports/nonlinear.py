@@ -100,7 +100,9 @@ class _Bar:
 
 
 def checkpoint_path(path: Path | None) -> Path | None:
-    """A checkpoint that can be written. Raises ValueError if its folder is missing."""
-    if path is not None and not path.absolute().parent.is_dir():
-        raise ValueError(f"there is no folder {str(path.parent)!r} for the checkpoint; make it first")
+    """A checkpoint that can be written. Raises OSError if it cannot."""
+    from ..verification.files import check_writable
+
+    if path is not None:
+        check_writable(path)
     return path

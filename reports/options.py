@@ -23,6 +23,25 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
+def _number(text: str, kind: type) -> Any:
+    """Python's own reading of a number, without its other alphabets and underscores. Raises ValueError."""
+    if not text.isascii() or "_" in text:
+        raise ValueError
+    return kind(text)
+
+
+class Real(click.ParamType):
+    """A number; which numbers make sense is for the value to say that it becomes part of."""
+
+    name = "X"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return _number(str(value), float)
+        except ValueError:
+            self.fail(f"{value!r} is not a number; write it like 2, 0.5 or 1e-3", param, ctx)
+
+
 class Numbers(click.ParamType):
     """Numbers separated by commas or spaces."""
 
@@ -33,13 +52,16 @@ class Numbers(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
         if isinstance(value, list):
             return value
-        items = str(value).replace(",", " ").split()
         try:
-            if not items or not str(value).isascii() or "_" in str(value):
+            items = [_number(item, self.kind) for item in str(value).replace(",", " ").split()]
+            if not items:
                 raise ValueError
-            return [self.kind(item) for item in items]
         except ValueError:
             self.fail(f"{value!r} is not a list of {self.kind.__name__}s; write them with commas: 1,2,4", param, ctx)
+        return items
+
+
+REAL = Real()
 
 
 def together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -54,12 +76,12 @@ def together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 MODEL = together(
-    click.option("--gamma", type=float, help="Damping of the position, Gamma >= 0."),
-    click.option("--nu", type=float, help="Damping of the momentum, nu >= 0."),
-    click.option("--kappa", type=float, help="The momentum starts with variance kappa M."),
-    click.option("--beta-min", type=float, help="beta(0); beta is linear in t."),
-    click.option("--beta-max", type=float, help="beta(1)."),
-    click.option("--eps", type=float, help="Cut-off time."),
+    click.option("--gamma", type=REAL, help="Damping of the position, Gamma >= 0."),
+    click.option("--nu", type=REAL, help="Damping of the momentum, nu >= 0."),
+    click.option("--kappa", type=REAL, help="The momentum starts with variance kappa M."),
+    click.option("--beta-min", type=REAL, help="beta(0); beta is linear in t."),
+    click.option("--beta-max", type=REAL, help="beta(1)."),
+    click.option("--eps", type=REAL, help="Cut-off time."),
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout, and nothing else there.")
 OUTPUT = together(
@@ -71,7 +93,7 @@ SCHEME = together(
     click.option(
         "--flow", type=click.Choice(["euler", "exact", "midpoint", "true"]), help="Sub-flow of the parts with score."
     ),
-    click.option("--lambda-s", type=float, help="Factor on the standard deviation of the position noise."),
+    click.option("--lambda-s", type=REAL, help="Factor on the standard deviation of the position noise."),
 )
 EVENT = click.option(
     "--event", type=Numbers(int), help="Shape of one data point for black boxes that need one, such as 3,4,4."

@@ -16,11 +16,10 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -30,7 +29,7 @@ from ..theory.model import Parameters
 from ..theory.scheme import Scheme
 from ..theory.weak_order import prove_order
 from ..verification import noise_free, order, spectrum
-from ..verification.files import write_atomically
+from ..verification.files import explained, make_folder, write_atomically
 from ..verification.fits import MARGIN
 from ..verification.gaussian import GaussianTarget
 from ..verification.moments import exact_moments
@@ -38,6 +37,7 @@ from ..verification.prediction import predicted_errors
 from ..verification.subject import BlackBox, Subject, order_study_of
 from . import figures, stability, targets, targets_figures
 from .derivation import expression_latex, expression_text
+from .pages import template
 from .strict_json import dumps
 
 Results = dict[str, Any]
@@ -162,7 +162,7 @@ def write_report(
         contents[directory / "figures" / f"{name}.png"] = figures.as_png(figure)
     page = directory / "index.html"
     contents[page] = _page(results, svgs).encode()
-    (directory / "figures").mkdir(parents=True, exist_ok=True)
+    make_folder(directory / "figures")
     for path, content in contents.items():
         write_atomically(path, content)
     return page
@@ -306,16 +306,11 @@ def _curve(curve: spectrum.SpectrumCurve) -> Results:
 
 
 def _page(results: Results, svgs: dict[str, bytes]) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = _number
-    environment.filters["plain"] = lambda value: f"{value:g}"
-    folder = resources.files(__package__ or __name__).joinpath("templates")
-    environment.loader = FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8"))
     drawings = {
         name.replace("-", "_"): Markup(figures.inline(svg, name, _DESCRIPTIONS[name])) for name, svg in svgs.items()
     }
-    template = environment.get_template("report.html.j2")
-    return template.render(figures=drawings, table=_spectrum_table(results), **results)
+    page = template("report.html.j2", {"number": _number, "plain": lambda value: f"{value:g}"})
+    return page.render(figures=drawings, table=_spectrum_table(results), **results)
 
 
 def _spectrum_table(results: Results) -> list[Results]:
@@ -362,6 +357,6 @@ def _check_writable(directory: Path) -> None:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise OSError(f"cannot write to {str(directory)!r}: {error.strerror}; choose another folder") from error
+        raise OSError(f"cannot write to {explained(error, directory)}") from error
     if (directory / "index.html").is_dir():
         raise OSError(f"{str(directory / 'index.html')!r} is a folder; choose another place for the page")

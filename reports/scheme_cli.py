@@ -14,6 +14,7 @@ from .options import (
     GRID,
     MODEL,
     OUTPUT,
+    REAL,
     SCHEME,
     cell,
     diffusion_of,
@@ -81,8 +82,8 @@ def derive(
 @click.argument("x")
 @SCHEME
 @click.option("--steps", type=int, default=50, show_default=True, help="Number of steps N.")
-@click.option("--data-mean", type=float, default=0.0, show_default=True, help="Mean of the Gaussian data.")
-@click.option("--data-variance", type=float, default=1.0, show_default=True, help="Variance of the Gaussian data.")
+@click.option("--data-mean", type=REAL, default=0.0, show_default=True, help="Mean of the Gaussian data.")
+@click.option("--data-variance", type=REAL, default=1.0, show_default=True, help="Variance of the Gaussian data.")
 @GRID
 @EVENT
 @click.option(

@@ -11,16 +11,15 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from ..verification import mutation
-from ..verification.files import write_atomically
+from ..verification.files import make_folder, write_atomically
 from ..verification.mutants import MUTANTS
 from ..verification.mutation import Mutant, Outcome, run_mutant, variations
+from .pages import template
 from .strict_json import dumps
 
 Results = dict[str, Any]
@@ -70,11 +69,7 @@ def run_self_test(progress: Progress = iter, mutants: Sequence[Mutant] = MUTANTS
 
 def render(results: Results) -> str:
     """The page: counts, the kill table by check and size, the survivors, the equivalents and the false alarms."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["size"] = _size
-    folder = resources.files(__package__ or __name__).joinpath("templates")
-    source = folder.joinpath("self_test.html.j2").read_text("utf-8")
-    return environment.from_string(source).render(sections=SECTIONS, **results)
+    return template("self_test.html.j2", {"size": _size}).render(sections=SECTIONS, **results)
 
 
 def write_self_test(
@@ -85,7 +80,7 @@ def write_self_test(
 ) -> Path:
     """Run the self-test and write it into `directory`, made if need be; the path of its page. Raises OSError."""
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     results = run_self_test(progress, mutants, correct)
     page = directory / "self-test.html"
     write_atomically(directory / "self-test.json", dumps(results).encode())

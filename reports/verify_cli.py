@@ -15,6 +15,7 @@ from .options import (
     GRID,
     MODEL,
     OUTPUT,
+    REAL,
     SCHEME,
     Numbers,
     cell,
@@ -41,16 +42,16 @@ if TYPE_CHECKING:
 @click.option("--steps", type=Numbers(int), help="Numbers of steps, 4 or more; default 25,50,...,6400.")
 @click.option("--data-mean", type=Numbers(float), help="Data means; default 0,1.")
 @click.option("--data-variance", type=Numbers(float), help="Data variances; default 0.04,0.25,1,4.")
-@click.option("--t-end", type=float, help="Where the run stops; default t = 0.1, see README.")
+@click.option("--t-end", type=REAL, help="Where the run stops; default t = 0.1, see README.")
 @GRID
 @EVENT
 @click.option("--target", help="gaussian (default, exact), mixture, banana, student or empirical-cifar10.")
 @click.option("--dim", type=click.IntRange(1), help="Data dimensions of the mixture.")
 @click.option("--data", type=click.Path(path_type=Path), help="Images of empirical-cifar10, an .npz; default 512.")
 @click.option("--method", type=click.Choice(["noise-free", "monte-carlo"]), help="Default: noise-free in 1 dimension.")
-@click.option("--accuracy", type=float, help="Of sampled differences, relative; default 0.02.")
-@click.option("--evaluations", type=float, help="The most score evaluations to spend.")
-@click.option("--seconds", type=float, help="When to stop, with what is known by then.")
+@click.option("--accuracy", type=REAL, help="Of sampled differences, relative; default 0.02.")
+@click.option("--evaluations", type=REAL, help="The most score evaluations to spend.")
+@click.option("--seconds", type=REAL, help="When to stop, with what is known by then.")
 @click.option("--seed", type=int, help="Of the sampled noise; default 0.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="A file that keeps samples, to go on from.")
 @OUTPUT

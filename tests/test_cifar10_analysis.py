@@ -28,7 +28,7 @@ from weakorder.verification.cifar10.comparison import (
     rank_correlations,
 )
 from weakorder.verification.cifar10.statistics import QUANTITIES, CellStatistics, WeakError, compare_images
-from weakorder.verification.estimates import norm_of
+from weakorder.verification.estimates import Norm
 from weakorder.verification.fits import MARGIN
 from weakorder.verification.gaussian import GaussianTarget
 from weakorder.verification.moments import exact_moments
@@ -48,7 +48,7 @@ def cell(mean_error: float, strong: float = 0.0, n: int = 64, seed: int = 0, sca
     rng = np.random.default_rng(seed)
     direction, noise = np.full(12, 12**-0.5), rng.standard_normal((n, 12))
     rows = (mean_error * direction + strong * noise).astype(np.float32)
-    weak = WeakError(norm_of(rows), scale)
+    weak = WeakError(Norm.of(rows), scale)
     small = compare_images(np.ones((n, 1, 2, 2)), np.zeros((n, 1, 2, 2)))
     return dataclasses.replace(small, weak=dict.fromkeys(QUANTITIES, weak), rows=dict.fromkeys(QUANTITIES, rows))
 

@@ -24,7 +24,7 @@ from weakorder.verification.cifar10.statistics import (
     waves,
 )
 from weakorder.verification.empirical import cifar10_target
-from weakorder.verification.estimates import BlockMeans, Norm, norm_of, threshold
+from weakorder.verification.estimates import Norm, threshold
 
 Z = threshold()
 RATE = 1e-9
@@ -56,7 +56,10 @@ def pair(n: int = 400, seed: int = 0, side: int = SIDE) -> tuple[Array, Array]:
 
 def test_the_norm_of_rows_is_that_of_the_full_covariance() -> None:
     rows = np.random.default_rng(0).standard_normal((40, 7)) @ np.diag(np.arange(7.0)) + 0.3
-    np.testing.assert_allclose(norm_of(rows), Norm.of(BlockMeans(rows, 1)), rtol=1e-12)
+    mean, cov = rows.mean(0), np.cov(rows, rowvar=False) / len(rows)
+    along = math.sqrt(mean @ cov @ mean / (mean @ mean))
+    value, noise = math.sqrt(mean @ mean - np.trace(cov)), math.sqrt(np.trace(cov))
+    np.testing.assert_allclose(Norm.of(rows), Norm(value, along, noise), rtol=1e-12)
 
 
 def test_the_norm_has_no_bias_of_noise_and_without_its_removal_it_has() -> None:
@@ -64,7 +67,7 @@ def test_the_norm_has_no_bias_of_noise_and_without_its_removal_it_has() -> None:
     rows = rng.standard_normal((2000, 20, 300))  # 300 functionals, 20 rows, true error 0
     squares = rows.mean(1)
     size = (squares**2).sum(1)
-    noise = np.array([norm_of(r).noise for r in rows])
+    noise = np.array([Norm.of(r).noise for r in rows])
     removed = size - noise**2
     error = removed.std(ddof=1) / math.sqrt(len(rows))
     assert abs(removed.mean()) < Z * error
@@ -76,9 +79,9 @@ def test_equal_laws_are_sure_no_oftener_than_chance_allows() -> None:
     worst = 2 * stats.t.sf(math.sqrt(17), 63)
     rng = np.random.default_rng(2)
     for functionals in (1, 5):
-        found = sum(norm_of(rows).is_sure for rows in rng.standard_normal((3000, 64, functionals)))
+        found = sum(Norm.of(rows).is_sure for rows in rng.standard_normal((3000, 64, functionals)))
         assert stats.binom.sf(found - 1, 3000, worst) > RATE
-    raw = sum(np.linalg.norm(rows.mean(0)) > 0.5 * norm_of(rows).noise for rows in rng.standard_normal((300, 64, 5)))
+    raw = sum(np.linalg.norm(rows.mean(0)) > 0.5 * Norm.of(rows).noise for rows in rng.standard_normal((300, 64, 5)))
     assert stats.binom.sf(raw - 1, 300, worst) < RATE  # the broken variant: the noise itself for an error
 
 
@@ -86,7 +89,7 @@ def test_95_percent_intervals_of_a_norm_hold_the_true_error_in_95_percent() -> N
     rng = np.random.default_rng(3)
     truth = np.array([0.6, 0.8, 0.0, 0.0])
     repetitions, rows = 4000, 200
-    found = [norm_of(truth + rng.standard_normal((rows, 4)) * [1, 2, 0.5, 0.5]) for _ in range(repetitions)]
+    found = [Norm.of(truth + rng.standard_normal((rows, 4)) * [1, 2, 0.5, 0.5]) for _ in range(repetitions)]
 
     def p_value(scale: float) -> float:
         held = sum(abs(norm.value - 1) < 1.96 * scale * norm.standard_error for norm in found)

@@ -327,8 +327,8 @@ def test_the_interval_of_a_fit_holds_the_order_of_slopes_that_settle(order, bend
 
 def test_the_norm_of_noise_is_not_sure_and_that_of_a_signal_is_its_size() -> None:
     noise = np.random.default_rng(3).standard_normal((400, 5))
-    assert not Norm.of(BlockMeans(noise, 1)).is_sure
-    signal = Norm.of(BlockMeans(noise + np.array([3.0, 4.0, 0, 0, 0]), 1))
+    assert not Norm.of(noise).is_sure
+    signal = Norm.of(noise + np.array([3.0, 4.0, 0, 0, 0]))
     assert signal.is_sure
     assert abs(signal.value - 5) < threshold() * signal.standard_error
     assert signal.standard_error == pytest.approx(1 / 20, rel=0.3)

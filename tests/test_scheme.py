@@ -376,9 +376,9 @@ def test_lambda_s_makes_a_scheme_inconsistent_and_says_so() -> None:
     assert tuned != Scheme("O S B A", PSLD)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan"), float("-inf")])
-def test_lambda_s_must_be_a_positive_finite_number(value: float) -> None:
-    with pytest.raises(ValueError, match=rf"lambda_s = {value:g} must be a positive finite number"):
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e7, float("inf"), float("nan"), float("-inf")])
+def test_lambda_s_must_be_a_positive_number_of_a_size_that_is_meant(value: float) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"lambda_s = {value:g} must be a number in")):
         Scheme("O S B A", PSLD, lambda_s=value)
 
 

@@ -39,11 +39,12 @@ def cached(key: tuple[str, ...], derive: Callable[[], Any]) -> Any:
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-            json.dump({"key": key, "checksum": _checksum(answer), "answer": answer}, file)
+            name = Path(file.name)
         try:
-            Path(file.name).replace(path)
+            name.write_text(json.dumps({"key": key, "checksum": _checksum(answer), "answer": answer}))
+            name.replace(path)
         except OSError:
-            Path(file.name).unlink()
+            name.unlink()
     return answer
 
 

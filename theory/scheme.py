@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
+from .model import LARGEST
 from .splitting import SCORE, SPLITTINGS, Part, Splitting, splitting_for
 
 # How a part with score follows its dynamics: with the score frozen, by Euler or exactly; by the midpoint rule, which
@@ -124,8 +125,8 @@ class Scheme:
     flow: "euler" or "exact" (the score frozen), "midpoint" (one more evaluation at the part's midpoint), or "true" (the
     score followed inside the part; needs one in closed form), for every part that uses the score; the last two keep the
     time of their S. Parts without score are always exact.
-    lambda_s > 0: factor on the standard deviation of the position noise that the parts draw; the momentum noise is
-    untouched (arXiv 2402.07211, section 3). order: the weak order claimed for it, or None.
+    lambda_s in (0, 1e6]: factor on the standard deviation of the position noise that the parts draw; the momentum noise
+    is untouched (arXiv 2402.07211, section 3). order: the weak order claimed for it, or None.
     Raises WordError, or ValueError naming the value and the rule.
     """
 
@@ -146,8 +147,10 @@ class Scheme:
             raise ValueError(f"name {self.name!r} holds characters that cannot be printed; choose a plain name")
         if self.flow not in FLOWS:
             raise ValueError(f"flow {self.flow!r} is unknown; choose one of {', '.join(FLOWS)}")
-        if not 0 < self.lambda_s < float("inf"):
-            raise ValueError(f"lambda_s = {self.lambda_s:g} must be a positive finite number; 1 is the plain scheme")
+        if not 0 < self.lambda_s <= LARGEST:
+            raise ValueError(
+                f"lambda_s = {self.lambda_s:g} must be a number in (0, {LARGEST:g}]; 1 is the plain scheme"
+            )
         if self.lambda_s != 1 and not any(part.sde.noise[0, 0] != 0 for part in self.parts):
             raise ValueError(
                 f"lambda_s = {self.lambda_s:g} scales the noise in position, and {self.word!r} on "

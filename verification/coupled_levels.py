@@ -11,8 +11,8 @@ A batch is kept as means over `BLOCKS` blocks of paths: all statistics (verifica
 from __future__ import annotations
 
 import hashlib
+import io
 import math
-import os
 import time
 import zipfile
 import zlib
@@ -30,6 +30,7 @@ from ..integrators.threads import one_thread
 from .algebra import Array
 from .distances import block_distances
 from .estimates import BlockMeans
+from .files import write_atomically
 from .functionals import Functionals
 
 if TYPE_CHECKING:
@@ -171,16 +172,15 @@ class Store:
         return True
 
     def save(self) -> None:
-        """Write the checkpoint in one go: to a file beside it, then renamed."""
+        """Write the checkpoint, whole or not at all. Raises OSError."""
         if self.path is None:
             return
         arrays: dict[str, Any] = {
             f"batches_{k}": np.stack(batches) for k, batches in enumerate(self.batches) if batches
         }
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with beside.open("wb") as file:
-            np.savez(file, key=np.array(self.key), seconds=self.seconds, **arrays)
-        beside.replace(self.path)
+        content = io.BytesIO()
+        np.savez(content, key=np.array(self.key), seconds=self.seconds, **arrays)
+        write_atomically(self.path, content.getvalue())
         self.saved = time.monotonic()
 
     def _load(self, path: Path) -> None:

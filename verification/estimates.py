@@ -97,21 +97,15 @@ class Norm(NamedTuple):
         return self.value > SURE * self.noise
 
     @classmethod
-    def of(cls, sample: BlockMeans) -> Norm:
-        """Of a sample's mean."""
-        mean, cov = sample.mean, sample.cov / sample.paths
-        noise, size = float(np.trace(cov)), float(np.linalg.norm(mean))
-        along = math.sqrt(max(float(mean @ cov @ mean), 0.0)) / size if size > 0 else math.sqrt(noise)
-        return cls(math.sqrt(max(size**2 - noise, 0.0)), along, math.sqrt(noise))
+    def of(cls, rows: ArrayLike) -> Norm:
+        """Of the mean of independent rows (n, F), n at least 2: paths, or means of blocks of equally many.
 
-
-def norm_of(rows: ArrayLike) -> Norm:
-    """`Norm.of` for rows (n, F) with any F: the trace of the covariance and its form along the mean follow from the
-    rows, and no F x F matrix is formed."""
-    rows = np.asarray(rows, dtype=float)
-    n, mean = len(rows), rows.mean(0)
-    centred = rows - mean
-    noise = math.sqrt(float((centred**2).sum()) / (n - 1) / n)
-    size = float(np.linalg.norm(mean))
-    along = float(np.linalg.norm(centred @ mean)) / math.sqrt((n - 1) * n) / size if size > 0 else noise
-    return Norm(math.sqrt(max(size**2 - noise**2, 0.0)), along, noise)
+        The trace of the mean's covariance and its form along the mean follow from the rows: no F x F matrix is formed.
+        """
+        rows = np.asarray(rows, dtype=float)
+        n, mean = len(rows), rows.mean(0)
+        centred = rows - mean
+        noise = math.sqrt(float((centred**2).sum()) / (n - 1) / n)
+        size = float(np.linalg.norm(mean))
+        along = float(np.linalg.norm(centred @ mean)) / math.sqrt((n - 1) * n) / size if size > 0 else noise
+        return cls(math.sqrt(max(size**2 - noise**2, 0.0)), along, noise)

@@ -57,6 +57,8 @@ BUDGET = 2e8
 PILOT_BATCHES = 2
 # A pilot may see a difference too small or too large by chance; no round multiplies a level's paths by more than this.
 GROWTH = 4
+# Paths grow like its inverse square: beyond this nobody has them.
+FINEST_ACCURACY = 1e-9
 # While the verdict is open and the budget lasts, up to so many times the wanted accuracy.
 FINEST = 4
 
@@ -233,8 +235,13 @@ def study_target(
     ratios = {later / earlier for earlier, later in itertools.pairwise(steps) if earlier > 0}
     if len(steps) < 4 or steps[0] < 1 or len(ratios) != 1 or min(ratios) < MIN_RATIO:
         raise ValueError(f"levels {list(steps)}: give 4 or more numbers of steps in one ratio: 50 100 200 400")
-    if not 0 < accuracy < 1:
-        raise ValueError(f"accuracy = {accuracy:g} is not between 0 and 1; 0.02 is 2% of the differences")
+    if not FINEST_ACCURACY <= accuracy < 1:
+        raise ValueError(
+            f"accuracy = {accuracy:g} is not between {FINEST_ACCURACY:g} and 1; 0.02 is 2% of the differences"
+        )
+    for name, value in (("evaluations", evaluations), ("seconds", seconds)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} = {value:g}: a budget is positive; leave it out for the usual one")
     claim = claim_of(scheme, params, expected)
     runs = [(scheme, time_grid(grid, count, params, t_end)) for count in steps]
     pairs = [(runs[i], runs[i + 1]) for i in range(len(steps) - 1)]

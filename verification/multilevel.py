@@ -158,7 +158,9 @@ class MultilevelEstimates:
     def norms(self) -> dict[str, tuple[Norm, ...]]:
         """The norms of the coupled differences, per quantity."""
         return {
-            quantity: tuple(Norm.of(d.take(self.columns(quantity))) for d in self.differences[: len(self.coupled)])
+            quantity: tuple(
+                Norm.of(d.take(self.columns(quantity)).values) for d in self.differences[: len(self.coupled)]
+            )
             for quantity in dict.fromkeys(self.quantities)
         }
 
@@ -181,7 +183,7 @@ class MultilevelEstimates:
         resampled = []
         for level in levels:
             sample = self.differences[level].take(self.columns(quantity))
-            squares = (sample.bootstrap(BOOTSTRAPS, level) ** 2).sum(1) - 2 * Norm.of(sample).noise ** 2
+            squares = (sample.bootstrap(BOOTSTRAPS, level) ** 2).sum(1) - 2 * Norm.of(sample.values).noise ** 2
             resampled.append(np.log(np.maximum(squares, np.finfo(float).tiny)) / 2)
         norms = np.log([norm.value for norm in self.norms[quantity][fitted]])
         return sampled_fit(self.steps[fitted], norms, np.stack(resampled))
@@ -244,7 +246,7 @@ class MultilevelEstimates:
     def _wanted(self, quantity: str) -> Array:
         columns, found = self.columns(quantity), []
         for sample in self.differences:
-            size = Norm.of(sample.take(columns))
+            size = Norm.of(sample.take(columns).values)
             sure = size.value > size.noise
             ratio = size.standard_error / (self.accuracy * size.value) if sure else math.inf
             found.append(sample.paths * ratio**2)

@@ -36,7 +36,7 @@ import numpy as np
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ..algebra import Array
-from ..estimates import SURE, Norm, norm_of
+from ..estimates import SURE, Norm
 from ..fits import BOOTSTRAPS, MARGIN, Fit, last_run, lowest, sampled_fit
 from ..verdict import Verdict, claim_of, order_entry, order_sentence, weigh
 from .statistics import QUANTITIES, CellStatistics
@@ -114,7 +114,7 @@ class SchemeVerdict:
         """|b| of each quantity, in its units: its noise removed, or the noise where that is all there is."""
         if self.diverged:
             return {}
-        norms = {q: norm_of(self.reference.own_error(q, self._finest)) for q in QUANTITIES}
+        norms = {q: Norm.of(self.reference.own_error(q, self._finest)) for q in QUANTITIES}
         return {q: max(norm.value, norm.noise) for q, norm in norms.items()}
 
     @cached_property
@@ -283,7 +283,7 @@ def resampled_norms(rows: Array, count: int = BOOTSTRAPS) -> tuple[Norm, Array]:
 
     Equal n and count give the same resamples of sample numbers: those of coupled sets belong together.
     """
-    norm = norm_of(rows)
+    norm = Norm.of(rows)
     means = _weights(len(rows), count) @ rows
     # a resample's mean has the noise of the rows and, once more, that of the resampling
     return norm, (means**2).sum(1) - (2 - 1 / len(rows)) * norm.noise**2

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any
 
-from .statistics import QUANTITIES, CellStatistics, WeakError, norm_of
+from ..estimates import Norm
+from .statistics import QUANTITIES, CellStatistics, WeakError
 
 Results = dict[str, Any]
 
@@ -36,7 +37,7 @@ def changes(rounded: CellStatistics, full: CellStatistics) -> dict[str, Results]
     for quantity in QUANTITIES:
         error = full.weak[quantity]
         rows = rounded.rows[quantity].astype(float) - full.rows[quantity]
-        change = WeakError(norm_of(rows), error.size)
+        change = WeakError(Norm.of(rows), error.size)
         share = change.norm.value / error.norm.value if error.norm.is_sure else None
         found[quantity] = change.as_dict() | {"share": share}
     return found

@@ -46,7 +46,7 @@ from ...integrators.sampler import Score, draw_prior
 from ...integrators.threads import one_thread
 from ...theory.model import PSLD_DIFFUSION, Parameters
 from ...theory.scheme import FROZEN_FLOWS, Scheme
-from ..files import write_atomically
+from ..files import make_folder, write_atomically
 from .machine import PRECISIONS, keep_freed_memory, products
 from .network import Config
 
@@ -243,7 +243,7 @@ class Store:
     def save(self, cell: Cell, batch: Batch, samples: Samples) -> None:
         """Write a batch, whole or not at all."""
         folder = self.path(cell)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         content = io.BytesIO()
         np.savez(content, x=samples.x, evaluations=samples.evaluations, seconds=samples.seconds)
         write_atomically(folder / batch.file, content.getvalue())

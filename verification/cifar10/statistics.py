@@ -53,7 +53,7 @@ from ...integrators.noise import START, normal_pairs
 from .. import distances
 from ..algebra import Array
 from ..distances import SEED, energy_distance, sliced_wasserstein
-from ..estimates import Estimate, Norm, norm_of
+from ..estimates import Estimate, Norm
 from .rings import rings
 from .sampling import TOO_LARGE, is_bounded
 from .spectral import spectral_distance
@@ -184,7 +184,7 @@ def compare_images(x: ArrayLike, y: ArrayLike) -> CellStatistics:
     squares = parts[0, "squares"][:, 0]
     return CellStatistics(
         samples=n,
-        weak={name: WeakError(norm_of(D), sizes[name]) for name, D in scaled.items()},
+        weak={name: WeakError(Norm.of(D), sizes[name]) for name, D in scaled.items()},
         rows=scaled,
         power=Power(
             rings(x.shape[2]).wavenumber,

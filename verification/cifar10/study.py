@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -30,7 +30,8 @@ from .sampling import LARGEST_BATCH, REFINEMENT, Cell, Model, Store, missing_wor
 
 SHIPPED = "cifar10_compact.safetensors"
 MOST_SAMPLES = 10_000_000
-BATCH = "batch"  # the file that keeps the samples of a batch
+BATCH = "batch"  # the file that keeps the size of the batches
+OUTGROWN = 4  # how many times as large batches must fit for those of a smaller study to be left
 
 
 def open_checkpoint(
@@ -112,26 +113,51 @@ class Design:
         return tuple(dict.fromkeys(cell.reference for cell in self.cells.values() if cell.reference is not None))
 
 
-def batch_of(folder: Path, design: Design, model: Model, device: torch.device, wanted: int | None) -> int:
-    """The samples of a batch: as wanted, or as the folder's last study had (`keep_batch`), or as memory allows.
-    Raises ValueError on a number that is none."""
+class KeptBatch(NamedTuple):
+    """What a folder's last study noted of its batches: their `size`, and for how many `samples` it was chosen; None if
+    the user chose it, for any number."""
+
+    size: int
+    samples: int | None = None
+
+
+def kept_batch(folder: Path) -> KeptBatch | None:
+    """What `keep_batch` noted, None if nothing. Raises ValueError if that cannot be read."""
     path = folder / BATCH
-    columns = max((cell.steps for cell in (*design.references, *design.cells.values())), default=1)
+    if not path.is_file():
+        return None
     try:
-        kept = int(path.read_text()) if wanted is None and path.is_file() else None
-    except ValueError as error:
+        return KeptBatch(*map(int, path.read_text().split()))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{str(path)!r} holds no number of samples; remove it, or give --batch") from error
-    chosen = wanted if wanted is not None else kept
-    if chosen is None:
-        chosen = batch_size(model.config, columns, design.samples, device)
+
+
+def batch_of(folder: Path, design: Design, model: Model, device: torch.device, wanted: int | None) -> int:
+    """The samples of a batch: as wanted, or as the folder's last study had, or as memory allows.
+
+    A study that goes on has the batches that it had, and one of more samples reuses them; unless they were chosen for
+    fewer, as in a trial, and `OUTGROWN` times as large ones fit now: what is there is then a small part of what is
+    asked for, and not worth that all of it is sampled slowly. Raises ValueError on a number that is none.
+    """
+    if wanted is not None:
+        chosen = wanted
+    else:
+        kept = kept_batch(folder)
+        columns = max((cell.steps for cell in (*design.references, *design.cells.values())), default=1)
+        grows = kept is None or (kept.samples is not None and kept.samples < design.samples)
+        fits = batch_size(model.config, columns, design.samples, device) if grows else 0
+        chosen = fits if kept is None or fits >= OUTGROWN * kept.size else kept.size
     if not 1 <= chosen <= LARGEST_BATCH:
         raise ValueError(f"batch = {chosen}: give 1 to {LARGEST_BATCH} samples")
     return chosen
 
 
-def keep_batch(folder: Path, size: int) -> None:
-    """Note a batch's samples in the folder, so that a study that goes on has the same."""
-    write_atomically(folder / BATCH, str(size).encode())
+def keep_batch(folder: Path, size: int, samples: int | None) -> None:
+    """Note a batch's size in the folder, so that a study that goes on has the same; samples: see `KeptBatch`."""
+    if samples is not None and (kept := kept_batch(folder)) is not None and kept.size == size:
+        samples = None if kept.samples is None else max(samples, kept.samples)  # it was chosen as it was
+    noted = [size] if samples is None else [size, samples]
+    write_atomically(folder / BATCH, " ".join(map(str, noted)).encode())
 
 
 def sample(

@@ -48,7 +48,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ...theory.model import Parameters
-from ..files import write_atomically
+from ..files import make_folder, write_atomically
 from .checkpoint import perturbation_kernel, save_network
 from .data import to_unit
 from .network import Config, NCSNpp
@@ -221,7 +221,7 @@ def train(
         raise ValueError(f"images {images.dtype} {images.shape}: the network is for uint8 (n, 3, {side}, {side})")
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     digest = digest_of(images)
     state = State(config, chosen)
     if (output / STATE).exists():
