@@ -15,20 +15,18 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import matplotlib.image
 import numpy as np
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ..verification.files import write_atomically
 from . import cifar10_figures, cifar10_scatter, figures
 from .cifar10_figures import cells, measured, names
-from .report import _number
+from .pages import number, template
 from .strict_json import dumps
 
 Results = dict[str, Any]
@@ -85,16 +83,13 @@ def render(results: Results, images: Images, svgs: Mapping[str, bytes]) -> str:
     comparison, rounding, grid_samples; None for what does not exist. Raises ValueError if two schemes have one label,
     and for images of another kind.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "number": _number,
+    filters = {
+        "number": number,
         "plain": lambda value: f"{value:g}",
         "count": lambda value: f"{int(value):,}",
         "uncertain": _uncertain,
         "duration": _duration,
     }
-    folder = resources.files(__package__ or __name__).joinpath("templates")
-    environment.loader = FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8"))
     drawings = {
         name.removeprefix("cifar10-"): Markup(figures.inline(svg, name, _DESCRIPTIONS[name]))
         for name, svg in svgs.items()
@@ -111,7 +106,7 @@ def render(results: Results, images: Images, svgs: Mapping[str, bytes]) -> str:
     rows = [_row(scheme, budgets) for scheme in results["schemes"]]
     comparison = {"quantities": {}, "disagreements": []} | (results.get("comparison") or {})
     entries = [entry for found in comparison["quantities"].values() for entry in found]
-    return environment.get_template("cifar10.html.j2").render(
+    return template("cifar10.html.j2", filters).render(
         study={"processes": None, "rounding": {}} | results,
         model={"trained": None, "steps": None, "images_seen": None, "losses": None, "held_out_loss": None}
         | results["model"],
@@ -270,12 +265,12 @@ def _strip(label: str, state: str, shown: NDArray[np.uint8] | None, description:
 def _uncertain(value: float | None, error: float | None) -> str | Markup:
     """value ± error, both to the decimals of the error's second digit; without an error as `number` sets it."""
     if value is None or not error:
-        return _number(value)
+        return number(value)
     largest = math.floor(math.log10(max(abs(value), error)))
     digit = math.floor(math.log10(float(f"{error:.1e}")))
     scale = 0 if -3 <= largest < 5 else largest
     decimals = max(0, 1 - digit + scale)
-    shown = [f"{round(number / 10.0**scale, decimals) + 0.0:.{decimals}f}" for number in (value, error)]
+    shown = [f"{round(entry / 10.0**scale, decimals) + 0.0:.{decimals}f}" for entry in (value, error)]
     text = " ± ".join(shown).replace("-", "−")
     if not scale:
         return text

@@ -1,12 +1,15 @@
-"""Pages from templates: one way to read them, with every name defined and every value escaped where it is HTML."""
+"""Pages from templates: one way to read them, with every name defined and every value escaped where it is HTML; and how
+numbers are set in them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 
 def template(name: str, filters: Mapping[str, Callable[..., Any]]) -> Template:
@@ -25,3 +28,18 @@ def template(name: str, filters: Mapping[str, Callable[..., Any]]) -> Template:
     )
     environment.filters |= filters
     return environment.get_template(name)
+
+
+def number(value: float | None, digits: int = 3) -> str | Markup:
+    """A number as a paper sets it: integers as they are, others to `digits` significant digits; a dash for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return str(value)
+    if value == 0 or 1e-3 <= abs(value) < 10**digits:
+        exponent = 0 if value == 0 else math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+        return f"{value:.{max(0, digits - 1 - exponent)}f}".replace("-", "−")
+    if 10**digits <= abs(value) < 1e5:
+        return f"{value:.0f}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return Markup("{}×10<sup>{}</sup>").format(mantissa.replace("-", "−"), str(int(exponent)).replace("-", "−"))

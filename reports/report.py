@@ -37,7 +37,7 @@ from ..verification.prediction import predicted_errors
 from ..verification.subject import BlackBox, Subject, order_study_of
 from . import figures, stability, targets, targets_figures
 from .derivation import expression_latex, expression_text
-from .pages import template
+from .pages import number, template
 from .strict_json import dumps
 
 Results = dict[str, Any]
@@ -309,7 +309,7 @@ def _page(results: Results, svgs: dict[str, bytes]) -> str:
     drawings = {
         name.replace("-", "_"): Markup(figures.inline(svg, name, _DESCRIPTIONS[name])) for name, svg in svgs.items()
     }
-    page = template("report.html.j2", {"number": _number, "plain": lambda value: f"{value:g}"})
+    page = template("report.html.j2", {"number": number, "plain": lambda value: f"{value:g}"})
     return page.render(figures=drawings, table=_spectrum_table(results), **results)
 
 
@@ -333,21 +333,6 @@ def _cell(curve: Results, budget: int) -> Results:
         return {"distance": None, "diverged": False, "nfe": None}
     place = curve["budgets"].index(budget)
     return {name: curve[name][place] for name in ("distance", "diverged", "nfe")}
-
-
-def _number(value: float | None, digits: int = 3) -> str | Markup:
-    """A number as a paper sets it: integers as they are, others to `digits` significant digits; a dash for none."""
-    if value is None:
-        return "–"
-    if isinstance(value, int):
-        return str(value)
-    if value == 0 or 1e-3 <= abs(value) < 10**digits:
-        exponent = 0 if value == 0 else math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
-        return f"{value:.{max(0, digits - 1 - exponent)}f}".replace("-", "−")
-    if 10**digits <= abs(value) < 1e5:
-        return f"{value:.0f}"
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    return Markup("{}×10<sup>{}</sup>").format(mantissa.replace("-", "−"), str(int(exponent)).replace("-", "−"))
 
 
 def _check_writable(directory: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
-from weakorder.reports import figures, report, targets
+from weakorder.reports import figures, pages, report, targets
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme, parse
 from weakorder.verification.subject import BlackBox
@@ -284,7 +284,7 @@ def test_the_command_of_a_scheme_repeats_its_study(results: dict[str, Any]) -> N
 )  # fmt: skip
 def test_numbers_are_set_to_three_significant_digits(value: float | None, text: str) -> None:
     """With powers of ten outside the range that a reader takes in at once."""
-    assert report._number(value) == text
+    assert pages.number(value) == text
 
 
 def test_a_black_box_is_reported_beside_a_scheme(tmp_path: Path) -> None:
