@@ -140,7 +140,10 @@ class Probe:
             raise BlackBoxError(f"{error}; another batch went through: is state left over from it?") from error
         error = float(np.abs(out[:, 0] - alone[:, 0]).max() / max(1.0, float(np.abs(out).max())))
         if not error <= _FLOAT32:
-            raise BlackBoxError(f"the sampler does something else with a batch of one: it differs by {error:.1e}")
+            raise BlackBoxError(
+                f"the sampler does something else with a batch of one: it differs by {error:.1e}; it mixes the entries "
+                "of a batch, as a mean over them does, or branches on their number"
+            )
 
     def read(self, run: Run) -> Columns:
         """The map of `run`, of nan if it diverges. Raises BlackBoxError."""
