@@ -121,7 +121,7 @@ def train(
     _let_waiting_threads_sleep()
     from ..verification.cifar10 import training
     from ..verification.cifar10.data import load_images
-    from ..verification.cifar10.machine import keep_freed_memory
+    from ..verification.cifar10.machine import keep_freed_memory, memory_for
 
     if steps is None and minutes is None:
         raise ValueError("the length is missing; give --steps N (in all), --minutes M (of this call), or both")
@@ -135,13 +135,8 @@ def train(
     _check_files(output, export_path)
     if chosen.type == "cpu":
         keep_freed_memory()
-    try:
+    with memory_for(config.batch):
         state = training.train(config, images, output, steps=steps, minutes=minutes, device=chosen)
-    except RuntimeError as error:
-        if "memory" not in str(error):
-            raise
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"batch = {config.batch}: memory is too small ({reason}); choose a smaller --batch") from error
     if state.interrupted:
         click.echo(
             f"weakorder: interrupted: {output / training.STATE} holds {state.step} steps; the same command goes on",

@@ -174,7 +174,7 @@ def study(
 
     from ..verification.cifar10 import reading
     from ..verification.cifar10 import study as studies
-    from ..verification.cifar10.machine import PRECISIONS
+    from ..verification.cifar10.machine import PRECISIONS, memory_for
     from ..verification.cifar10.sampling import Store
     from .cifar10_page import write_page
 
@@ -208,7 +208,7 @@ def study(
                     f"{before.samples} samples, are left: --batch {before.size} would go on with them",
                     err=True,
                 )
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), memory_for(size):
             studies.sample(design, store, chosen, process, lambda total: _bar(total, process.is_first))
         peers.wait()
     if not process.is_first:

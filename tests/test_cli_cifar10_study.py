@@ -408,3 +408,15 @@ def test_a_study_after_a_trial_says_that_its_batches_are_larger(
     assert "note" not in run(*words, "-n", "2").err
     assert "note: batches of 4, which is faster; those of 1" in run(*words, "-n", "8").err
     assert "note" not in run(*words, "-n", "8").err
+
+
+def test_memory_that_is_too_small_is_one_line_with_the_cure(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nSee documentation")
+
+    monkeypatch.setattr(studies, "sample", full)
+    code, _, err = run(*FEW, "-n", "2")
+    line = "weakorder: error: batch = 2: memory is too small (CUDA out of memory. Tried to allocate 20.00 MiB. See "
+    assert (code, err) == (2, f"{line}documentation); choose a smaller --batch\n")

@@ -72,6 +72,18 @@ def free_memory(device: torch.device) -> float:
         return 4e9
 
 
+@contextmanager
+def memory_for(batch: int) -> Iterator[None]:
+    """Work in batches of that size; where memory is too small for them ValueError says so, in one line."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's own kind is of accelerators alone
+        if "memory" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"batch = {batch}: memory is too small ({reason}); choose a smaller --batch") from error
+
+
 # --- The precision of products ----------------------------------------------------------------------------------------
 
 
