@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..verification.cifar10.precisions import PRECISIONS
 from .options import (
     GRIDS,
     JSON,
@@ -107,10 +108,10 @@ _OPTIONS = together(
         "--precision",
         "precisions",
         multiple=True,
-        type=click.Choice(["float32", "tf32", "bfloat16"]),
+        type=click.Choice(PRECISIONS),
         metavar="P...",
         help="Of the network's products in the cells: float32 (default), tf32, bfloat16; several: also what the others "
-        "change. References have float32, states and coefficients float64.",
+        "change (and with --fid, an FID of each). References have float32, states and coefficients float64.",
     ),
     click.option("--batch", type=int, help="Samples at once; default: what memory allows."),
     click.option(
@@ -174,7 +175,7 @@ def study(
 
     from ..verification.cifar10 import reading
     from ..verification.cifar10 import study as studies
-    from ..verification.cifar10.machine import PRECISIONS, memory_for
+    from ..verification.cifar10.machine import is_imitated, memory_for
     from ..verification.cifar10.sampling import Store
     from .cifar10_page import write_page
 
@@ -198,7 +199,7 @@ def study(
         _check_folder(output)
         model = studies.model_of(found)
         size = peers.agreed(studies.batch_of(output, design, model, chosen, batch))
-        store = Store(output, model, seed, size)
+        store = Store(output, model, seed, size, is_imitated(PRECISIONS[-1], chosen))
         if process.is_first:
             before = studies.kept_batch(output) if batch is None else None
             studies.keep_batch(output, size, samples if batch is None else None)
@@ -328,5 +329,7 @@ def _summary(results: dict[str, Any]) -> None:
             f"{name} {entry['middle']:.2g} (at most {entry['largest']:.2g}, {entry['at'][0]} at {entry['at'][1]} NFE)"
             for name, entry in known.items()
         ]
-        said = ", ".join(shares) or "nothing above its noise"
+        compared = any(entry["cells"] for entry in found["quantities"].values())
+        nothing = "no cell where both stand above their noise" if compared else "no cell that could be compared"
+        said = ", ".join(shares) or nothing
         click.echo(f"{precision}: changes by rounding over weak errors, in the middle: {said}")

@@ -212,6 +212,8 @@ class _Functions(TorchFunctionMode):
         if name in _LOWER | _FLOAT32 and torch.is_autocast_enabled("cuda"):
             dtype = torch.get_autocast_dtype("cuda") if name in _LOWER else torch.float32
             args, kwargs = _mapped(lambda value: _cast(value, dtype), (args, kwargs))
+        if name == "conv2d" and isinstance(first, GPUTensor) and len(args) > 2 and args[2] is not None:
+            return func(*args[:2], None, *args[3:], **kwargs) + args[2][:, None, None]  # cuDNN's have no bias
         return func(*args, **kwargs)
 
 

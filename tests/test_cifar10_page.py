@@ -117,6 +117,7 @@ def synthetic(
             "lambda_s": None,
             "refinement": 16,
             "precisions": ["float32"],
+            "imitated": [],
             "t_end": 0.001,
             "data": "512 images (shipped)",
         },
@@ -200,6 +201,7 @@ def with_precisions(results: Results, precisions: tuple[str, ...] = ("tf32", "bf
     """The same with twins of every cell, whose changes are some thousandths and hundredths of its weak errors."""
     results = copy.deepcopy(results)
     results["settings"]["precisions"] += precisions
+    results["settings"]["imitated"] = list(precisions)
     entries = []
     for scheme in results["schemes"]:
         for cell in filter(None, scheme["cells"]):
@@ -665,6 +667,7 @@ def test_what_rounding_changes_is_on_the_page_where_there_are_precisions_and_onl
     ]
     assert _values([row[2:] for row in page.tables["changes"]]) == expected
     assert "precisions float32, tf32, bfloat16 (numbers without a precision are float32’s)" in page.text
+    assert "tf32 and bfloat16 are imitated there" in page.text
 
 
 def test_a_missing_or_diverged_twin_is_said_to_be() -> None:
@@ -681,8 +684,8 @@ def test_a_missing_or_diverged_twin_is_said_to_be() -> None:
     assert "EM at 20" in row[-1][0]
     first = next(place for place, row in enumerate(page.tables["changes"]) if row[0][0] == "EM")
     shown = [[text for text, _ in row[2:]] for row in page.tables["changes"][first : first + 2]]
-    assert shown[0][4:] == ["–"] * 4
-    assert shown[1][:4] == ["–"] * 4
+    assert shown[0][4:] == ["diverged"] * 4
+    assert shown[1][:4] == ["not run"] * 4
     assert "–" not in "".join(shown[0][:4] + shown[1][4:])
 
 

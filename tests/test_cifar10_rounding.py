@@ -24,7 +24,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from weakorder.verification.cifar10.checkpoint import NetworkScore
 from weakorder.verification.cifar10.frechet import Moments
-from weakorder.verification.cifar10.machine import PRECISIONS, products, round_to_tf32
+from weakorder.verification.cifar10.machine import products, round_to_tf32
+from weakorder.verification.cifar10.precisions import PRECISIONS
 from weakorder.verification.cifar10.reading import Data, read
 from weakorder.verification.cifar10.rounding import changes, summarise
 from weakorder.verification.cifar10.sampling import Store, missing_work, run_work
@@ -129,9 +130,9 @@ def test_attention_in_tf32_is_attention() -> None:
 
 
 @torch.no_grad()
-def test_bfloat16_is_imitated_as_an_accelerators_autocast_has_it() -> None:
-    """Against the pretended one, whose products are made by the CPU's own kernels for bfloat16. What is left is that
-    those round products of tensors with gaps before they add the bias, too."""
+def test_bfloat16_is_imitated_in_the_places_where_autocast_rounds() -> None:
+    """As far as autocast's lists say: against the pretended GPU, whose products are the CPU's own kernels. What is left
+    is that those round products of tensors with gaps before they add the bias, too."""
     made, u, t = (
         network(),
         torch.randn(2, 6, 8, 8, generator=torch.Generator().manual_seed(3)),
@@ -162,8 +163,10 @@ def test_products_in_bfloat16_are_its_kernels_but_for_the_order_of_sums() -> Non
     def answers(*given: Tensor) -> list[Tensor]:
         x, w, b = given
         rows = x.flatten(0, 2)
-        convolved = functional.conv2d(x, w, b, 1, 1), functional.conv2d(x, w, None, 2)
-        return [*convolved, functional.linear(rows, x[0, 0], b), functional.scaled_dot_product_attention(x, x, x)]
+        biased = functional.conv2d(x, w, None, 1, 1) + b[:, None, None]  # as torch calls cuDNN
+        convolved = functional.conv2d(x, w, b, 1, 1) if b.dtype == torch.float32 else biased
+        found = [convolved, functional.conv2d(x, w, None, 2), functional.linear(rows, x[0, 0], b)]
+        return [*found, functional.scaled_dot_product_attention(x, x, x)]
 
     with products("bfloat16", CPU):
         imitated = answers(x, w, b)
@@ -267,6 +270,7 @@ def test_the_summary_is_of_the_cells_that_have_a_share() -> None:
     gone = cell(80, None)
     gone["precisions"]["bfloat16"] |= {"change": {}, "diverged": True}
     entries = [
+        ("C", cell(20, None)),
         ("A", cell(20, 0.1)),
         ("A", cell(40, 0.7)),
         ("B", cell(20, 0.3)),
@@ -274,7 +278,7 @@ def test_the_summary_is_of_the_cells_that_have_a_share() -> None:
         ("B", gone),
     ]
     found = summarise(entries)["bfloat16"]
-    spectrum = {"cells": 4, "sure": 3, "middle": 0.3, "largest": 0.7, "at": ["A", 40]}
+    spectrum = {"cells": 5, "sure": 4, "shares": 3, "middle": 0.3, "largest": 0.7, "at": ["A", 40]}
     assert found["quantities"]["spectrum"] == spectrum
     assert found["diverged"] == [["B", 80]]
     assert found["seconds"] == pytest.approx(1.5)

@@ -34,8 +34,9 @@ from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import FROZEN_FLOWS, Scheme
 from weakorder.verification.cifar10 import training
 from weakorder.verification.cifar10.checkpoint import Checkpoint, NetworkScore, fingerprint, save_network
-from weakorder.verification.cifar10.machine import PRECISIONS, batch_size, free_memory, products
+from weakorder.verification.cifar10.machine import batch_size, free_memory, products
 from weakorder.verification.cifar10.network import Config, NCSNpp
+from weakorder.verification.cifar10.precisions import PRECISIONS
 from weakorder.verification.cifar10.sampling import Store, missing_work, plan, run_work
 from weakorder.verification.cifar10.study import model_of
 from weakorder.verification.coupled_levels import Experiment

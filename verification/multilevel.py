@@ -21,8 +21,8 @@ order is that of `fits.sampled_fit` through three or more neighbouring fitted le
 different levels are independent, so each level has resamples of its own.
 
 Costs are counted in score evaluations. With the weights w_l, variances v_l and evaluations c_l of a path, a variance V
-of sum_l w_l d_l takes n_l = (w_l / V) sqrt(v_l / c_l) sum_k w_k sqrt(v_k c_k) paths and (sum_k w_k sqrt(v_k c_k))^2 / V
-evaluations, the fewest; the plain estimate takes (Var f / V) N.
+of sum_l w_l d_l takes n_l = (|w_l| / V) sqrt(v_l / c_l) sum_k |w_k| sqrt(v_k c_k) paths and the square of that sum over
+V evaluations, the fewest; the plain estimate takes Var f / V times the evaluations of a path.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from weakorder.verification.cifar10.machine import PRECISIONS, keep_freed_memory, products
+from weakorder.verification.cifar10.machine import is_imitated, keep_freed_memory, products
 from weakorder.verification.cifar10.network import PUBLISHED, NCSNpp
+from weakorder.verification.cifar10.precisions import PRECISIONS
 from weakorder.verification.cifar10.training import COMPACT
 
 NETWORKS = {"published": PUBLISHED, "compact": COMPACT}
@@ -73,8 +74,8 @@ def main() -> None:
     with torch.inference_mode():
         for compiled in (False,) if options.eager else (False, True):
             for precision in PRECISIONS:
-                if precision != "float32" and device.type != "cuda":
-                    continue  # it is imitated there
+                if is_imitated(precision, device):
+                    continue
                 if compiled:
                     torch._dynamo.reset()
                 model = torch.compile(network) if compiled else network

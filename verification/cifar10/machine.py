@@ -17,9 +17,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from .network import Config
-
-# Of a network's products, from the finest to the coarsest; sums, states and coefficients are of none of them.
-PRECISIONS = ("float32", "tf32", "bfloat16")
+from .precisions import BFLOAT16, FLOAT32, TF32
 
 # On a processor a batch beyond this is no faster; on an accelerator it fills it.
 _LARGEST_BATCH, _LARGEST_BATCH_ELSEWHERE = 16, 256
@@ -88,19 +86,30 @@ def memory_for(batch: int) -> Iterator[None]:
 
 
 def products(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The products of a network on `device` in one of `PRECISIONS`, in this thread:
+    """The products of a network on `device` in one of `precisions.PRECISIONS`, in this thread; the sampler's states and
+    coefficients are float64 in all of them:
 
     float32     as they are
     tf32        factors rounded to 10 bits of the significand, sums in float32
-    bfloat16    factors, biases and results rounded to 7 bits, sums in float32; norms in float32: torch.autocast's way
+    bfloat16    factors, biases and results rounded to 7 bits, sums and norms in float32; between products, what is
+                added or pooled is in bfloat16, too: torch.autocast's way
 
-    An accelerator does so itself; elsewhere it is imitated: the same numbers but for the order of sums, not faster.
-    Source: NVIDIA, A100 Tensor Core GPU Architecture (2020), on TF32; torch's lists of autocast's operators; Dao et
-    al., arXiv 2205.14135, algorithm 1, on attention.
+    An accelerator does so itself. Elsewhere it is imitated (`is_imitated`), which is not faster: rounded in the same
+    places, but that an accelerator's float32 attention may not be in TF32 (torch's memory-efficient kernel splits
+    factors in three), and that some kernels cut bits off (`round_to_tf32`).
+    Source: NVIDIA, A100 Tensor Core GPU Architecture (2020), on TF32; torch's lists of autocast's operators, and its
+    cuDNN convolutions, which add biases to rounded results; Dao et al., arXiv 2205.14135, algorithm 1, on attention.
     """
+    if is_imitated(precision, device):
+        return Imitated(precision)
     if device.type != "cuda":
-        return nullcontext() if precision == PRECISIONS[0] else Imitated(precision)
-    return torch.autocast("cuda", torch.bfloat16) if precision == "bfloat16" else _tensor_cores(precision == "tf32")
+        return nullcontext()
+    return torch.autocast("cuda", torch.bfloat16) if precision == BFLOAT16 else _tensor_cores(precision == TF32)
+
+
+def is_imitated(precision: str, device: torch.device) -> bool:
+    """Whether products of that precision on that device are those of `Imitated`."""
+    return precision != FLOAT32 and device.type != "cuda"
 
 
 @contextmanager
@@ -122,7 +131,7 @@ class Imitated(TorchFunctionMode):
 
     def __init__(self, precision: str) -> None:
         super().__init__()
-        self.low = precision == "bfloat16"
+        self.low = precision == BFLOAT16
         self.factor = round_to_bfloat16 if self.low else round_to_tf32
 
     def __torch_function__(
@@ -130,33 +139,39 @@ class Imitated(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         match func:
+            case functional.conv2d if self.low:
+                x, weight, bias, *others = args
+                y = self._result(func(self.factor(x), self.factor(weight), None, *others, **kwargs))
+                return y if bias is None else y + self._result(bias)[:, None, None]
             case functional.linear | functional.conv2d:
                 x, weight, *others = args
-                if self.low and others and others[0] is not None:  # the bias
-                    others[0] = round_to_bfloat16(others[0])
+                others[:1] = [self.factor(bias) if self.low and bias is not None else bias for bias in others[:1]]
                 return self._result(func(self.factor(x), self.factor(weight), *others, **kwargs))
             case functional.scaled_dot_product_attention:
+                if kwargs or len(args) != 3:
+                    raise NotImplementedError("attention with options is not imitated; imitate them here")
                 q, k, v = map(self.factor, args)
                 exponents = q @ k.mT / math.sqrt(q.shape[-1])
                 weights = (exponents - exponents.amax(-1, keepdim=True)).exp()  # fused kernels divide at the end
                 return self._result(self.factor(weights) @ v / weights.sum(-1, keepdim=True))
-            case functional.group_norm if self.low:
+            case functional.group_norm if args[0].dtype == torch.bfloat16:
                 return func(args[0].float(), *args[1:], **kwargs)
         return func(*args, **kwargs)
 
     def _result(self, x: Tensor) -> Tensor:
-        return x.bfloat16() if self.low else x
+        return x.bfloat16() if self.low and x.dtype != torch.float64 else x
 
 
 def round_to_bfloat16(x: Tensor) -> Tensor:
-    """Numbers of bfloat16, as float32."""
-    return x.bfloat16().float()
+    """Numbers of bfloat16, as float32; float64 as it is, which autocast leaves alone."""
+    return x if x.dtype == torch.float64 else x.bfloat16().float()
 
 
 def round_to_tf32(x: Tensor) -> Tensor:
     """float32 with 10 of its 23 bits of the significand, the nearest, ties to even; other dtypes as they are.
 
-    (Some kernels of accelerators cut the bits off instead, which errs by up to twice as much.)
+    (Some kernels of accelerators cut the bits off instead: up to twice the error, and all of it towards 0, which does
+    not average out. What that changes of expectations may be many times as large.)
     """
     if x.dtype != torch.float32:
         return x

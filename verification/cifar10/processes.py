@@ -88,7 +88,9 @@ def joined(processes: Processes) -> Iterator[Peers]:
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         if not peers.claim(patience=0 if interrupted else _COURTESY):
-            raise SystemExit(getattr(error, "code", INTERRUPTED if interrupted else FAILED)) from error
+            ends = isinstance(error, SystemExit | KeyboardInterrupt) and hasattr(error, "code")
+            code = getattr(error, "code", None) if ends else None
+            raise SystemExit(code or (INTERRUPTED if interrupted else FAILED)) from error
         raise
     peers.leave()
 
@@ -128,7 +130,8 @@ class Peers:
         return json.loads(self._ask("get", key))
 
     def wait(self) -> None:
-        """The first process, until the others have come here, however long that takes; they only say so."""
+        """The first process, until the others have come here, however long that takes; they only say so. torchrun ends
+        all when one is killed; without it, one that was killed is waited for until this process is interrupted."""
         self._come("done", math.inf, self.processes.is_first)
 
     def claim(self, patience: float) -> bool:

@@ -1,8 +1,8 @@
 """What the samples of a study say, as plain values for JSON, and the images that a page shows.
 
 Per cell    its statistics against the reference (verification.cifar10.statistics), Frechet distances in pixels and in
-            compact features (.frechet, .features), FID where it is asked for (.fid), and what exact moments predict
-            and the same of its twins in other precisions, with what rounding changes (.rounding)
+            compact features (.frechet, .features), FID where it is asked for (.fid), and what exact moments
+            predict; the same of its twins in other precisions, and what rounding changes (.rounding)
 Per scheme  order and verdict (.analysis)
 Together    how predictions and published FIDs rank the schemes, and how the measurements do
 """
@@ -34,6 +34,7 @@ from .data import load_images, to_unit
 from .features import feature_moments, features
 from .fid import fid, find_weights, load_library, to_uint8
 from .frechet import Moments, excess_distance, frechet_distance
+from .precisions import FLOAT32
 from .rounding import changes, summarise
 from .sampling import Cell, Images, Samples, Store, is_bounded, kind_of, plan
 from .statistics import CellStatistics, compare_images
@@ -102,6 +103,7 @@ def read(
         "lambda_s": sorted({scheme.lambda_s for scheme in design.schemes} - {1.0}) or None,
         "refinement": design.refinement,
         "precisions": list(design.precisions),
+        "imitated": [name for name in design.precisions if store.imitates and name != FLOAT32],
         "batch": store.batch,
         "t_end": store.model.params.eps,
         "data": data.name,

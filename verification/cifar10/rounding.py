@@ -6,9 +6,10 @@ Both cells have the same starts, the same Brownian motion and one reference, so 
     c = d' - d = mean over j of D'_j - D_j = E f(rounded) - E f(float32)
 
 is what rounding changes of the expectations, with a small covariance: the discretisation is the same. |c|, its noise
-removed, is the `change` of a quantity, and the weak error with rounding is within |c| of that without. Its `share`,
-|c| / |d|, says which of the two matters at this budget: below 1, steps; above, bits. The error d falls with the steps
-and c does not, so that a share grows with the budget.
+removed, is the `change` of a quantity; as E d' = E d + E c, the sizes of the two weak errors differ by |E c| at most.
+The `share` |c| / |d|, known about as well as its denominator, says which is the larger part at this budget: below 1
+the discretisation, above it rounding. With the steps d tends to 0, and c to what rounding changes of the exact
+dynamics, which need not be 0: in the end a share grows with the budget.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def changes(rounded: CellStatistics, full: CellStatistics) -> dict[str, Results]
 
 def summarise(entries: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Results]:
     """By precision, over cells as (scheme's name, results): `seconds`, the time all took over that of their twins, and
-    by quantity how many `cells` there are, of how many the change is `sure`, and of those that have a share, what it
-    is in the middle and at most, and `at` which scheme and budget."""
+    by quantity how many `cells` there are, of how many the change is `sure`, how many of those have a share (their weak
+    error is, too), and what it is in the middle and at most, `at` which scheme and budget."""
     by_precision: dict[str, list[tuple[str, Mapping[str, Any], Results]]] = {}
     for name, entry in entries:
         for precision, twin in (entry["precisions"] or {}).items():
@@ -68,4 +69,11 @@ def _over_cells(cells: Iterable[tuple[str, Mapping[str, Any], Results]], quantit
     shares = [(change["share"], [name, nfe]) for name, nfe, change in sure if change["share"] is not None]
     largest, at = max(shares, default=(None, None))
     middle = median(share for share, _ in shares) if shares else None
-    return {"cells": len(changed), "sure": len(sure), "middle": middle, "largest": largest, "at": at}
+    return {
+        "cells": len(changed),
+        "sure": len(sure),
+        "shares": len(shares),
+        "middle": middle,
+        "largest": largest,
+        "at": at,
+    }

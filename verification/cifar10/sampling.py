@@ -47,8 +47,9 @@ from ...integrators.threads import one_thread
 from ...theory.model import PSLD_DIFFUSION, Parameters
 from ...theory.scheme import FROZEN_FLOWS, Scheme
 from ..files import make_folder, write_atomically
-from .machine import PRECISIONS, keep_freed_memory, products
+from .machine import keep_freed_memory, products
 from .network import Config
+from .precisions import FLOAT32, PRECISIONS
 
 Images = NDArray[np.float32]
 
@@ -94,7 +95,7 @@ class Cell:
     steps: int
     grid: str
     reference: Cell | None = None
-    precision: str = "float32"
+    precision: str = FLOAT32
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -143,7 +144,7 @@ def plan(
     grid: str,
     refinement: int = REFINEMENT,
     reference_steps: int | None = None,
-    precision: str = "float32",
+    precision: str = FLOAT32,
 ) -> dict[tuple[int, int], Cell]:
     """The cells by place of the scheme and budget: as many whole steps as the evaluations buy, one of them denoising.
 
@@ -211,12 +212,14 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of a study, its model and what all its samples have in common."""
+    """The folder of a study, its model and what all its samples have in common; `imitates`: whether precisions other
+    than float32 are imitated, not an accelerator's own (machine.products)."""
 
     folder: Path
     model: Model
     seed: int = 0
     batch: int = 16
+    imitates: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 64:
@@ -232,6 +235,7 @@ class Store:
         """The cell's folder."""
         model = [self.model.fingerprint, asdict(self.model.params), asdict(self.model.config)]
         parts = [FORMAT, cell.description(), model, self.seed, self.batch]
+        parts += ["imitated"] if self.imitates and cell.precision != FLOAT32 else []
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
         name = "".join(letter if letter.isalnum() else "_" for letter in cell.scheme.name)[:40]
         return self.folder / "cells" / f"{name}-{cell.steps}-{key}"

@@ -24,7 +24,8 @@ from ...theory.scheme import Scheme
 from .. import data
 from ..files import write_atomically
 from .checkpoint import Checkpoint, NetworkScore, fingerprint, load_checkpoint
-from .machine import PRECISIONS, available_threads, batch_size
+from .machine import available_threads, batch_size
+from .precisions import FLOAT32
 from .processes import Processes
 from .sampling import LARGEST_BATCH, REFINEMENT, Cell, Model, Store, missing_work, plan, run_work
 
@@ -80,13 +81,13 @@ class Design:
     samples: int = 64
     refinement: int = REFINEMENT
     reference_steps: int | None = None
-    precisions: tuple[str, ...] = (PRECISIONS[0],)
+    precisions: tuple[str, ...] = (FLOAT32,)
 
     def __post_init__(self) -> None:
         given = self.precisions
-        if not given or len(set(given)) < len(given) or (len(given) > 1 and given[0] != PRECISIONS[0]):
+        if not given or len(set(given)) < len(given) or (len(given) > 1 and given[0] != FLOAT32):
             raise ValueError(
-                f"precision {' '.join(given) or 'none'}: give one, or {PRECISIONS[0]}, which the others are compared "
+                f"precision {' '.join(given) or 'none'}: give one, or {FLOAT32}, which the others are compared "
                 "with, and others, each once"
             )
         if not 2 <= self.samples <= MOST_SAMPLES:
@@ -127,9 +128,12 @@ def kept_batch(folder: Path) -> KeptBatch | None:
     if not path.is_file():
         return None
     try:
-        return KeptBatch(*map(int, path.read_text().split()))
+        kept = KeptBatch(*map(int, path.read_text().split()))
+        if not 1 <= kept.size <= LARGEST_BATCH:
+            raise ValueError(kept.size)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{str(path)!r} holds no number of samples; remove it, or give --batch") from error
+    return kept
 
 
 def batch_of(folder: Path, design: Design, model: Model, device: torch.device, wanted: int | None) -> int:
