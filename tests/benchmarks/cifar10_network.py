@@ -71,7 +71,7 @@ def main() -> None:
     t = torch.full((options.batch,), 0.3, device=device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     rows, exact = [], None
-    with torch.inference_mode():
+    with torch.no_grad():
         for compiled in (False,) if options.eager else (False, True):
             for precision in PRECISIONS:
                 if is_imitated(precision, device):
