@@ -75,7 +75,7 @@ def rounding(results: Results) -> Figure | None:
     if not quantities:
         return None
     with mpl.rc_context(style._STYLE):
-        figure = style._figure(style._WIDTH * max(0.5, len(quantities) / 4), 0.75 + 1.9 * len(precisions))
+        figure = style._figure(style._WIDTH, 0.75 + 1.9 * len(precisions))
         grid = figure.subplots(len(precisions), len(quantities), sharex="col", squeeze=False)
         for column, quantity in enumerate(quantities):
             found = [_changes(results, precision).get(quantity, []) for precision in precisions]
@@ -88,9 +88,11 @@ def rounding(results: Results) -> Figure | None:
                 ends = [min(across) / 3, 3 * max(across)]
                 axes.plot(ends, ends, color=style._GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1, gid="equal")
                 axes.tick_params(labelbottom=row + 1 == len(precisions))
-                axes.set_title(f"{quantity}, {precisions[row]}", parse_math=False, fontsize=8)
+                if row == 0:
+                    axes.set_title(quantity, parse_math=False)
+                if column == 0:
+                    axes.set_ylabel(f"change by {precisions[row]}")
         figure.supxlabel("weak error in float32 (units of Figure 1)", fontsize=8)
-        figure.supylabel("change by rounding", fontsize=8)
         _legend(figure, results, {place for p in precisions for q in _changes(results, p).values() for place, *_ in q})
     return style._finish(figure, [])
 

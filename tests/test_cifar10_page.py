@@ -701,7 +701,8 @@ def test_the_figure_of_rounding_has_a_point_for_every_change_beside_a_sure_error
         ]
         for name in WEAK
     }
-    panels = [axes for axes in figure.axes if axes.get_title(loc="left").endswith("bfloat16")]
+    panels = [axes for axes in figure.axes if (place := axes.get_subplotspec()) and place.rowspan.start == 1]
+    assert panels[0].get_ylabel() == "change by bfloat16"
     assert len(panels) == len(WEAK)
     for axes, name in zip(panels, WEAK, strict=True):
         drawn = [
