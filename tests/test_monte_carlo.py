@@ -267,7 +267,7 @@ def test_a_study_that_is_stopped_and_resumed_ends_in_the_same_bits(tmp_path: Pat
     setting = {"steps": (2, 4, 8, 16), "evaluations": 4e5}
     whole = study_target(ROBA, TARGET, **setting)
     file = tmp_path / "study.npz"
-    stopped = study_target(ROBA, TARGET, **setting, seconds=0.0, checkpoint=file)
+    stopped = study_target(ROBA, TARGET, **setting, seconds=1e-9, checkpoint=file)
     assert not stopped.complete
     assert stopped.spent < whole.spent
     resumed = study_target(ROBA, TARGET, **setting, checkpoint=file)

@@ -20,6 +20,7 @@ _CURES = {
     errno.EMFILE: "raise the limit on open files (ulimit -n), then repeat the command",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOENT: "check the path",
+    errno.ENOTDIR: "choose another folder",
 }
 
 
