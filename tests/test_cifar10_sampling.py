@@ -178,6 +178,9 @@ def test_what_the_samples_depend_on_names_their_folder(tmp_path: Path) -> None:
     paths = [store.path(cell), *(other.path(cell) for other in others), *(store.path(other) for other in cells)]
     assert len(set(paths)) == len(paths)
     assert store.path(replace(cell, scheme=replace(cell.scheme, reference="a footnote"))) == store.path(cell)
+    own = replace(store, imitates=False)  # an accelerator's rounding is another; float32 has none
+    assert own.path(half) not in paths
+    assert own.path(cell) == store.path(cell)
 
 
 def test_a_damaged_file_is_named_and_not_read(tmp_path: Path) -> None:
