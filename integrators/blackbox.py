@@ -23,6 +23,7 @@ import inspect
 import random
 from collections.abc import Callable
 from enum import StrEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -212,15 +213,29 @@ def as_black_box(scheme: Scheme, params: Parameters) -> Step:
     """A scheme as a step like anybody's, with one draw for each of its segments. Raises ValueError where it cannot be
     sampled, as `compile_step`."""
 
+    @lru_cache(maxsize=64)  # whoever probes a step takes it several times
+    def segments(tau: float, h: float) -> list[tuple[float | None, list[Tensor]]]:
+        return [
+            (
+                None if time is None else float(time[0]),
+                [torch.tensor(entry[0]) for entry in (*flow[:2], noise_factor(flow.noise_cov))],
+            )
+            for time, flow in compile_step(scheme, np.array([tau, tau + h]), params)
+        ]
+
     def step(u: Tensor, tau: float, h: float, score: Score) -> Tensor:
-        for time, flow in compile_step(scheme, np.array([tau, tau + h]), params):
-            P, K, C = (torch.tensor(entry[0]).to(u) for entry in (*flow[:2], noise_factor(flow.noise_cov)))
-            s = torch.zeros_like(u) if time is None else score(u, float(time[0]))
-            terms = ((P, u), (K, s), (C, torch.randn_like(u)))
-            u = torch.stack([sum(M[i, j] * v[:, j] for M, v in terms for j in (0, 1)) for i in (0, 1)], dim=1)  # type: ignore[arg-type]
+        for time, matrices in segments(tau, h):
+            P, K, C = (matrix.to(u) for matrix in matrices)
+            moved = _apply(P, u) if time is None else _apply(P, u) + _apply(K, score(u, time))
+            u = moved + _apply(C, torch.randn_like(u))
         return u
 
     return step
+
+
+def _apply(matrix: Tensor, u: Tensor) -> Tensor:
+    """A matrix (2, 2) on states (batch, 2, *event)."""
+    return torch.einsum("ij,bj...->bi...", matrix, u)
 
 
 class Response(NamedTuple):

@@ -27,12 +27,12 @@ from weakorder.verification.cifar10.checkpoint import (
     infer_config,
     layout,
     load_checkpoint,
-    perturbation_kernel,
     save_network,
 )
 from weakorder.verification.cifar10.network import ABLATION, PUBLISHED, Config, NCSNpp
 from weakorder.verification.cifar10.training import held_out_loss
 from weakorder.verification.empirical import read_images
+from weakorder.verification.gaussian import perturbation_kernel
 from weakorder.verification.mixture import bimodal
 
 SDE = dict(np.load(Path(__file__).parent / "data" / "sde.npz"))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from weakorder.theory.model import Parameters
 from weakorder.verification.cifar10 import training
-from weakorder.verification.cifar10.checkpoint import load_checkpoint, perturbation_kernel
+from weakorder.verification.cifar10.checkpoint import NUMERICAL_EPS, load_checkpoint
 from weakorder.verification.cifar10.data import to_unit
 from weakorder.verification.cifar10.network import Config, NCSNpp
 from weakorder.verification.cifar10.training import (
@@ -35,6 +35,7 @@ from weakorder.verification.cifar10.training import (
     squared_errors,
     train,
 )
+from weakorder.verification.gaussian import perturbation_kernel
 
 TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(4,), dropout=0.1, image_size=8)
 CONFIG = TrainingConfig(network=TINY, batch=3, warmup=2, seed=5)
@@ -121,7 +122,7 @@ def test_the_loss_is_the_mean_squared_error_of_the_noise(channels: int) -> None:
     t, params = generator.uniform(0.01, 1, 7), Parameters()
     mine = squared_errors(Linear(channels), params, x_0, torch.from_numpy(t), torch.from_numpy(eps))
     for j in range(7):  # sample by sample, in numpy
-        mean, L = perturbation_kernel(params, t[j])
+        mean, L = perturbation_kernel(params, t[j], NUMERICAL_EPS)
         pairs = np.stack([eps[j, :3], eps[j, 3:]]).astype(float)
         u = np.einsum("i,...->i...", mean, x_0[j].numpy()) + np.einsum("ij,j...->i...", L, pairs)
         error = (eps[j] - (0.3 * u.reshape(6, 8, 8) + 0.1 * t[j]))[-channels:]

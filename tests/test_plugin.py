@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.theory.model import Parameters
+from weakorder.verification import baseline
+from weakorder.verification.testing import UPDATE, assert_matches_baseline
 
 SAMPLER = """
 import torch
@@ -32,7 +36,7 @@ WITH_BASELINE = """
 import sampler
 
 def test_my_sampler(weakorder):
-    weakorder.assert_matches_baseline(sampler.step, "baseline.json")
+    weakorder.assert_matches_baseline(sampler.step, "baseline.json", steps=(25, 50, 100, 200))
 """
 
 
@@ -84,6 +88,19 @@ def test_a_baseline_is_written_on_demand_and_compared_after(repository: Path) ->
     assert code == 1
     assert "noise covariance of m and m is 1.000000002 times what it was" in out
     assert "if that is meant: pytest --weakorder-update" in out
+
+
+def test_a_baseline_that_is_rewritten_keeps_what_the_test_does_not_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, steps = tmp_path / "baseline.json", [25, 50, 100, 200]
+    baseline.save(baseline.record("rse", CATALOGUE["RSE"], Parameters(kappa=0.1), expected=2, steps=steps), path)
+    monkeypatch.setenv(UPDATE, "1")
+    assert_matches_baseline(CATALOGUE["RSE"], path)
+    kept = baseline.load(path)
+    assert (kept["parameters"]["kappa"], kept["order"]["expected"], kept["order"]["steps"]) == (0.1, 2, steps)
+    assert_matches_baseline(CATALOGUE["RSE"], path, steps=[*steps[1:], 400])
+    assert baseline.load(path)["order"]["steps"] == [50, 100, 200, 400]
 
 
 def test_a_session_that_does_not_use_it_imports_nothing_heavy(repository: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,9 @@ def test_the_growth_is_the_largest_norm_over_all_intervals_and_never_exceeds_its
     steps = np.moveaxis(matrices, 0, -1)[..., None]
     growth, first, last = stability.transient_growth(steps)
     assert growth[0] == pytest.approx(_brute_growth(matrices), rel=1e-12)
+    assert not stability.grows_beyond(steps, growth[0] * (1 + 1e-12))
+    if growth[0] > 1:  # that of no step at all is 1, and exceeds nothing
+        assert stability.grows_beyond(steps, growth[0] * (1 - 1e-12))
     product = np.linalg.multi_dot([np.eye(2), np.eye(2), *matrices[first[0] : last[0]][::-1]])
     assert max(1.0, float(np.linalg.norm(product, 2))) == pytest.approx(growth[0], rel=1e-12)
     assert stability.growth_bound(steps)[0] >= growth[0] * (1 - 1e-12)
@@ -112,6 +116,7 @@ def test_overflow_is_unbounded_growth() -> None:
     steps = np.full((2, 2, 40, 1), 1e300)
     assert stability.growth_bound(steps)[0] == np.inf
     assert stability.transient_growth(steps)[0][0] == np.inf
+    assert stability.grows_beyond(steps, 1e300)
 
 
 # --- The exact dynamics -----------------------------------------------------------------------------------------------
@@ -275,13 +280,15 @@ def test_a_sampler_without_a_one_step_map_is_refused() -> None:
 def _pixelwise(target: GaussianTarget) -> Callable[[Tensor, float], Tensor]:
     """The score of an image whose pixels have the target's variances: u (batch, 2, V)."""
 
+    precision = cache(lambda t: torch.as_tensor(target.precision(target.law(t))))
+
     def score(u: Tensor, t: float) -> Tensor:
-        return -torch.einsum("ijv,bjv->biv", torch.as_tensor(target.precision(target.law(t))).to(u.dtype), u)
+        return -torch.einsum("ijv,bjv->biv", precision(t).to(u.dtype), u)
 
     return score
 
 
-@settings(max_examples=15)
+@settings(max_examples=6)  # a few thousand derivatives each
 @given(
     st.lists(st.floats(1e-3, 10), min_size=1, max_size=5),
     st.floats(0.06, 0.9),  # the step must end before t = 0

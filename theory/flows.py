@@ -200,34 +200,34 @@ class ExactFlow:
         """The flow over theta = `length` (any shape, >= 0) at the parameters `values`; accurate to 1e-12 relative."""
         length = np.asarray(length, dtype=float)
         A, G, D = self.sde.numbers(values)
-        E, Phi, Q = linear_flow(A, D, length)
         with np.errstate(all="ignore"):  # poles of the closed form (Gamma = 0, equal rates) give inf or nan: not used
             numbers = self._coefficients_and_rates(**{name: np.float64(value) for name, value in values.items()})
-            return Flow(
-                *(
-                    _most_accurate(series, length, terms, pairs)
-                    for series, terms, pairs in zip((E + np.eye(2), Phi @ G, Q), self.terms, numbers, strict=True)
-                )
-            )
+            closed = [_closed_form(length, terms, pairs) for terms, pairs in zip(self.terms, numbers, strict=True)]
+            if all(use.all() for _, use in closed):
+                return Flow(*(matrix for matrix, _ in closed))
+            E, Phi, Q = linear_flow(A, D, length)
+            series = (E + np.eye(2), Phi @ G, Q)
+            return Flow(*(np.where(use, matrix, other) for (matrix, use), other in zip(closed, series, strict=True)))
 
 
 # The closed form is used where its terms add up to less than this times their sum: two digits of sixteen lost.
 _MAX_CANCELLATION = 100.0
 
 
-def _most_accurate(
-    series: Array, length: Array, terms: list[Terms], numbers: list[list[tuple[complex, complex]]]
-) -> Array:
-    """Entry by entry, the closed form where it is finite and does not cancel, else the series."""
-    result = series.copy()
+def _closed_form(
+    length: Array, terms: list[Terms], numbers: list[list[tuple[complex, complex]]]
+) -> tuple[Array, NDArray[np.bool_]]:
+    """A matrix of the closed form, (*length.shape, 2, 2), and which of its entries are finite and do not cancel."""
+    matrix = np.empty((*length.shape, 2, 2))
+    use = np.empty(matrix.shape, dtype=bool)
     for index, (entry, pairs) in enumerate(zip(terms, numbers, strict=True)):
-        row, column = divmod(index, 2)
+        place = (..., *divmod(index, 2))
         parts = [c * length**power * np.exp(r * length) for (_, power, _), (c, r) in zip(entry, pairs, strict=True)]
-        closed = sum(parts, np.zeros_like(length))
+        total = sum(parts, np.zeros_like(length))
         size = sum((np.abs(part) for part in parts), np.zeros_like(length))
-        use = np.isfinite(closed) & (size <= _MAX_CANCELLATION * np.abs(closed))
-        result[..., row, column] = np.where(use, np.real(closed), series[..., row, column])
-    return result
+        matrix[place] = np.real(total)
+        use[place] = np.isfinite(total) & (size <= _MAX_CANCELLATION * np.abs(total))
+    return matrix, use
 
 
 @cache

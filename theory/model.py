@@ -28,6 +28,7 @@ x, m, s_x, s_m, t = sp.symbols("x m s_x s_m t", real=True)
 gamma, nu, kappa = sp.symbols("gamma nu kappa", nonnegative=True)
 theta = sp.symbols("theta", positive=True)
 PARAMETERS = (gamma, nu, kappa)
+_NAMES = tuple(map(str, PARAMETERS))
 
 
 def critical_mass_inverse(gamma, nu):
@@ -242,4 +243,4 @@ class Parameters:
 
     def values(self) -> dict[str, float]:
         """What the symbols gamma, nu and kappa stand for."""
-        return {str(symbol): getattr(self, str(symbol)) for symbol in PARAMETERS}
+        return {name: getattr(self, name) for name in _NAMES}

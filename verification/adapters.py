@@ -7,14 +7,12 @@ section 3). `EpsNetwork` is that network for a target whose score is known: eps 
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..integrators.blackbox import Score
-from ..integrators.compiled import noise_factor
-from ..theory.model import PSLD_DIFFUSION, Parameters
-from .gaussian import GaussianTarget
+from ..theory.model import Parameters
+from .gaussian import kernel_at
 
 
 class EpsNetwork:
@@ -32,7 +30,6 @@ class EpsNetwork:
         if not 0 <= numerical_eps < 1:
             raise ValueError(f"numerical_eps = {numerical_eps}: what is added to the variances is in [0, 1), as 1e-9")
         self.score, self.params, self.numerical_eps, self.dtype = score, params, numerical_eps, dtype
-        self._kernel = GaussianTarget.of(0.0, 0.0, PSLD_DIFFUSION, params)  # data that is one point
 
     def __call__(self, u: Tensor, t: float | Tensor) -> Tensor:
         if u.ndim < 2 or u.shape[1] % 2:
@@ -45,9 +42,5 @@ class EpsNetwork:
             raise ValueError("several times in one call; this network is for samplers whose batch shares its time")
         event = u.shape[2:] if u.shape[1] == 2 else (u.shape[1] // 2, *u.shape[2:])
         s_x, s_m = self.score(state.reshape(len(u), 2, *event), float(times[0])).unbind(1)
-        (l_xx, _), (l_mx, l_mm) = self._factor(float(times[0]))
+        (l_xx, _), (l_mx, l_mm) = kernel_at(self.params, float(times[0]), self.numerical_eps).factor.tolist()
         return torch.stack([-(l_xx * s_x + l_mx * s_m), -l_mm * s_m], dim=1).reshape(u.shape).to(state.dtype)
-
-    def _factor(self, t: float) -> list[list[float]]:
-        """The lower Cholesky factor L_t, (2, 2)."""
-        return noise_factor(self._kernel.law(t).cov[..., 0] + self.numerical_eps * np.eye(2)).tolist()

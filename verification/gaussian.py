@@ -6,19 +6,23 @@ Data x_0 ~ N(mu, s2), momentum m_0 ~ N(0, kappa M), independent. The forward SDE
     mean_t = P (mu, 0)^T,   cov_t = P diag(s2, kappa M) P^T + Q,
 
 and its score is affine: s(u, t) = -Lambda_t (u - mean_t) with Lambda_t = cov_t^-1.
-The perturbation kernel p(u_t | x_0) is the case s2 = 0, mu = x_0 (the momentum marginalised).
+The perturbation kernel p(u_t | x_0) is the case s2 = 0, mu = x_0 (the momentum marginalised):
+
+    u_t = mean_t x_0 + L_t eps,   L_t L_t^T = cov_t,   eps ~ N(0, I),   L_t lower triangular.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..integrators.compiled import noise_factor
 from ..theory.flows import exact_flow
-from ..theory.model import Diffusion, Parameters
+from ..theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from .algebra import Array, components_first, congruence, inverse, matvec
 
 # Beside data of this size the noise, of size 1, is lost to rounding in float64 products.
@@ -96,3 +100,26 @@ class GaussianTarget:
     def precision(self, law: GaussianLaw) -> Array:
         """Lambda_t of a law: the score is -Lambda_t (u - mean_t)."""
         return inverse(law.cov)
+
+
+class Kernel(NamedTuple):
+    """u_t = mean x_0 + L eps at times of shape (...): mean (..., 2) and the lower factor L (..., 2, 2), float64."""
+
+    mean: Array
+    factor: Array
+
+
+def perturbation_kernel(params: Parameters, t: ArrayLike, numerical_eps: float = 0.0) -> Kernel:
+    """The kernel p(u_t | x_0) at times t (...), 0 < t <= 1; numerical_eps: added to both variances, in [0, 1)."""
+    law = GaussianTarget.of(1.0, 0.0, PSLD_DIFFUSION, params).law(t)
+    cov = np.moveaxis(law.cov[..., 0], (0, 1), (-2, -1))
+    return Kernel(np.moveaxis(law.mean[..., 0], 0, -1), noise_factor(cov + numerical_eps * np.eye(2)))
+
+
+@lru_cache(maxsize=1 << 14)
+def kernel_at(params: Parameters, t: float, numerical_eps: float = 0.0) -> Kernel:
+    """`perturbation_kernel` at one time, kept: runs at doubling numbers of steps come to the same times. Read only."""
+    kernel = perturbation_kernel(params, t, numerical_eps)
+    for entry in kernel:
+        entry.setflags(write=False)
+    return kernel

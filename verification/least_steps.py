@@ -31,12 +31,12 @@ from .stability import (
     Growth,
     StepRadius,
     dynamics,
+    grows_beyond,
     growth_bound,
     in_law_units,
     spectral_norm,
     spectral_radius,
     trajectory_maps,
-    transient_growth,
     worst_growth,
     worst_step,
 )
@@ -150,7 +150,7 @@ class _Scan:
         if not (spectral_norm(scaled) <= self.factor).all():
             return False
         left = scaled[..., growth_bound(scaled) > self.factor]
-        return not left.size or bool(transient_growth(left)[0].max() <= self.factor)
+        return not left.size or not grows_beyond(left, self.factor)
 
     def has_no_unstable_step(self, steps: int) -> bool:
         """Whether no step's radius exceeds that of the dynamics by more than `EXCESS`."""

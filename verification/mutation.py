@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..integrators.catalogue import CATALOGUE, LANGEVIN_CONTROLS
-from ..integrators.compiled import compile_step, noise_factor
 from ..integrators.grids import time_grid
 from ..theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ..theory.scheme import Scheme
@@ -263,22 +262,7 @@ def _baseline(base: str, model: str) -> dict[str, Any]:
 def _record(sampler: Any, name: str, order: int, params: Parameters) -> dict[str, Any]:
     from .baseline import record
 
-    return record(name, as_black_box(sampler, params), params, expected=order, steps=STEPS)
-
-
-def as_black_box(sampler: Any, params: Parameters) -> Any:
-    """A scheme as a step function with a draw for each of its segments; what is a black box already as it is."""
-    if not isinstance(sampler, Scheme):
-        return sampler
-    import torch
-
-    def step(u: Any, tau: float, h: float, score: Any) -> Any:
-        for time, flow in compile_step(sampler, np.array([tau, tau + h]), params):
-            P, K, C = (torch.tensor(entry[0]) for entry in (*flow[:2], noise_factor(flow.noise_cov)))
-            u = (0 if time is None else score(u, float(time[0])) @ K.T) + u @ P.T + torch.randn_like(u) @ C.T
-        return u
-
-    return step
+    return record(name, sampler, params, expected=order, steps=STEPS)
 
 
 def _differences(mutant: Mutant, model: str) -> tuple[str, ...]:
@@ -286,10 +270,10 @@ def _differences(mutant: Mutant, model: str) -> tuple[str, ...]:
     not know its diffusion."""
     from .baseline import check
 
-    sampler, params = bases()[mutant.base].load(model, mutant.text), MODELS[model].params
+    sampler = bases()[mutant.base].load(model, mutant.text)
     if isinstance(sampler, Scheme) and sampler.splitting.diffusion != PSLD_DIFFUSION:
         return ()
-    return check(_baseline(mutant.base, model), as_black_box(sampler, params)).lines
+    return check(_baseline(mutant.base, model), sampler).lines
 
 
 def run_mutant(mutant: Mutant, steps: tuple[int, ...] = STEPS, t_end: float = T_END) -> Outcome:

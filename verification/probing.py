@@ -268,17 +268,20 @@ def gaussian_score(target: GaussianTarget, event: tuple[int, ...]) -> Callable[[
         def score(u: Tensor, t: float | Tensor) -> Tensor:
             check_own_batch(u, batch, event)
             law = target.law(one_time(t))
-            precision = np.pad(np.repeat(target.precision(law), rows, axis=-1), ((0, 0), (0, 0), (0, fill)))
-            mean = np.pad(np.repeat(law.mean, rows, axis=-1), ((0, 0), (0, fill)))
+            affine = (_on_rows(values, rows, fill) for values in (-target.precision(law), law.mean))
+            slope, centre = (torch.as_tensor(values, device=u.device) for values in affine)
             cells = u.double().reshape(batch, 2, -1).transpose(1, 2).reshape(-1, 2)
-            L, centre = (torch.as_tensor(entry, device=u.device) for entry in (precision, mean))
-            d = cells.T - centre
-            s = torch.stack([-(L[0, 0] * d[0] + L[0, 1] * d[1]), -(L[1, 0] * d[0] + L[1, 1] * d[1])], dim=-1)
+            s = (slope * (cells.T - centre)).sum(1).T
             return s.reshape(batch, -1, 2).transpose(1, 2).reshape(u.shape).to(u.dtype)
 
         return score
 
     return of
+
+
+def _on_rows(values: Array, rows: int, fill: int) -> Array:
+    """Each target's values (..., V) on its rows, and 0 on `fill` more: (..., V rows + fill)."""
+    return np.concatenate([np.repeat(values, rows, axis=-1), np.zeros((*values.shape[:-1], fill))], axis=-1)
 
 
 def check_own_batch(u: Tensor, batch: int, event: tuple[int, ...]) -> None:

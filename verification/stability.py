@@ -31,6 +31,7 @@ where no step is unstable: the steps contract less, or expand more, than the law
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -125,7 +126,7 @@ def spectral_radius(matrix: Array) -> Array:
 def spectral_norm(matrix: Array) -> Array:
     """The largest singular value of (2, 2, ...) matrices."""
     a, b, c, d = matrix[0, 0], matrix[0, 1], matrix[1, 0], matrix[1, 1]
-    return (np.hypot(a + d, b - c) + np.hypot(a - d, b + c)) / 2
+    return (np.sqrt((a + d) ** 2 + (b - c) ** 2) + np.sqrt((a - d) ** 2 + (b + c) ** 2)) / 2
 
 
 def stationary_cov(step: AffineMap) -> Array:
@@ -187,22 +188,33 @@ def transient_growth(steps: Array) -> tuple[Array, NDArray[np.int64], NDArray[np
 
     Three arrays (V,); N^2 / 2 products for each target.
     """
-    N, V = steps.shape[2:]
-    unit = np.broadcast_to(np.eye(2)[:, :, None, None], (2, 2, 1, V))
-    products = np.zeros((2, 2, 0, V))
+    V = steps.shape[3]
     growth, first, last = np.ones(V), np.zeros(V, dtype=np.int64), np.zeros(V, dtype=np.int64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for k in range(N):
+    for end, norms in enumerate(_norms(steps), start=1):
+        start = norms.argmax(0)
+        found = norms[start, np.arange(V)]
+        better = found > growth
+        growth, first, last = (
+            np.where(better, new, old) for new, old in ((found, growth), (start, first), (np.full(V, end), last))
+        )
+    return growth, first, last
+
+
+def grows_beyond(steps: Array, factor: float) -> bool:
+    """Whether the growth of the steps (2, 2, N, V) exceeds the factor over some interval, at some target: as
+    `transient_growth`, but known as soon as one does."""
+    return any((norms > factor).any() for norms in _norms(steps))
+
+
+def _norms(steps: Array) -> Iterator[Array]:
+    """Of each end of an interval, the norms (starts, V) of the products of the steps up to it; inf on overflow."""
+    unit = np.broadcast_to(np.eye(2)[:, :, None, None], (2, 2, 1, steps.shape[3]))
+    products = unit[:, :, :0]
+    for k in range(steps.shape[2]):
+        with np.errstate(over="ignore", invalid="ignore"):
             products = matmul(steps[:, :, k, None], np.concatenate([products, unit], axis=2))
             norms = spectral_norm(products)
-            norms = np.where(np.isnan(norms), np.inf, norms)
-            start = norms.argmax(0)
-            found = norms[start, np.arange(V)]
-            better = found > growth
-            growth, first, last = (
-                np.where(better, new, old) for new, old in ((found, growth), (start, first), (np.full(V, k + 1), last))
-            )
-    return growth, first, last
+        yield np.where(np.isnan(norms), np.inf, norms)
 
 
 @dataclass(frozen=True)

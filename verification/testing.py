@@ -64,23 +64,27 @@ def assert_matches_baseline(
     params: Parameters | None = None,
     event: tuple[int, ...] = (),
     order: int = 1,
+    steps: Sequence[int] | None = None,
 ) -> None:
     """Assert that a sampler does what the baseline file says; the message says what changed. A file that does not exist
     is an error, and written under --weakorder-update, which rewrites all others too.
 
-    params, event, order: of a baseline that is written; one that is compared holds its own. Raises AssertionError, and
-    ValueError on a file that is no baseline.
+    params, event, order, steps: of a baseline that is written (steps: of its order study); one that is compared holds
+    its own. Raises AssertionError, and ValueError on a file that is no baseline.
     """
     __tracebackhide__ = True
     from ..theory.model import Parameters
     from . import baseline as baselines
+    from . import order as orders
 
     if os.environ.get(UPDATE, "0") != "0":
         kept = baselines.load(path) if Path(path).exists() else None
         if kept is not None:  # what was recorded once is recorded again, unless the test says otherwise
             params = params or Parameters(**kept["parameters"])
             event, order = event or tuple(kept["event"]), kept["order"]["expected"] if order == 1 else order
-        baselines.save(baselines.record(_name(sampler), sampler, params or Parameters(), event, order), path)
+            steps = steps or kept["order"]["steps"]
+        levels = steps or orders.BLACK_BOX_STEPS
+        baselines.save(baselines.record(_name(sampler), sampler, params or Parameters(), event, order, levels), path)
         return
     try:
         recorded = baselines.load(path)

@@ -2,10 +2,9 @@
 
 A network of `verification.cifar10.network` predicts the noise eps of the perturbation kernel of a data point,
 
-    u_t = mean_t x_0 + L_t eps,     L_t L_t^T = cov_t + numerical_eps I,   eps ~ N(0, I),
+    u_t = mean_t x_0 + L_t eps,     L_t L_t^T = cov_t + numerical_eps I,   eps ~ N(0, I)
 
-whose mean and covariance are those of Gaussian data of variance 0 (the momentum marginalised), and L_t is the lower
-Cholesky factor. The score it stands for is
+(verification.gaussian). The score it stands for is
 
     s(u, t) = -L_t^-T eps(u, t):     s_m = -eps_m / l_mm,     s_x = -(eps_x + l_mx s_m) / l_xx.
 
@@ -30,18 +29,14 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ...integrators.compiled import noise_factor
-from ...theory.model import PSLD_DIFFUSION, Parameters
-from ..algebra import Array
+from ...theory.model import Parameters
 from ..files import write_atomically
-from ..gaussian import GaussianTarget
+from ..gaussian import perturbation_kernel
 from .network import Config, NCSNpp
 
 T = TypeVar("T")
@@ -51,20 +46,6 @@ PREFIXES = {"ema": "ema_score_fn.", "raw": "score_fn."}
 
 
 # --- The score ---
-
-
-class Kernel(NamedTuple):
-    """u_t = mean x_0 + L eps at times of shape (...): mean (..., 2) and the lower factor L (..., 2, 2), float64."""
-
-    mean: Array
-    factor: Array
-
-
-def perturbation_kernel(params: Parameters, t: ArrayLike, numerical_eps: float = NUMERICAL_EPS) -> Kernel:
-    """The kernel p(u_t | x_0) at times t (...), 0 < t <= 1."""
-    law = GaussianTarget.of(1.0, 0.0, PSLD_DIFFUSION, params).law(t)
-    cov = np.moveaxis(law.cov[..., 0], (0, 1), (-2, -1))
-    return Kernel(np.moveaxis(law.mean[..., 0], 0, -1), noise_factor(cov + numerical_eps * np.eye(2)))
 
 
 class NetworkScore:

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import data
-from .checkpoint import Checkpoint, fingerprint, load_checkpoint, perturbation_kernel
+from ..gaussian import perturbation_kernel
+from .checkpoint import Checkpoint, fingerprint, load_checkpoint
 from .data import to_unit
 from .frechet import Moments
 from .network import steps

@@ -347,9 +347,10 @@ def run_work(
     threads = workers if device.type == "cpu" else 1
     alone: AbstractContextManager[None] = one_thread() if device.type == "cpu" else nullcontext()
     with alone, ThreadPoolExecutor(threads) as pool:
-        jobs = [pool.submit(_sample, store, item, runs, score, device, progress, stop) for item in work]
-        try:
-            for job in as_completed(jobs):
+        try:  # an interrupt may come as soon as there is a job
+            for job in as_completed(
+                [pool.submit(_sample, store, item, runs, score, device, progress, stop) for item in work]
+            ):
                 job.result()
         except BaseException:
             stop.set()

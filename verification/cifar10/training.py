@@ -49,7 +49,8 @@ from tqdm import tqdm
 
 from ...theory.model import Parameters
 from ..files import make_folder, write_atomically
-from .checkpoint import perturbation_kernel, save_network
+from ..gaussian import perturbation_kernel
+from .checkpoint import NUMERICAL_EPS, save_network
 from .data import to_unit
 from .network import Config, NCSNpp
 
@@ -103,7 +104,7 @@ def squared_errors(network: nn.Module, params: Parameters, x_0: Tensor, t: Tenso
     x_0 (batch, 3, side, side), t (batch,) on the CPU and eps (batch, 6, side, side); u_t is formed in float64. A
     network with 3 channels out is compared with eps_m.
     """
-    mean, factor = perturbation_kernel(params, t.numpy())
+    mean, factor = perturbation_kernel(params, t.numpy(), NUMERICAL_EPS)
     a, L = (torch.from_numpy(entry).to(x_0.device)[..., None, None, None] for entry in (mean, factor))
     eps_x, eps_m = eps.double().chunk(2, dim=1)
     x = a[:, 0] * x_0 + L[:, 0, 0] * eps_x
