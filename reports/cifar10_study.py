@@ -82,7 +82,7 @@ _OPTIONS = together(
         help="Evaluations of the network, the denoising step's included; default 20 50 100.",
     ),
     click.option("--grid", type=click.Choice(GRIDS), default="quadratic", show_default=True, help="Time grid."),
-    click.option("-n", "--samples", type=int, default=64, show_default=True, help="Samples of each cell."),
+    click.option("-n", "--samples", type=int, default=32, show_default=True, help="Samples of each cell."),
     click.option(
         "--lambda-s",
         "scales",
@@ -188,8 +188,8 @@ def study(
         design = studies.Design(
             tuple(_schemes(names, [scale for group in scales for scale in group])),
             tuple(sorted({budget for group in budgets for budget in group})) or BUDGETS,
-            grid,
             samples,
+            grid,
             refinement,
             reference_steps,
             tuple(sorted(set(precisions), key=PRECISIONS.index)) or PRECISIONS[:1],

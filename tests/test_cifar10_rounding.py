@@ -293,7 +293,7 @@ def test_the_summary_is_of_the_cells_that_have_a_share() -> None:
 )
 def test_precisions_that_cannot_be_compared_are_refused(precisions: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="precision"):
-        Design(SCHEMES, (4,), precisions=precisions)
+        Design(SCHEMES, (4,), 4, precisions=precisions)
 
 
 @torch.no_grad()

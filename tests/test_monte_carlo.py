@@ -21,6 +21,7 @@ from scipy import stats
 from weakorder.integrators.catalogue import CATALOGUE, LANGEVIN_CONTROLS
 from weakorder.integrators.coupling import couple
 from weakorder.integrators.grids import time_grid
+from weakorder.integrators.noise import START, normal_pairs
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import PSLD
@@ -383,3 +384,14 @@ def test_the_expectations_on_images_are_those_of_exact_samples() -> None:
     values = functionals.values(target.sample(0.1, torch.arange(200), 5)).numpy()
     z = (values.mean(0) - functionals.expectations) / (values.std(0) / math.sqrt(len(values)))
     assert np.abs(z).max() < threshold()
+
+
+def test_waves_are_not_made_of_the_numbers_that_samples_are_made_of() -> None:
+    """Under seed 0, the default, those of the same numbers would start along them."""
+    dim = 96
+    target = make_target("mixture", PARAMS, dim)
+    omega, _ = Functionals(target, 0.1)._waves
+    starts = normal_pairs(0, torch.arange(len(omega)), START, (dim,))
+    along = (omega * starts).flatten(1).sum(1) / omega.flatten(1).norm(dim=1)
+    assert along.abs().max() < threshold()  # standard normal; the same numbers would give about sqrt(2 dim)
+    assert math.sqrt(2 * dim) > 2 * threshold()

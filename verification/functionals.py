@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..integrators.noise import START, normal_pairs
 from .algebra import Array
+from .distances import SEED
 from .empirical import HALF_RANGE
 from .gaussian import GaussianTarget
 
@@ -105,7 +106,7 @@ class Functionals:
     def _waves(self) -> tuple[Tensor, Tensor]:
         """omega (FREQUENCIES, 2, size) of length about 1 to 2 in every dimension, and phases (FREQUENCIES,)."""
         size = math.prod(self.target.event)
-        normals = normal_pairs(0, torch.arange(FREQUENCIES), START, (size + 1,))
+        normals = normal_pairs(SEED, torch.arange(FREQUENCIES), START, (size + 1,))
         lengths = torch.linspace(1, 2, FREQUENCIES, dtype=torch.float64)[:, None, None]
         return normals[..., :size] * lengths / math.sqrt(size), math.pi / 2 * normals[:, 0, size]
 

@@ -77,8 +77,8 @@ class Design:
 
     schemes: tuple[Scheme, ...]
     budgets: tuple[int, ...]
+    samples: int
     grid: str = "quadratic"
-    samples: int = 64
     refinement: int = REFINEMENT
     reference_steps: int | None = None
     precisions: tuple[str, ...] = (FLOAT32,)
