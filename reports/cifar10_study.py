@@ -34,7 +34,10 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from ..theory.scheme import Scheme
+    from ..verification.cifar10.processes import Processes
 
 OUTPUT = "cifar10-study"
 BUDGETS = (20, 50, 100)
@@ -180,10 +183,7 @@ def study(
     from .cifar10_page import write_page
 
     with _ended_by_sigterm(), processes.joined(process) as peers:
-        check_device(device or "cpu")
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if chosen.type == "cuda" and chosen.index is None:
-            chosen = torch.device("cuda", process.local_rank % torch.cuda.device_count())
+        chosen = _device(device, process)
         found, name = studies.open_checkpoint(checkpoint, {k: v for k, v in given.items() if v is not None}, weights)
         design = studies.Design(
             tuple(_schemes(names, [scale for group in scales for scale in group])),
@@ -201,14 +201,7 @@ def study(
         size = peers.agreed(studies.batch_of(output, design, model, chosen, batch))
         store = Store(output, model, seed, size, is_imitated(PRECISIONS[-1], chosen))
         if process.is_first:
-            before = studies.kept_batch(output) if batch is None else None
-            studies.keep_batch(output, size, samples if batch is None else None)
-            if before is not None and before.size != size:
-                click.echo(
-                    f"note: batches of {size}, which is faster; those of {before.size} in {str(output)!r}, chosen for "
-                    f"{before.samples} samples, are left: --batch {before.size} would go on with them",
-                    err=True,
-                )
+            _keep_batch(output, size, samples if batch is None else None)
         with contextlib.redirect_stdout(sys.stderr), memory_for(size):
             studies.sample(design, store, chosen, process, lambda total: _bar(total, process.is_first))
         peers.wait()
@@ -229,6 +222,31 @@ def study(
     else:
         _summary(results)
         click.echo(f"wrote {page}")
+
+
+def _device(named: str | None, process: Processes) -> torch.device:
+    """The device that the user named, or an accelerator if there is one, each process its own. Raises ValueError."""
+    import torch
+
+    check_device(named or "cpu")
+    chosen = torch.device(named or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda", process.local_rank % torch.cuda.device_count())
+    return chosen
+
+
+def _keep_batch(output: Path, size: int, samples: int | None) -> None:
+    """Note the batches' size, chosen for so many samples (None: by the user), and say where it is another than was."""
+    from ..verification.cifar10 import study as studies
+
+    before = None if samples is None else studies.kept_batch(output)
+    studies.keep_batch(output, size, samples)
+    if before is not None and before.size != size:
+        click.echo(
+            f"note: batches of {size}, which is faster; those of {before.size} in {str(output)!r}, chosen for "
+            f"{before.samples} samples, are left: --batch {before.size} would go on with them",
+            err=True,
+        )
 
 
 class _Terminated(KeyboardInterrupt):

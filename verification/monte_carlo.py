@@ -232,16 +232,7 @@ def study_target(
     """
     params = target.params
     check_diffusion(scheme, target.diffusion)
-    ratios = {later / earlier for earlier, later in itertools.pairwise(steps) if earlier > 0}
-    if len(steps) < 4 or steps[0] < 1 or len(ratios) != 1 or min(ratios) < MIN_RATIO:
-        raise ValueError(f"levels {list(steps)}: give 4 or more numbers of steps in one ratio: 50 100 200 400")
-    if not FINEST_ACCURACY <= accuracy < 1:
-        raise ValueError(
-            f"accuracy = {accuracy:g} is not between {FINEST_ACCURACY:g} and 1; 0.02 is 2% of the differences"
-        )
-    for name, value in (("evaluations", evaluations), ("seconds", seconds)):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} = {value:g}: a budget is positive; leave it out for the usual one")
+    _check(steps, accuracy, evaluations, seconds)
     claim = claim_of(scheme, params, expected)
     runs = [(scheme, time_grid(grid, count, params, t_end)) for count in steps]
     pairs = [(runs[i], runs[i + 1]) for i in range(len(steps) - 1)]
@@ -278,14 +269,10 @@ def study_target(
         )
 
     budget = BUDGET / math.prod(target.event) if evaluations is None else evaluations
+    # All that samples depend on: those of a checkpoint with another description are another study's.
     description = [str(scheme), scheme.splitting.name, scheme.flow, scheme.lambda_s, target.name, target.event]
-    description += [
-        list(map(float, target.weights[:2])),
-        functionals.expectations.tolist(),
-        asdict(params),
-        list(steps),
-    ]
-    description += [t_end, grid, seed, str(reference), refinement, BATCH_ENTRIES, BLOCKS, FORMAT]
+    description += [list(map(float, target.weights[:2])), functionals.expectations.tolist(), asdict(params)]
+    description += [list(steps), t_end, grid, seed, str(reference), refinement, BATCH_ENTRIES, BLOCKS, FORMAT]
     if (kind := torch.device(device).type) != "cpu":
         description.append(kind)
     store = Store(experiments, json.dumps(description), checkpoint, time.monotonic() + seconds, progress)
@@ -303,6 +290,20 @@ def study_target(
         else:
             store.save()
             return found
+
+
+def _check(steps: Sequence[int], accuracy: float, evaluations: float | None, seconds: float) -> None:
+    """Raises ValueError on levels, an accuracy or a budget that make no study."""
+    ratios = {later / earlier for earlier, later in itertools.pairwise(steps) if earlier > 0}
+    if len(steps) < 4 or steps[0] < 1 or len(ratios) != 1 or min(ratios) < MIN_RATIO:
+        raise ValueError(f"levels {list(steps)}: give 4 or more numbers of steps in one ratio: 50 100 200 400")
+    if not FINEST_ACCURACY <= accuracy < 1:
+        raise ValueError(
+            f"accuracy = {accuracy:g} is not between {FINEST_ACCURACY:g} and 1; 0.02 is 2% of the differences"
+        )
+    for name, value in (("evaluations", evaluations), ("seconds", seconds)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} = {value:g}: a budget is positive; leave it out for the usual one")
 
 
 def _plan(study: MonteCarloStudy, budget: float, batch: Array, counts: Array) -> Array:
