@@ -20,7 +20,7 @@ from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.verification.algebra import Array
 from weakorder.verification.cifar10 import comparison
-from weakorder.verification.cifar10.analysis import Level, Reference, SchemeVerdict, judge, resampled_norms
+from weakorder.verification.cifar10.analysis import Level, Reference, SchemeVerdict, judge
 from weakorder.verification.cifar10.comparison import (
     PUBLISHED_FID,
     measured_values,
@@ -29,7 +29,7 @@ from weakorder.verification.cifar10.comparison import (
 )
 from weakorder.verification.cifar10.statistics import QUANTITIES, CellStatistics, WeakError, compare_images
 from weakorder.verification.estimates import Norm
-from weakorder.verification.fits import MARGIN
+from weakorder.verification.fits import MARGIN, resampled_norms
 from weakorder.verification.gaussian import GaussianTarget
 from weakorder.verification.moments import exact_moments
 from weakorder.verification.spectrum import Spectrum

@@ -30,7 +30,7 @@ from weakorder.verification.testing import assert_weak_order
 from sampler import step
 
 def test_my_sampler():
-    assert_weak_order(step, 1, steps=(50, 100, 200, 400))
+    assert_weak_order(step, 1, steps=(25, 50, 100, 200))
 """
 WITH_BASELINE = """
 import sampler

@@ -27,6 +27,7 @@ NONLINEAR = targets.Settings(
     paths=64,
 )
 SMALL: dict[str, Any] = {"steps": (100, 200, 400, 800), "budgets": (3, 20, 50, 100), "nonlinear": NONLINEAR}
+ONE_GRID = SMALL | {"grids": ("quadratic",)}
 HOSTILE = "<script>alert('x')</script> & $\\frac{"
 FIGURES = (
     *("convergence-steps", "convergence-nfe", "error-constants", "local-slopes", "cifar10-spectrum"),
@@ -264,7 +265,7 @@ def test_a_failed_study_writes_nothing(tmp_path: Path) -> None:
 def test_one_scheme_that_always_diverges_can_be_reported(tmp_path: Path) -> None:
     """No error, no point and no fit is still a report, with its verdict."""
     stiff = Parameters(beta_min=4e4, beta_max=4e4)
-    settings: dict[str, Any] = {"steps": (100, 200, 400, 700), "budgets": (200, 300), "nonlinear": NONLINEAR}
+    settings = ONE_GRID | {"steps": (100, 200, 400, 700), "budgets": (200, 300)}
     page = report.write_report([CATALOGUE["EM"]], stiff, tmp_path, **settings)
     (scheme,) = json.loads((tmp_path / "results.json").read_text())["schemes"]
     assert scheme["verdict"] == "FAIL"
@@ -275,7 +276,7 @@ def test_one_scheme_that_always_diverges_can_be_reported(tmp_path: Path) -> None
 
 def test_a_word_without_evaluations_can_be_reported(tmp_path: Path) -> None:
     """It buys no step, its curve is empty, and its verdict says what is wrong."""
-    page = report.write_report([parse("U(1/2) U(1/2)")], PARAMS, tmp_path, **SMALL)
+    page = report.write_report([parse("U(1/2) U(1/2)")], PARAMS, tmp_path, **ONE_GRID)
     assert "the weights of E sum to 0" in page.read_text("utf-8")
 
 
@@ -301,7 +302,7 @@ def test_numbers_are_set_to_three_significant_digits(value: float | None, text: 
 def test_a_black_box_is_reported_beside_a_scheme(tmp_path: Path) -> None:
     """Its order and its spectrum are the scheme's; what needs a word, proofs and regions, is the scheme's alone."""
     box = BlackBox("mine.py:step", as_black_box(CATALOGUE["RSE"], PARAMS))
-    page = report.write_report([box, CATALOGUE["RSE"]], PARAMS, tmp_path, **SMALL)
+    page = report.write_report([box, CATALOGUE["RSE"]], PARAMS, tmp_path, **ONE_GRID)
     mine, scheme = json.loads((tmp_path / "results.json").read_text())["schemes"]
     assert (mine["word"], mine["kind"], mine["order"]["proven"]) == ("black box", "deterministic", None)
     assert mine["verdict"] == scheme["verdict"] == "PASS"

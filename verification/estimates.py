@@ -71,13 +71,6 @@ class BlockMeans:
         """Of the mean, (columns,)."""
         return np.sqrt(np.diag(self.cov) / self.paths)
 
-    def bootstrap(self, count: int, seed: int) -> Array:
-        """Means of `count` resamples of the blocks, (count, columns)."""
-        weights = np.random.default_rng(seed).multinomial(
-            len(self.values), np.full(len(self.values), 1 / len(self.values)), count
-        )
-        return weights @ self.values / len(self.values)
-
     def take(self, columns: Any, offset: Array | float = 0.0) -> BlockMeans:
         """Some columns, less an offset."""
         return replace(self, values=self.values[:, columns] - offset)

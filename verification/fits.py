@@ -20,12 +20,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .algebra import Array
-from .estimates import threshold
+from .estimates import Norm, threshold
 
 # Weak orders are integers: an interval that stays within a quarter of one tells it from its neighbour.
 MARGIN = 0.25
@@ -98,6 +99,23 @@ def last_run(sure: Sequence[bool]) -> slice:
     while start and sure[start - 1]:
         start -= 1
     return slice(start, stop)
+
+
+def resampled_norms(rows: Array, count: int = BOOTSTRAPS, seed: int = 0) -> tuple[Norm, Array]:
+    """The norm of the mean of rows (n, F), and its square in `count` resamples of the rows, free of noise (count,).
+
+    Equal n, count and seed give the same resamples of row numbers: those of coupled sets belong together.
+    """
+    norm = Norm.of(rows)
+    means = _weights(len(rows), count, seed) @ rows
+    # a resample's mean has the noise of the rows and, once more, that of the resampling
+    return norm, (means**2).sum(1) - (2 - 1 / len(rows)) * norm.noise**2
+
+
+@lru_cache(maxsize=1)
+def _weights(n: int, count: int, seed: int) -> Array:
+    """Of n rows in `count` resamples, (count, n), with sum 1."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), count) / n
 
 
 def sampled_fit(steps: ArrayLike, norms: Array, resampled: Array, *shifted: Array) -> Fit:

@@ -39,7 +39,7 @@ from ..theory.scheme import Scheme
 from .algebra import Array
 from .distances import DISTANCES
 from .estimates import BlockMeans, Norm, threshold
-from .fits import BOOTSTRAPS, Fit, last_run, sampled_fit
+from .fits import Fit, last_run, resampled_norms, sampled_fit
 
 COST_ACCURACY = 0.01
 LIMIT_SHARE = 0.25
@@ -183,7 +183,7 @@ class MultilevelEstimates:
         resampled = []
         for level in levels:
             sample = self.differences[level].take(self.columns(quantity))
-            squares = (sample.bootstrap(BOOTSTRAPS, level) ** 2).sum(1) - 2 * Norm.of(sample.values).noise ** 2
+            _, squares = resampled_norms(sample.values, seed=level)
             resampled.append(np.log(np.maximum(squares, np.finfo(float).tiny)) / 2)
         norms = np.log([norm.value for norm in self.norms[quantity][fitted]])
         return sampled_fit(self.steps[fitted], norms, np.stack(resampled))

@@ -28,7 +28,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ..algebra import Array
 from ..estimates import SURE, Norm
-from ..fits import BOOTSTRAPS, MARGIN, Fit, last_run, lowest, sampled_fit
+from ..fits import MARGIN, Fit, last_run, lowest, resampled_norms, sampled_fit
 from ..verdict import Verdict, claim_of, order_entry, order_sentence, weigh
 from .statistics import QUANTITIES, CellStatistics
 
@@ -276,23 +276,6 @@ def judge(
     """
     claim = claim_of(scheme, params, expected)
     return SchemeVerdict(scheme.name, *claim, levels=dict(sorted(levels.items())), reference=reference)
-
-
-def resampled_norms(rows: Array, count: int = BOOTSTRAPS) -> tuple[Norm, Array]:
-    """The norm of rows' mean (n, F), and its square in `count` resamples of the rows, free of their noise (count,).
-
-    Equal n and count give the same resamples of sample numbers: those of coupled sets belong together.
-    """
-    norm = Norm.of(rows)
-    means = _weights(len(rows), count) @ rows
-    # a resample's mean has the noise of the rows and, once more, that of the resampling
-    return norm, (means**2).sum(1) - (2 - 1 / len(rows)) * norm.noise**2
-
-
-@cache
-def _weights(n: int, count: int) -> Array:
-    """Of n rows in `count` resamples, (count, n), with sum 1."""
-    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), count) / n
 
 
 def _log_norms(levels: Sequence[Array]) -> tuple[Array, Array]:

@@ -26,10 +26,11 @@ from ...integrators.grids import time_grid
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ..algebra import Array
+from ..fits import resampled_norms
 from ..gaussian import GaussianLaw, GaussianTarget
 from ..spectrum import Spectrum, cifar10_spectrum
 from ..subject import Subject, moments_of
-from .analysis import Reference, resampled_norms
+from .analysis import Reference
 from .sampling import TOO_LARGE
 from .statistics import CellStatistics
 
@@ -174,7 +175,7 @@ def rank_correlations(
 
     A scheme counts at a budget where both have a value; a budget with `FEWEST_RANKED` such schemes or more. resampled:
     of each quantity, if given for all these schemes, values under resamples of the samples (count,), the same resamples
-    for all (`resampled_norms`). A quantity that has no such budget is left out.
+    for all (`fits.resampled_norms`). A quantity that has no such budget is left out.
     """
     quantities, disagreements = {}, []
     for quantity, values in measured.items():

@@ -338,7 +338,8 @@ def run_work(
 ) -> None:
     """Sample and save. progress(k): another evaluation of k samples is done; called from any thread.
 
-    On a processor batches run side by side on `workers` threads, each batch on one.
+    On a processor batches run side by side on `workers` threads, each batch on one; the longest work comes first, so
+    that at the end the threads have little to wait for.
     Stopped by an exception, an interrupt too, it has saved what was complete.
     """
     keep_freed_memory()
@@ -348,9 +349,9 @@ def run_work(
     alone: AbstractContextManager[None] = one_thread() if device.type == "cpu" else nullcontext()
     with alone, ThreadPoolExecutor(threads) as pool:
         try:  # an interrupt may come as soon as there is a job
-            for job in as_completed(
-                [pool.submit(_sample, store, item, runs, score, device, progress, stop) for item in work]
-            ):
+            longest_first = sorted(work, key=lambda item: item.evaluations, reverse=True)
+            jobs = [pool.submit(_sample, store, item, runs, score, device, progress, stop) for item in longest_first]
+            for job in as_completed(jobs):
                 job.result()
         except BaseException:
             stop.set()
