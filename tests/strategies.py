@@ -1,4 +1,4 @@
-"""Hypothesis strategies shared by the tests: parameters, splittings, and words over the whole grammar.
+"""Hypothesis strategies shared by the tests: parameters, splittings, words over the whole grammar, and schemes.
 
 `words` is the grammar of weakorder.theory.scheme read as a generator; `random_splittings` cuts the reverse SDE at
 random, so that nothing is tested on the built-in splittings alone.
@@ -6,13 +6,17 @@ random, so that nothing is tested on the built-in splittings alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import sympy as sp
+from hypothesis import settings
 from hypothesis import strategies as st
 from weakorder.theory.model import PSLD_DIFFUSION, M, M_inv, Parameters, gamma, m, nu, s_m, s_x, x
+from weakorder.theory.scheme import FLOWS, Scheme
 from weakorder.theory.splitting import SCORE, SPLITTINGS, Part, Splitting
 
+FEW = settings(max_examples=max(10, settings().max_examples // 20))
 MIN_RATE_DIFFERENCE = 0.2  # |gamma - nu|: M = 4 / (gamma - nu)^2 is at most 100
 
 # The terms of the reverse drift, (dx, dm), and the squares of its diffusion coefficients.
@@ -118,6 +122,15 @@ def words(draw: st.DrawFn, splitting: Splitting, consistent: bool = True, within
         clocks[name] += weight
         tokens.append(name + text)
     return " ".join(tokens)
+
+
+@st.composite
+def schemes(
+    draw: st.DrawFn, names: Sequence[str] = tuple(SPLITTINGS), consistent: bool = True, flows: Sequence[str] = FLOWS
+) -> Scheme:
+    """Any word over a built-in splitting, with any sub-flow."""
+    splitting = SPLITTINGS[draw(st.sampled_from(list(names)))]
+    return Scheme(draw(words(splitting, consistent=consistent)), splitting, flow=draw(st.sampled_from(list(flows))))
 
 
 @st.composite

@@ -16,15 +16,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from strategies import words
+from specimens import BAOAB, STRANG, WHOLE_LANGEVIN
+from strategies import FEW, words
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import time_grid
-from weakorder.theory.model import LANGEVIN_DYNAMICS, STATIONARY, Parameters
+from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import FLOWS, Scheme
-from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_FLOW, PSLD_LINEAR, PSLD_WHOLE, SPLITTINGS, Part, Splitting
+from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_FLOW, PSLD_LINEAR, PSLD_WHOLE, SPLITTINGS
 from weakorder.theory.weak_order import OrderProof, prove_order
 from weakorder.verification import prediction
 from weakorder.verification.gaussian import GaussianLaw, GaussianTarget
@@ -34,14 +35,12 @@ from weakorder.verification.prediction import predicted_constants, predicted_err
 
 Array = NDArray[np.float64]
 
-FEW = settings(max_examples=max(10, settings().max_examples // 20))
 CONSTANT, LINEAR = Parameters(), Parameters(beta_min=0.1, beta_max=15.9)
 BALANCED = Parameters(gamma=0.8, nu=3.0, kappa=0.3, beta_min=1.0, beta_max=6.0)  # no part is small beside another
 BETAS = pytest.mark.parametrize("params", [CONSTANT, LINEAR], ids=["constant", "linear"])
 T_END = 0.1
 MEANS, VARIANCES = [0.5, -1.0, 0.3], [0.25, 1.5, 0.04]
 
-STRANG = "U(1/2) S@1/2 E U(1/2)"
 ORDER_2 = (
     Scheme(STRANG, PSLD_LINEAR, flow="true"),
     Scheme(STRANG, PSLD_LINEAR, flow="midpoint"),
@@ -49,7 +48,7 @@ ORDER_2 = (
     Scheme("O(1/2) S@1/2 B(1/2) A B(1/2) O(1/2)", PSLD, flow="midpoint"),
     Scheme("S@1/4 B(1/2) S@1/2 A S@3/4 B(1/2)", PSLD_FLOW, flow="midpoint"),
     Scheme("S@1/2 F", PSLD_WHOLE, flow="true"),
-    Scheme("S B(1/2) A(1/2) O A(1/2) S@1 B(1/2)", LANGEVIN, "BAOAB"),
+    Scheme(BAOAB, LANGEVIN, "BAOAB"),
     Scheme("O(1/2) S B(1/2) A S B(1/2) O(1/2)", LANGEVIN, "OBABO"),
 )
 
@@ -264,10 +263,7 @@ def test_the_bias_of_a_lost_drift_is_predicted_to_first_order_in_what_is_lost(
 
 def test_a_word_without_an_error_has_no_constant() -> None:
     """Claim: ValueError that names the scheme and how far was searched."""
-    whole = Splitting(
-        "one-part", STATIONARY, LANGEVIN_DYNAMICS, (Part("W", LANGEVIN_DYNAMICS.drift, LANGEVIN_DYNAMICS.diffusion),)
-    )
-    scheme = Scheme("S W", whole, "exact solution", flow="true")
+    scheme = Scheme("S W", WHOLE_LANGEVIN, "exact solution", flow="true")
     with pytest.raises(ValueError, match=r"'exact solution' shows no local error up to h\^4"):
         predicted_constants(scheme, gaussians(scheme, CONSTANT), T_END)
 

@@ -1,0 +1,41 @@
+"""Local errors as differential operators, {powers of p: coefficient}: of parts, of words, and when two agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import pytest
+import sympy as sp
+from weakorder.theory import weak_order
+from weakorder.theory.scheme import Scheme
+from weakorder.theory.splitting import Part
+from weakorder.theory.weak_order import Powers, local_error
+
+
+def jet(name: str) -> sp.Symbol:
+    """A symbol of a leading error."""
+    return sp.Symbol(name)
+
+
+@cache
+def generator(part: Part) -> dict[Powers, sp.Expr]:
+    """The symbol of beta L of a part with the true score, in one dimension, from its declaration."""
+    plain = {s: jet(str(s)) for pair in part.drift for s in pair.free_symbols if str(s) in ("x", "m", "s_x", "s_m")}
+    terms = {(1, 0): part.drift[0].xreplace(plain), (0, 1): part.drift[1].xreplace(plain)}
+    terms |= {(2, 0): part.diffusion[0] ** 2 / 2, (0, 2): part.diffusion[1] ** 2 / 2}
+    return {powers: jet("beta") * c for powers, c in terms.items() if c != 0}
+
+
+def same(a: Mapping[Powers, sp.Expr], b: Mapping[Powers, sp.Expr]) -> bool:
+    """Whether two operators are equal, by algebra."""
+    return all(sp.cancel(a.get(powers, sp.S.Zero) - b.get(powers, sp.S.Zero)) == 0 for powers in {*a, *b})
+
+
+def operators(scheme: Scheme, n: int, linear_beta: bool = True) -> list[dict[Powers, Any]]:
+    """What `local_error` holds before the entries of the parts' matrices are put in as functions of the parameters:
+    quick, and equal operators are equal errors."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weak_order, "_symbolic", lambda _, g: dict(g.terms()))
+        return local_error(scheme, n, linear_beta=linear_beta)
