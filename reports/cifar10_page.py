@@ -23,6 +23,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from ..verification.cifar10.frechet import ENOUGH
 from ..verification.files import write_atomically
 from . import cifar10_figures, cifar10_scatter, figures
 from .cifar10_figures import cells, measured, names
@@ -123,6 +124,7 @@ def render(results: Results, images: Images, svgs: Mapping[str, bytes]) -> str:
             for part in ("weak", "distances")
         },
         frechet=_frechet(rows),
+        enough=ENOUGH,
         gaps=_gaps(rows),
         gallery=_gallery(results, rows, images),
         training_images=_TRAINING_IMAGES,

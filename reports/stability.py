@@ -149,7 +149,7 @@ def _stationary(scheme: Scheme, params: Parameters, few: Spectrum) -> list[Resul
         return None
     variances = np.array([few.variances[0], *STATIONARY_VARIANCES])
     still = stability.stop_clock(variances, params.eps, scheme.splitting.diffusion, params)
-    lengths = params.theta(params.eps, np.array(STATIONARY_STEPS))
+    lengths = params.beta(params.eps) * np.array(STATIONARY_STEPS)  # the clock stands: int beta is h beta(eps)
     words = (scheme, stability.exact_word(scheme.splitting))
     found, exact = (stability.stationary_cov(stability.frozen_maps(word, still, lengths))[0, 0] for word in words)
     return [

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--dim", type=click.IntRange(1), help="Data dimensions of the mixture.")
 @click.option("--data", type=click.Path(path_type=Path), help="Images of empirical-cifar10, an .npz; default 512.")
 @click.option("--method", type=click.Choice(["noise-free", "monte-carlo"]), help="Default: noise-free in 1 dimension.")
-@click.option("--accuracy", type=REAL, help="Of sampled differences, relative; default 0.02.")
+@click.option("--accuracy", type=REAL, help="Of sampled differences, relative; default 0.03.")
 @click.option("--evaluations", type=REAL, help="The most score evaluations to spend.")
 @click.option("--seconds", type=REAL, help="When to stop, with what is known by then.")
 @click.option("--seed", type=int, help="Of the sampled noise; default 0.")

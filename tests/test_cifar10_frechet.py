@@ -29,7 +29,7 @@ from weakorder.verification.cifar10.features import (
     shipped_network,
     yardstick,
 )
-from weakorder.verification.cifar10.frechet import Moments, excess_distance, frechet_distance, leave_one_out
+from weakorder.verification.cifar10.frechet import ENOUGH, Moments, excess_distance, frechet_distance, leave_one_out
 from weakorder.verification.cifar10.network import Config, NCSNpp
 from weakorder.verification.empirical import read_images
 from weakorder.verification.gaussian import GaussianLaw
@@ -188,6 +188,22 @@ def test_the_excess_scatters_as_its_standard_error_says(n: int, dim: int) -> Non
     assert 1 / (1 + 0.15 * Z) <= ratio <= 1.5**2 * (1 + 0.15 * Z)
     if n < dim:
         assert value.std() < np.sqrt(2) * distance.std() * 0.6  # what two independent sets scatter by
+
+
+def test_few_samples_that_lost_contrast_seem_nearer_to_the_data_than_the_reference() -> None:
+    """Why the excess ranks nothing below `ENOUGH` samples a dimension: at 32 in 200 dimensions it has the wrong sign,
+    far beyond its standard error; with enough it is the exact distance."""
+    rng, scales = np.random.default_rng(3), np.arange(1.0, 201) ** -0.5
+    for n, dim, enough in ((32, 200, False), (2000, 20, True)):
+        data = Moments(np.zeros(dim), np.diag(scales[:dim]))
+        reference = rng.standard_normal((n, dim)) * scales[:dim]
+        excess = excess_distance(0.8 * reference, reference, data)
+        exact = 0.2**2 * (scales[:dim] ** 2).sum()
+        assert (n >= ENOUGH * dim) == enough
+        if enough:
+            assert excess.value == pytest.approx(exact, rel=0.25)
+        else:
+            assert excess.value < -Z * excess.standard_error < 0 < exact
 
 
 def test_a_sets_distance_from_its_own_law_is_the_bias_that_is_stated() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
-from weakorder.verification.fits import MARGIN, Fit, last_run, lowest
+from weakorder.verification.fits import MARGIN, Fit, last_run, lowest, sampled_fit
 from weakorder.verification.verdict import Verdict, order_sentence, weigh
 
 
@@ -34,6 +37,41 @@ def test_an_interval_misses_reaches_or_does_neither() -> None:
     assert [f.misses(1) for f in (low, high, wide)] == [True, False, False]
     assert [f.reaches(1) for f in (low, high, wide)] == [False, True, False]
     assert [f.is_settled for f in (low, high, wide)] == [True, True, False]
+
+
+def fitted(slopes: list[float]) -> Fit:
+    """Of errors with these local slopes at doubling steps, known to a relative 1e-5."""
+    logs = -np.cumsum([0.0, *slopes]) * math.log(2)
+    noise = 1e-5 * np.random.default_rng(0).standard_normal((len(logs), 400))
+    return sampled_fit([50 * 2**k for k in range(len(logs))], logs, logs[:, None] + noise)
+
+
+@pytest.mark.parametrize(
+    "slopes",
+    [
+        [1.1, 0.5, 0.6, 1.1],  # away and back: the last is the first
+        [0.9, 1.6, 1.5, 0.9],
+        [-0.49, 0.99, 1.00],  # two that agree after one that did not
+        [1.97, 0.67, 0.68],
+    ],
+)
+def test_slopes_that_moved_do_not_settle_because_two_of_them_agree(slopes: list[float]) -> None:
+    assert not fitted(slopes).is_settled
+
+
+@pytest.mark.parametrize("bend", [-0.4, 0.3])
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_slopes_that_tend_to_an_order_have_it_in_their_interval(bend: float, count: int) -> None:
+    """p + a r^-j, of which two suffice; an interval half as wide would miss it."""
+    found = fitted([1 + bend * 2.0**-j for j in range(count)])
+    assert found.low <= 1 <= found.high
+    assert abs(1 - found.order) > (found.high - found.low) / 4
+    assert found.is_settled == (abs(bend) * 2.0 ** -(count - 2) < 0.5)
+
+
+def test_the_steps_of_a_fit_are_those_of_its_window() -> None:
+    assert fitted([0.0, 0.9, 0.95, 0.975, 0.9875]).steps[0] > 50
+    assert fitted([1.0, 1.0, 1.0]).steps[1] == 400
 
 
 def test_only_a_proof_of_the_expected_order_outranks_what_speaks_against_it() -> None:

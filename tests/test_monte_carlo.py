@@ -106,12 +106,32 @@ def test_coupled_paths_come_together_like_h_and_independent_ones_do_not(first, s
 
 def test_the_reference_may_be_of_another_splitting_and_bridges_to_the_exact_law() -> None:
     reference = study_target(ROBA, TARGET, steps=(5, 10, 20, 40), evaluations=1.0, reference=SSCS, refinement=4)
-    value, error, _ = reference.multilevel(3)
-    exact = exact_errors(ROBA, 40) - exact_errors(SSCS, 160)
-    scale = 4 / 3  # the first-order correction of a reference with four times the steps
-    for name, answer in zip(("x^2", "m^2"), exact, strict=True):
+    value, error, systematic = reference.multilevel(3)
+    ours, theirs = exact_errors(ROBA, 40), exact_errors(SSCS, 160)
+    for name, own, other in zip(("x^2", "m^2"), ours, theirs, strict=True):
         k = reference.names.index(name)
-        assert abs(value[k] - scale * answer) < threshold() * error[k]
+        assert abs(value[k] - (own - other)) < threshold() * error[k]
+        assert abs(value[k] - own) < threshold() * error[k] + systematic[k]
+        assert systematic[k] == pytest.approx(abs(value[k]) / 3)  # four times the steps at order 1: 1/4 over 3/4
+
+
+def test_a_reference_of_the_same_scheme_is_corrected_by_its_own_order() -> None:
+    study = study_target(ROBA, TARGET, steps=(5, 10, 20, 40), evaluations=1.0, reference=ROBA, refinement=4)
+    value, error, systematic = study.multilevel(3)
+    difference = exact_errors(ROBA, 40) - exact_errors(ROBA, 160)
+    for name, answer in zip(("x^2", "m^2"), difference, strict=True):
+        k = study.names.index(name)
+        assert abs(value[k] - 4 / 3 * answer) < threshold() * error[k]
+    assert not systematic.any()
+
+
+def test_only_the_finest_run_decides_whether_a_study_diverges() -> None:
+    """At beta = 300 the run of 100 steps overflows, and that of 200 does not."""
+    stiff = make_target("mixture", Parameters(beta_min=300, beta_max=300), 1)
+    study = study_target(CATALOGUE["EM"], stiff, steps=(25, 50, 100, 200), t_end=0.02, evaluations=1.0)
+    assert not np.isfinite(study.coupled[-1].mean).all()
+    assert not study.diverged
+    assert study.verdict is Verdict.INCONCLUSIVE
 
 
 def exact_errors(scheme: Scheme, steps: int) -> np.ndarray:
@@ -339,7 +359,7 @@ def test_the_norm_of_noise_is_not_sure_and_that_of_a_signal_is_its_size() -> Non
 def test_the_telescope_removes_two_powers_of_h(order, ratio, levels) -> None:
     h = ratio ** -np.arange(levels, dtype=float)
     errors = 0.7 * h**order - 0.3 * h ** (order + 1)
-    weights = telescope(levels, ratio, order, None, 16)
+    weights = telescope(levels, ratio, order, ROBA, None, 16)
     np.testing.assert_allclose(weights @ (errors[:-1] - errors[1:]), errors, rtol=1e-10, atol=1e-12)
     third = h ** (order + 2)  # the third is left over
     assert np.abs(weights @ (third[:-1] - third[1:]) - third).max() > 0.1 * third[-1]

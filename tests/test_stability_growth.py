@@ -356,6 +356,44 @@ def _run(*words: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.parametrize(
+    ("matrix", "cause"),
+    [
+        ([[-5.0, 1.0], [0.0, -0.9]], "flip"),  # Jury's rotation is smaller here, and nothing turns
+        ([[-1.07, 0.0], [0.3, -1.18]], "flip"),  # two flips: Jury's is positive
+        ([[3.0, 0.2], [0.0, 2.0]], "growth"),
+        ([[0.9, -0.8], [0.8, 0.9]], "rotation"),
+        ([[-1.1, 0.0], [0.0, 0.3]], "flip"),
+    ],
+)
+def test_an_unstable_steps_cause_is_where_its_largest_eigenvalue_lies(matrix: list[list[float]], cause: str) -> None:
+    assert stability.leaving(np.array(matrix)) == cause
+    largest = max(np.linalg.eigvals(np.array(matrix)), key=abs)
+    assert (largest.imag != 0, largest.real > 0) in {"flip": {(False, False)}, "growth": {(False, True)}}.get(
+        cause, {(True, True), (True, False)}
+    )
+
+
+def test_the_stationary_deviation_is_that_of_the_clock_at_the_cut_off() -> None:
+    """Under linear beta too, where beta before the cut-off is another, or negative: u <- u + theta B u + noise has
+    theta = h beta(eps). Its covariance C solves C = R C R^T + theta D, here as four linear equations."""
+    params = Parameters(beta_min=0.001, beta_max=20)
+    few = Spectrum(np.array([2e-6, 1.0]), np.zeros(2), 1)
+    rows = pages._stationary(CATALOGUE["EM"], params, few)
+    assert rows is not None
+    A, G, D = PSLD.whole.numbers(params.values())
+    frozen = GaussianTarget.of(0.0, 2e-6, PSLD_DIFFUSION, params)
+    B = A - G @ frozen.precision(frozen.law(params.eps))[..., 0]
+    exact = np.linalg.solve(np.kron(B, np.eye(2)) + np.kron(np.eye(2), B), -D.ravel())[0]
+    for row in rows:
+        if row["variance"] == 2e-6 and row["error"] is not None:
+            theta = row["h"] * params.beta(params.eps)
+            R = np.eye(2) + theta * B
+            found = np.linalg.solve(np.eye(4) - np.kron(R, R), theta * D.ravel())[0]
+            assert row["error"] == pytest.approx(np.sqrt(found / exact) - 1, rel=1e-6)
+    assert any(row["error"] for row in rows)
+
+
 def test_the_command_judges_a_run_by_its_exit_code() -> None:
     code, text = _run("ROBA", "--steps", "50", "--grid", "quadratic")
     assert code == 0

@@ -36,7 +36,7 @@ from ..integrators.blackbox import BlackBoxError, Sampler, Score, as_trajectory
 from ..integrators.threads import one_thread
 from ..theory.model import PSLD_DIFFUSION, Parameters
 from .algebra import Array
-from .extrapolation import extrapolate
+from .extrapolation import extrapolate, magnification
 from .probing import Probe, check_own_batch, one_time
 
 # Steps of the short runs: enough for a method of three steps to be at work.
@@ -45,7 +45,8 @@ STEPS = 3
 TIMES = (0.1, 0.4, 0.7, 0.95)
 LENGTHS = tuple(2.0**-k for k in range(6, 12))
 # Rounding of (P - I) / h: a few units of 2^-53, over the shortest h, magnified by the extrapolation.
-_ROUND_OFF = 16 * 2.0**-53 / LENGTHS[-1] * 9
+_MAGNIFICATION = magnification(LENGTHS)
+_ROUND_OFF = 16 * 2.0**-53 / LENGTHS[-1] * _MAGNIFICATION
 # A limit is wrong if it is off by this part of the largest entry of its matrix and by more than a few uncertainties;
 # below the first number, constants rounded to float32 explain it.
 _WRONG, _SURE = 1e-6, 4
@@ -241,20 +242,27 @@ def _common_factor(found: dict[str, Array], wanted: dict[str, Array]) -> tuple[t
 def _at_zero(runs: list[list[Anatomy]]) -> list[Inconsistency]:
     """What a run of no length must do: nothing, its scores taken where it stands. The first of these that it breaks."""
     identity, nothing = np.eye(2), np.zeros((2, 2))
+    most = max(run.nfe for anatomies in runs for run in anatomies)
     parts: dict[str, tuple[Callable[[Anatomy], Array], Array]] = {
         "the next {} in terms of the old {}": (lambda run: run.propagator, identity),
         "the noise covariance of {} and {}": (lambda run: run.noise_cov, nothing),
         "the gain of {} from s_{}": (lambda run: run.gains.sum(0), nothing),
         "the score's time": (lambda run: np.array(_farthest(run.times, 1 - run.taus[0])), np.array(0.0)),
     }
-    for k in range(runs[0][0].nfe):
-        score = f"of score {k + 1}" if runs[0][0].nfe > STEPS else "of the score"
-        parts[f"the {{}} {score} in terms of the old {{}}"] = (lambda run, k=k: run.places[k].propagator, identity)
-        parts[f"the noise covariance of {{}} and {{}} {score}"] = (lambda run, k=k: run.places[k].noise_cov, nothing)
+    for k in range(most):  # a run without a score of that number has nothing wrong with it
+        score = f"of score {k + 1}" if most > STEPS else "of the score"
+        parts[f"the {{}} {score} in terms of the old {{}}"] = (
+            lambda run, k=k: run.places[k].propagator if k < run.nfe else identity,
+            identity,
+        )
+        parts[f"the noise covariance of {{}} and {{}} {score}"] = (
+            lambda run, k=k: run.places[k].noise_cov if k < run.nfe else nothing,
+            nothing,
+        )
     for what, (part, wanted) in parts.items():
         limits = [extrapolate(LENGTHS, [part(run) for run in anatomies]) for anatomies in runs]
         have = np.stack([limit for limit, _ in limits])
-        rounding = 9 * max(run.rounding for anatomies in runs for run in anatomies)
+        rounding = _MAGNIFICATION * max(run.rounding for anatomies in runs for run in anatomies)
         unsure = np.array([max(uncertainty, rounding) for _, uncertainty in limits])
         wrong: list[Inconsistency] = []
         for place in np.ndindex(wanted.shape):
@@ -283,7 +291,7 @@ def _rates(runs: list[Anatomy]) -> dict[str, tuple[Array, float]]:
         "noise": [run.noise_cov / h for run, h in zip(runs, LENGTHS, strict=True)],
         "offset": [run.offset / h for run, h in zip(runs, LENGTHS, strict=True)],
     }
-    rounding = 9 * max(run.rounding for run in runs) / LENGTHS[-1]
+    rounding = _MAGNIFICATION * max(run.rounding for run in runs) / LENGTHS[-1]
     limits = {name: extrapolate(LENGTHS, values) for name, values in rates.items()}
     return {name: (limit, max(uncertainty, rounding, _ROUND_OFF)) for name, (limit, uncertainty) in limits.items()}
 

@@ -5,12 +5,11 @@ runs
          on Gaussian targets, evaluations, and the order study
 check    the same of the sampler as it is now, compared part by part
 
-Tolerances. Numbers are kept to 12 significant digits, half a unit of which is 5e-13. A short run's part is a product of
-some ten float64 matrices with entries of size 1 to 100, so another order of operations, another machine or another
-library moves it by some 1e-14 of its largest entry: `PART_TOLERANCE` is well above both. A whole run of 100 steps
-accumulates a hundred times that, through scores with gains up to 1e3: `RUN_TOLERANCE`. A sampler that rounds to float32
-is compared to within a few times its measured rounding.
-"""
+Tolerances. Numbers are kept to 13 significant digits, half a unit of which is at most 5e-13. A short run's part is a
+product of some ten float64 matrices with entries of size 1 to 100, so another order of operations, another machine or
+another library moves it by some 1e-14 of its largest entry: `PART_TOLERANCE` is well above both. A whole run of 100
+steps accumulates a hundred times that, through scores with gains up to 1e3: `RUN_TOLERANCE`. A sampler that rounds to
+float32 is compared to within a few times its measured rounding. """
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ from .order import BLACK_BOX_STEPS, errors_of, study_black_box
 from .probing import probed_moments
 
 FORMAT = "weakorder baseline 1"
-DIGITS = 12
+DIGITS = 13
 PART_TOLERANCE, RUN_TOLERANCE = 1e-11, 1e-9
 # Changes below this are float32's: constants, times or states rounded to it.
 _SINGLE = 1e-6

@@ -86,7 +86,7 @@ class Norm(NamedTuple):
 
     @property
     def is_sure(self) -> bool:
-        """Whether it stands above `SURE` standard errors, and is finite."""
+        """Whether it stands above `SURE` times its noise, and is finite."""
         return self.value > SURE * self.noise
 
     @classmethod

@@ -12,7 +12,9 @@ Of exact errors (`fit_order`), from the finest four levels:
 
 Of sampled errors (`sampled_fit`), from three or more levels and resamples of them: a weighted regression through the
 last three, four, ... levels, or the slope of the last two, whichever is known best. Its interval is +- (z standard
-errors, by bootstrap, z = `estimates.threshold`) + what a change of the slopes leaves (`window_fit`).
+errors, by bootstrap, z = `estimates.threshold`) + what a change of the slopes leaves (`window_fit`): the largest change
+to the last slope within the window, and no less than what the change just before it would have become by then. So
+slopes that go and come back, or agree by chance after they moved, conclude nothing.
 """
 
 from __future__ import annotations
@@ -54,8 +56,8 @@ class Fit:
         return self.low >= expected - MARGIN
 
     def misses(self, expected: int) -> bool:
-        """Whether all of it is below that."""
-        return self.high < expected - MARGIN
+        """Whether it is settled, and all of it below that: slopes that still move say nothing against an order."""
+        return self.is_settled and self.high < expected - MARGIN
 
 
 def lowest(fits: Mapping[str, Fit], *preferred: Collection[str]) -> Fit | None:
@@ -123,26 +125,40 @@ def sampled_fit(steps: ArrayLike, norms: Array, resampled: Array, *shifted: Arra
 
     shifted: log norms (k,) with a known source of error added to each level; what that changes widens the interval.
     """
-    logs = np.log(steps)
-    windows = [(slice(-count, None), False) for count in range(3, len(logs) + 1)]
-    windows.append((slice(-3, None), True))
+    logs, used = np.log(steps), np.asarray(steps)
+    windows = [(first, False) for first in range(len(logs) - 3, -1, -1)]
+    windows.append((len(logs) - 3, True))
     found = []
-    for window, last_slope in windows:
-        fits = [window_fit(logs[window], n[window], resampled[window], last_slope) for n in (norms, *shifted)]
+    for first, last_slope in windows:
+        fits = [
+            window_fit(logs[first:], n[first:], resampled[first:], last_slope, _change_before(logs, n, first))
+            for n in (norms, *shifted)
+        ]
         estimate = fits[0][0]
-        found.append((estimate, max(half for _, half in fits) + max(abs(other - estimate) for other, _ in fits)))
-    order, half = min(found, key=lambda estimate: estimate[1])
-    used = np.asarray(steps)
-    return Fit(order, order - half, order + half, (int(used[0]), int(used[-1])))
+        half = max(half for _, half in fits) + max(abs(other - estimate) for other, _ in fits)
+        found.append((half, estimate, int(used[first])))
+    half, order, first = min(found)
+    return Fit(order, order - half, order + half, (first, int(used[-1])))
 
 
-def window_fit(logs: Array, norms: Array, resampled: Array, last_slope: bool = False) -> tuple[float, float]:
+def _change_before(logs: Array, norms: Array, first: int) -> float:
+    """How much the slope changes from the levels first - 1 and first to the next two; 0 if there is no such level."""
+    if first == 0:
+        return 0.0
+    slopes = -np.diff(norms[first - 1 : first + 2]) / np.diff(logs[first - 1 : first + 2])
+    return float(abs(slopes[1] - slopes[0]))
+
+
+def window_fit(
+    logs: Array, norms: Array, resampled: Array, last_slope: bool = False, before: float = 0.0
+) -> tuple[float, float]:
     """The order from log N and log norms at 3 or more levels (k,), and from resamples of the latter (k, n): estimate
     and half-width of its interval.
 
     The estimate is the weighted regression's slope (or that of the last two levels); noise is `threshold` times its
     bootstrap standard error. What is systematic follows from the change of the slopes over the window: for slopes
-    p + a r^-j, which tend to p, an estimate is off by a multiple of their change, which is known.
+    p + a r^-j, which tend to p, an estimate is off by a multiple of their change, which is known. before: the change of
+    the slope that led to the window's first; for such slopes those within it add up to `before` (1/r + 1/r^2 + ...).
     """
     variances = resampled.var(axis=1) + np.finfo(float).tiny
     used = np.arange(len(logs)) >= (len(logs) - 2 if last_slope else 0)
@@ -153,5 +169,6 @@ def window_fit(logs: Array, norms: Array, resampled: Array, last_slope: bool = F
     decay = np.exp(-(logs[:-1] - logs[0]))
     bent = -np.concatenate([[0.0], np.cumsum(decay * gaps)])  # log norms whose slopes are r^-j
     factor = abs(slope @ bent) / (decay[0] - decay[-1])
+    change = max(float(np.abs(slopes - slopes[-1]).max()), before * float(decay[1:].sum()))
     noise = threshold() * float((slope @ resampled).std())
-    return float(slope @ norms), noise + float(factor * abs(slopes[-1] - slopes[0]))
+    return float(slope @ norms), noise + float(factor * change)

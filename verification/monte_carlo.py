@@ -10,7 +10,9 @@ with error bars. The verdict on them:
                  known to `LIMIT_SHARE` of its coarsest error; no quantity contradicts it
     INCONCLUSIVE otherwise, with the paths and seconds that a conclusion would take
 
-One quantity is enough to pass, where verification.order asks for all: what a budget does not resolve says nothing.
+One quantity is enough to pass, where verification.order asks for all: what a budget does not resolve says nothing. A
+proof of the expected order outranks what sampling says, so that a scheme whose order is proven, as is every one that
+can be declared today, fails for the first three reasons only; with a wrong score it ends INCONCLUSIVE, and says why.
 
 How many paths: a pilot measures variances; then every level gets the paths that bring its norm to the wanted relative
 accuracy, for as many quantities as the budget allows, cheapest first. Costs are counted in score evaluations, so the
@@ -43,7 +45,7 @@ from .estimates import BlockMeans, threshold
 from .fits import Fit, lowest
 from .functionals import Functionals
 from .moments import check_diffusion
-from .multilevel import LIMIT_SHARE, Limit, MultilevelEstimates, telescope
+from .multilevel import LIMIT_SHARE, Limit, MultilevelEstimates, reference_share, telescope
 from .order import MIN_RATIO, T_END
 from .verdict import Verdict, claim_of, order_entry, order_sentence, weigh
 
@@ -81,7 +83,7 @@ class MonteCarloStudy(MultilevelEstimates):
     @property
     def diverged(self) -> bool:
         """Whether the finest level overflowed."""
-        return not np.isfinite(self.coupled[-1].mean).all()
+        return not np.isfinite(self.level(len(self.steps) - 1).mean).all()
 
     @cached_property
     def ordered(self) -> tuple[str, ...]:
@@ -262,7 +264,8 @@ def study_target(
             coupled=tuple(samples[: len(steps) - 1]),
             plain={0: samples[-1]},
             reference=None if reference is None else samples[-2],
-            weights=telescope(len(steps), steps[1] / steps[0], claim.expected, reference, refinement),
+            weights=telescope(len(steps), steps[1] / steps[0], claim.expected, scheme, reference, refinement),
+            share=reference_share(scheme, reference, refinement),
             evaluations=(np.maximum(plain_costs, 1), np.maximum(per_path[:-1], 1)),
             accuracy=accuracy,
             complete=complete,

@@ -10,8 +10,9 @@ A scheme is run at N_0 < N_1 < ... < N_L steps from the exact law at t = T to t_
     multilevel   e_l = d_l + d_l+1 + ... + d_L-1 + e_L,    e_L = (weights that remove two powers of h) d_L-1, d_L-2
 
 The weights solve e_L = a d_L-1 + b d_L-2 for errors C_1 h^p + C_2 h^(p+1) (Richardson); how much the second one changes
-e_L is kept as `systematic`. Against a reference (another scheme on the same Brownian motion, with many more steps),
-e_L = d_ref / (1 - R^-p), R times more steps, or d_ref itself if its order is higher.
+e_L is kept as `systematic`. Against a reference (on the same Brownian motion, with R times more steps) of the same
+scheme, e_L = d_ref / (1 - R^-p); of another scheme, whose error constant is another, e_L = d_ref, and what the
+reference would be off by with the same constant, |d_ref| R^-p / (1 - R^-p) at its own order p, is `systematic`.
 
 Since d_l = C h_l^p (1 - r^-p) + ..., the order is that of the coupled differences, which need no exact law; the limit,
 whether the scheme converges to the *right* law, is p_0 - e_0: plain against multilevel at the coarsest level. The
@@ -86,7 +87,7 @@ class MultilevelEstimates:
     distance); plain: {level: sample}; reference: the finest level and the reference run; weights (L + 1, samples): the
     weak errors as combinations of the differences, of the reference if there is one last (`telescope`); evaluations: of
     a path, per level plain, and per difference; names, quantities, exact (F,): of the test functions, and E f;
-    accuracy: wanted, relative, of every difference.
+    accuracy: wanted, relative, of every difference; share: `reference_share`.
     """
 
     expected: int
@@ -100,6 +101,7 @@ class MultilevelEstimates:
     weights: Array
     evaluations: tuple[Array, Array]
     accuracy: float
+    share: float = 0.0
 
     @cached_property
     def differences(self) -> tuple[BlockMeans, ...]:
@@ -137,10 +139,10 @@ class MultilevelEstimates:
 
     @cached_property
     def _systematic(self) -> Array:
-        """How much the second Richardson weight changes e_L; nothing is extrapolated from a reference."""
+        """How much the second Richardson weight changes e_L; what another scheme's reference may be off by."""
         functions = slice(0, len(self.names))
         if self.reference is not None:
-            return np.zeros(len(self.names))
+            return self.share * np.abs(self.differences[-1].mean[functions])
         ratio = self.steps[-1] / self.steps[-2]
         once = self.differences[-1].mean[functions] / (ratio**self.expected - 1)
         twice = self.weights[-1] @ np.stack([d.mean[functions] for d in self.differences])
@@ -269,7 +271,18 @@ class MultilevelEstimates:
         return float(paths.sum()), evaluations, evaluations * self.pace
 
 
-def telescope(levels: int, ratio: float, order: int, reference: Scheme | None, refinement: int) -> Array:
+def reference_share(scheme: Scheme, reference: Scheme | None, refinement: int) -> float:
+    """How much of d_ref a reference with `refinement` times the steps may be off by: 0 without one, or where it is the
+    scheme itself, whose error is then known."""
+    if reference is None or reference == scheme:
+        return 0.0
+    part = float(refinement) ** -(reference.order or 1)
+    return part / (1 - part)
+
+
+def telescope(
+    levels: int, ratio: float, order: int, scheme: Scheme, reference: Scheme | None, refinement: int
+) -> Array:
     """The weak errors of all levels as combinations of the differences (levels, samples)."""
     pairs = levels - 1
     last = np.zeros(pairs + (reference is not None))
@@ -277,8 +290,7 @@ def telescope(levels: int, ratio: float, order: int, reference: Scheme | None, r
         powers = np.array([ratio**order, ratio ** (order + 1)])
         last[pairs - 2 :] = np.linalg.solve(np.stack([powers, np.ones(2)], axis=1), 1 / (powers - 1))
     else:
-        higher = (reference.order or 1) > order
-        last[-1] = 1 if higher else 1 / (1 - float(refinement) ** -order)
+        last[-1] = 1 / (1 - float(refinement) ** -order) if reference == scheme else 1
     weights = np.tile(last, (levels, 1))
     for level in range(pairs):
         weights[level, level:pairs] += 1

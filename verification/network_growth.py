@@ -5,7 +5,8 @@ is the largest singular value of the step's Jacobian J, the root of the largest 
 
     v <- J^T J v / |J^T J v|,    growth = |J v| / |v|,    residual = |J^T J v - growth^2 v| / growth^2,
 
-needs products with J and J^T only. On data with a matrix R it is the norm that verification.stability takes.
+needs products with J and J^T only. On data with a matrix R it is the norm of
+S^-1 R S with S = diag(units); verification.stability takes the law's factors at the two ends of the step.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from ..integrators.compiled import noise_factor
 from ..integrators.grids import check_grid, time_grid
 from ..theory.scheme import Scheme
 from .algebra import Array
-from .extrapolation import extrapolate
+from .extrapolation import extrapolate, magnification
 from .fits import Fit, fit_order, lowest
 from .lattice import RESOLUTIONS, TooCoarse, Unresolved, carried_law
 from .moments import check_diffusion
@@ -252,8 +252,8 @@ class NoiseFreeStudy:
         if not all(np.isfinite(level.errors).all() and not level.problem for level in self.levels):
             return None
         values, moved = extrapolate(1 / self.steps, [level.errors for level in self.levels])
-        # extrapolation magnifies what the errors are known to by less than 9
-        uncertainties = np.maximum(moved, 9 * np.max([level.estimates for level in self.levels], axis=0))
+        known = np.max([level.estimates for level in self.levels], axis=0)
+        uncertainties = np.maximum(moved, magnification(1 / self.steps) * known)
         worst = int(np.abs(values / uncertainties).argmax())
         return self.names[worst], float(values[worst]), float(uncertainties[worst])
 

@@ -35,7 +35,7 @@ from ..integrators.grids import time_grid
 from ..theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ..theory.scheme import Scheme
 from .algebra import Array, congruence, inverse, matmul, sqrtm
-from .extrapolation import extrapolate
+from .extrapolation import extrapolate, magnification
 from .fits import MARGIN, Fit, fit_order, lowest
 from .gaussian import GaussianLaw, GaussianTarget
 from .moments import Moments, exact_moments
@@ -312,9 +312,10 @@ def _limit(steps: Array, runs: Sequence[Moments], unit: Array) -> Limit | None:
     usable = list(itertools.takewhile(lambda errors: np.isfinite(errors).all(), signed[::-1]))[::-1]
     if len(usable) < 4:
         return None
-    best, uncertainty = extrapolate(1 / steps[-len(usable) :], usable)
-    # extrapolation magnifies rounding by no more than 9
-    uncertainty = max(uncertainty, 9 * max(ROUND_OFF, *(moments.rounding for moments in runs)))
+    arguments = 1 / steps[-len(usable) :]
+    best, uncertainty = extrapolate(arguments, usable)
+    rounding = max(ROUND_OFF, *(moments.rounding for moments in runs))
+    uncertainty = max(uncertainty, magnification(arguments) * rounding)
     moment, place = np.unravel_index(int(np.abs(best).argmax()), best.shape)
     name = ("mean of x", "mean of m", "variance of x", "covariance of x and m", "variance of m")[int(moment)]
     exact = runs[-1].exact

@@ -91,6 +91,12 @@ def feature_moments(images: NDArray[np.uint8] | None = None) -> Moments:
     return Moments.of_samples(features(to_unit(images, torch.float32)))
 
 
+def count_of_shipped() -> int:
+    """How many images the statistics that ship are of."""
+    with (resources.files(data) / STATISTICS).open("rb") as file, np.load(file) as arrays:
+        return int(arrays["images"])
+
+
 def yardstick(checkpoint: Checkpoint) -> str:
     """What features are measured with, in words: the network's SHA-256 (of its weights as it runs) and the time."""
     return f"sha256 {fingerprint(checkpoint.network.state_dict())}, t = {TIME:g}"

@@ -18,12 +18,17 @@ dim, and the law's eigenvalues l_i, it is about
 
 which grows with the square of the number of dimensions that matter; it depends on the law, so two sets are not compared
 by their distances at a small n (Chong and Forsyth 2020): of 64 real images, blurring brings the pixels *closer* to the
-data, by having less variance to scatter. For n below dim it no longer falls as 1/n. What is compared
-here is the excess d(samples, data) - d(reference, data) of two coupled sets: row j of either comes from the same start
-and noise, so bias and scatter, nearly the same in both, nearly cancel.
+data, by having less variance to scatter. For n below dim it no longer falls as 1/n.
 
-Its standard error is the jackknife's over rows (Efron and Stein 1981: on average not too small). Without row i the
-centred Gram matrix loses one dyad; with G = (centred samples) F^T = U S V^T, S without zeros, and c = n / (n - 1),
+The excess d(samples, data) - d(reference, data) of two coupled sets, of which row j comes from the same start and
+noise, is free of most of the scatter, and of the bias as far as both sets vary alike. Where the samples are s times
+the reference, its leading term at s near 1 is (s - 1) times the whole bias of the reference, while the true distance is
+of second order: few samples that lost contrast or detail seem *nearer* to the data than the reference. So neither the
+distances nor the excess rank anything below `ENOUGH` samples for each dimension; energy and spectral distances do
+(verification.distances, verification.cifar10.statistics), which have no such bias.
+
+The excess's standard error is the jackknife's over rows (Efron and Stein 1981: on average not too small). Without row i
+the centred Gram matrix loses one dyad; with G = (centred samples) F^T = U S V^T, S without zeros, and c = n / (n - 1),
 
     tr (G_i^T G_i)^1/2 - tr S = (1/pi) int_0^oo log(1 - c sum_k U_ik^2 s_k^2 / (s_k^2 + t^2)) dt,
 
@@ -45,6 +50,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..algebra import Array
 from ..estimates import Estimate
+
+ENOUGH = 10  # samples for each dimension, from which on a distance's bias leaves it something to say
 
 _ROWS = 8192  # samples that are made float64 at once
 # The trapezoid rule in log t: the integrand is analytic for |Im log t| < pi/2, so the error is about exp(-pi^2 / step),
@@ -141,7 +148,8 @@ def leave_one_out(samples: ArrayLike, data: Moments) -> Array:
 def excess_distance(samples: ArrayLike, reference: ArrayLike, data: Moments) -> Estimate:
     """d(samples, data) - d(reference, data) of coupled sets (n, ...), n >= 3, with the jackknife's standard error.
 
-    Row j of both comes from the same start and noise; different rows are independent. Raises ValueError otherwise.
+    Row j of both comes from the same start and noise; different rows are independent. The error is that of its scatter:
+    of few samples its bias may be many times as large (above). Raises ValueError on sets of different shapes.
     """
     if np.shape(samples) != np.shape(reference):
         raise ValueError(f"samples {np.shape(samples)}, reference {np.shape(reference)}: coupled sets have one shape")

@@ -31,9 +31,9 @@ from ..files import write_atomically
 from .analysis import Level, Reference, SchemeVerdict, judge
 from .comparison import PUBLISHED_FID, Prediction, measured_values, predict, rank_correlations
 from .data import load_images, to_unit
-from .features import feature_moments, features
+from .features import count_of_shipped, feature_moments, features
 from .fid import fid, find_weights, load_library, to_uint8
-from .frechet import Moments, excess_distance, frechet_distance
+from .frechet import ENOUGH, Moments, excess_distance, frechet_distance
 from .precisions import FLOAT32
 from .rounding import changes, summarise
 from .sampling import Cell, Images, Samples, Store, is_bounded, kind_of, plan
@@ -75,7 +75,8 @@ class Data:
             if len(images) < 2:
                 raise ValueError(f"{str(path)!r} holds {len(images)} image; a distance takes at least 2")
             return Data(images, path.name, True, wants_fid, weights, device)
-        return Data(read_images(resources.files(shipped) / "cifar10_images.npz"), "512 images (shipped)")
+        images = read_images(resources.files(shipped) / "cifar10_images.npz")
+        return Data(images, f"{len(images)} images (shipped), of features to {count_of_shipped():,} (shipped)")
 
 
 def read(
@@ -130,6 +131,10 @@ class _Space:
     def __init__(self, rows: Callable[[Images], NDArray[Any]], data: Moments) -> None:
         self.rows, self.data = rows, data
         self.references: dict[Cell, tuple[NDArray[Any], Moments]] = {}
+
+    def ranks(self, samples: int) -> bool:
+        """Whether so many samples are enough for their distances to compare schemes (verification.cifar10.frechet)."""
+        return samples >= ENOUGH * len(self.data.mean)
 
     def distances(self, x: Images, reference: Cell | None, fine: Images | None) -> Results:
         """Of a cell's images: to the reference's, to the data, and how much further than the reference's these are."""
@@ -301,11 +306,7 @@ class _Reader:
         for (place, budget), entry in cells.items():
             published[names[place], budget] = entry["published_fid"]
             for space, distances in (entry["frechet"] or {}).items():
-                # of few samples the excess alone compares schemes (verification.cifar10.frechet)
-                if distances and "excess" in distances:
-                    name = f"excess Fréchet distance of {space}"
-                    frechet.setdefault(name, {})[names[place], budget] = distances["excess"]["value"]
-                elif distances:
+                if distances and self.spaces[space].ranks(self.design.samples):
                     name = f"Fréchet distance of {space} to data"
                     frechet.setdefault(name, {})[names[place], budget] = distances["to_data"]
         both = self.predictions.items()
