@@ -219,6 +219,13 @@ def test_a_score_that_is_not_finite_stops_the_run_and_says_where(bad: float) -> 
         sample(ROBA, breaks, _start(2), TAUS, PARAMS)
 
 
+def test_a_state_that_is_not_finite_already_is_told_from_a_score_that_is_not() -> None:
+    start = _start(2)
+    start[1, 0] = float("nan")
+    with pytest.raises(ScoreError, match="the state was already not finite; correct the score, or take more steps"):
+        sample(ROBA, SCORE, start, TAUS, PARAMS)
+
+
 def test_a_score_of_the_wrong_shape_stops_the_run_and_says_where() -> None:
     with pytest.raises(ScoreError, match=r"shape \(2, 1, 3\) at step 1 of 8, t = 1; it must have .* \(2, 2, 3\)"):
         sample(ROBA, lambda u, _: u[:, :1], _start(2), TAUS, PARAMS)
