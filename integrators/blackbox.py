@@ -93,7 +93,8 @@ class NoiseAsInput(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         if name in _UNSUPPORTED:
-            raise BlackBoxError(f"the sampler draws from torch.{name}; only Gaussian draws can be made an input")
+            cure = "put the network into eval()" if name.endswith(("dropout", "rrelu")) else "draw from torch.randn"
+            raise BlackBoxError(f"the sampler draws from torch.{name}; only Gaussians can be made an input; {cure}")
         if name in ("randn", "randn_like", "normal", "normal_"):
             if kwargs.get("generator") is not None:
                 self._advance(kwargs["generator"])
@@ -131,8 +132,9 @@ class NoiseAsInput(TorchFunctionMode):
     def _normal(self, args: Any, kwargs: dict[str, Any]) -> Tensor:
         named = dict(zip(("mean", "std", "size"), args, strict=False)) | kwargs
         mean, std = named.get("mean", 0.0), named.get("std", 1.0)
-        if bool((torch.as_tensor(std) < 0).any()):
-            raise BlackBoxError("the sampler asks torch.normal for a negative std, which it does not have")
+        deviations = torch.as_tensor(std)
+        if bool((deviations < 0).any()):
+            raise BlackBoxError(f"the sampler asks torch.normal for std = {float(deviations.min()):g}; it must be >= 0")
         tensors = [value for value in (mean, std) if isinstance(value, Tensor)]
         size = named.get("size")
         shape = torch.broadcast_shapes(*(t.shape for t in tensors)) if size is None else torch.Size(size)
@@ -288,7 +290,7 @@ def _check_state(result: Any, u: Tensor, before: Tensor) -> None:
             f"the sampler returns {found} for a state of shape {tuple(before.shape)}; it must return the next state"
         )
     if result.is_complex():
-        raise BlackBoxError("the sampler returns complex numbers; it must return the next state")
+        raise BlackBoxError("the sampler returns complex numbers; it must return the next state, which is real")
     if not torch.allclose(u, before, rtol=0, atol=0, equal_nan=True):
         raise BlackBoxError("the sampler changes its input in place, or reuses its memory; work on a copy (u.clone())")
 

@@ -76,7 +76,8 @@ def stages(scheme: Scheme, taus: Array, params: Parameters) -> list[ScoreStage |
         if (wrong := params.beta(start - float(token.weight) * h) <= 0).any():
             end = float((start - float(token.weight) * h)[wrong][0])
             raise ValueError(
-                f"token {position}, '{token}': its interval runs to t = {end:g}, where beta is not positive"
+                f"token {position}, '{token}': its interval runs to t = {end:g}, where beta is not positive; let it "
+                "end within the step, or stop the run at a larger t"
             )
         resolved.append(PartStage(scheme.splitting[token.symbol], length))
     return resolved

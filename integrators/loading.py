@@ -49,7 +49,8 @@ def load_object(spec: str) -> object:
         reason = " ".join(str(error).split())
         raise ValueError(f"{spec}: running {str(path)!r} raised {type(error).__name__}: {reason}") from error
     if found is _MISSING:
-        raise ValueError(f"{spec}: {str(path)!r} has no {name!r}{_hint(name, vars(module))}")
+        hint = _hint(name, vars(module)) or "; name an object that it defines"
+        raise ValueError(f"{spec}: {str(path)!r} has no {name!r}{hint}")
     return found
 
 
@@ -84,7 +85,10 @@ def _instance(text: str, kind: type) -> object:
         return kind()
     except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{text} is a class, and {kind.__name__}() raised {type(error).__name__}: {reason}") from error
+        raise ValueError(
+            f"{text} is a class, and {kind.__name__}() raised {type(error).__name__}: {reason}; name an object, or a "
+            "class that takes no arguments"
+        ) from error
 
 
 def find_scheme(text: str, splitting: Splitting | None = None) -> Scheme:

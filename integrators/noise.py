@@ -61,7 +61,11 @@ def normal_pairs(
         if not isinstance(value, int) or not 0 <= value < 1 << bits:
             raise ValueError(f"{name} = {value} is not an integer, or outside [0, 2^{bits})")
     if not dtype.is_floating_point or samples.is_floating_point() or bool((samples < 0).any()):
-        raise ValueError("normals are of a floating dtype, and samples are numbered by integers >= 0")
+        least = min(samples.tolist(), default=0)
+        raise ValueError(
+            f"normals of {dtype} for samples of {samples.dtype} from {least:g}: normals are of a floating dtype, and "
+            "samples are numbered by integers >= 0"
+        )
     size, batch = math.prod(event), len(samples)
     elements = torch.arange(size, device=samples.device)
     key = seed & _MASK, seed >> 32

@@ -8,6 +8,7 @@ reads (batch, 2 C, H, W) without a copy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -68,7 +69,11 @@ def sample(
         raise ValueError(f"state of shape {tuple(u.shape)} and {u.dtype}: it must be floating, (batch, 2, *event)")
     numbers = torch.arange(len(u), device=u.device) if samples is None else torch.as_tensor(samples, device=u.device)
     if numbers.shape != (len(u),) or numbers.is_floating_point() or bool((numbers < 0).any()):
-        raise ValueError(f"samples of shape {tuple(numbers.shape)}: one integer >= 0 for each of the {len(u)} states")
+        least = min(numbers.flatten().tolist(), default=0)
+        raise ValueError(
+            f"samples of shape {tuple(numbers.shape)} and {numbers.dtype}, from {least:g}: give one integer >= 0 for "
+            f"each of the {len(u)} states"
+        )
     event = u.shape[2:]
     run = compile_run(scheme, taus, params)
     u = integrate(run, score, u, lambda interval: normal_pairs(seed, numbers, interval, event, u.dtype))
@@ -126,7 +131,9 @@ def _check(s: Tensor, u: Tensor, where: str) -> None:
         raise ScoreError(f"the score has shape {tuple(s.shape)} {where}; it must have the state's, {tuple(u.shape)}")
     if not bool(torch.isfinite(s).all()):
         bad = int((~torch.isfinite(s)).sum())
-        state = "is" if bool(torch.isfinite(u).all()) else "was already not"
+        largest = float(u.abs().max())
+        state = f"is finite, up to {largest:.2g}" if math.isfinite(largest) else "was already not finite"
         raise ScoreError(
-            f"{bad} of {s.numel()} entries of the score are NaN or infinite {where}; the state {state} finite"
+            f"{bad} of {s.numel()} entries of the score are NaN or infinite {where}; the state {state}; correct the "
+            "score, or take more steps"
         )

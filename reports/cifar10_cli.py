@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cifar10_study import study
-from .options import JSON, MODEL, REAL, Numbers, check_device, parameters, print_json, together
+from .options import JSON, MODEL, REAL, WHOLE, Numbers, Whole, check_device, parameters, print_json, together
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +40,7 @@ def cifar10() -> None:
 
 
 _LENGTH = together(
-    click.option("--steps", type=click.IntRange(1), help="Train until so many steps are done in all."),
+    click.option("--steps", type=Whole(1), help="Train until so many steps are done in all."),
     click.option("--minutes", type=REAL, help="Train for so many minutes more; with --steps, whichever ends first."),
 )
 _NETWORK = together(
@@ -51,9 +51,9 @@ _NETWORK = together(
         show_default=True,
         help="Where the options below start: the model that ships, or one of the papers with its batch and rate.",
     ),
-    click.option("--nf", type=int, help="Base width, a multiple of 4."),
+    click.option("--nf", type=WHOLE, help="Base width, a multiple of 4."),
     click.option("--ch-mult", type=Numbers(int), help="The width of each level over nf; each halves the side."),
-    click.option("--res-blocks", "num_res_blocks", type=click.IntRange(1, 64), help="Residual blocks per level."),
+    click.option("--res-blocks", "num_res_blocks", type=Whole(1, 64), help="Residual blocks per level."),
     click.option("--attention", metavar="N,...|none", help="The sides that have attention."),
     click.option("--embedding", "embedding_type", type=click.Choice(["fourier", "positional"]), help="Of the time."),
     click.option("--fir/--no-fir", default=None, help="Resample with a filter, or a box."),
@@ -61,19 +61,19 @@ _NETWORK = together(
     click.option("--dropout", type=REAL, help="While training, in [0, 1)."),
 )
 _RUN = together(
-    click.option("--batch", type=int, help="Images per step; compact 32, the others 128."),
+    click.option("--batch", type=WHOLE, help="Images per step; compact 32, the others 128."),
     click.option("--learning-rate", type=REAL, help="Of Adam; compact 1e-3, the others 2e-4."),
-    click.option("--warmup", type=int, help="Steps until it is reached; compact 500, the others 5000."),
+    click.option("--warmup", type=WHOLE, help="Steps until it is reached; compact 500, the others 5000."),
     click.option("--clip", type=REAL, help="The gradient's largest norm; default 1."),
     click.option("--ema-decay", type=REAL, help="Of the averaged weights, in [0, 1); default 0.9999."),
     click.option("--flips/--no-flips", default=None, help="Mirror half of the images; default: do."),
-    click.option("--seed", type=int, help="Of weights, noise and order; default 0."),
+    click.option("--seed", type=WHOLE, help="Of weights, noise and order; default 0."),
 )
 _RESULT = together(
     click.option("--test", "test_data", type=click.Path(path_type=Path), help="Images for the held-out loss, as DATA."),
     click.option(
         "--samples",
-        type=click.IntRange(0, 1024),
+        type=Whole(0, 1024),
         default=36,
         show_default=True,
         help="Images in samples.png, of 100 evaluations each; 0: none.",
@@ -190,7 +190,8 @@ def _config(given: dict[str, Any]) -> TrainingConfig:
     attention = given.pop("attention", None)
     shape = replace(start.network, **network)
     if attention is not None:
-        sides = [] if attention == "none" else Numbers(int).convert(attention, None, None)
+        option = click.Option(["--attention"])
+        sides = [] if attention == "none" else Numbers(int).convert(attention, option, None)
         if not set(sides) <= set(shape.sides):
             levels = ", ".join(map(str, shape.sides))
             raise ValueError(f"attention = {attention}: the sides are {levels}; choose of them, or none")

@@ -23,6 +23,7 @@ from .options import (
     GRIDS,
     JSON,
     MODEL,
+    WHOLE,
     Numbers,
     cell,
     check_device,
@@ -85,7 +86,7 @@ _OPTIONS = together(
         help="Evaluations of the network, the denoising step's included; default 20 50 100.",
     ),
     click.option("--grid", type=click.Choice(GRIDS), default="quadratic", show_default=True, help="Time grid."),
-    click.option("-n", "--samples", type=int, default=32, show_default=True, help="Samples of each cell."),
+    click.option("-n", "--samples", type=WHOLE, default=32, show_default=True, help="Samples of each cell."),
     click.option(
         "--lambda-s",
         "scales",
@@ -96,17 +97,17 @@ _OPTIONS = together(
     ),
     click.option(
         "--refinement",
-        type=int,
+        type=WHOLE,
         default=16,
         show_default=True,
         help="Steps of the references over those of the finest cell; 0: no references, no weak errors.",
     ),
     click.option(
         "--reference-steps",
-        type=int,
+        type=WHOLE,
         help="Steps of the references, if more: samples stay when larger budgets are added later.",
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of starts and noise."),
+    click.option("--seed", type=WHOLE, default=0, show_default=True, help="Of starts and noise."),
     click.option(
         "--precision",
         "precisions",
@@ -116,7 +117,7 @@ _OPTIONS = together(
         help="Of the network's products in the cells: float32 (default), tf32, bfloat16; several: also what the others "
         "change (and with --fid, an FID of each). References have float32, states and coefficients float64.",
     ),
-    click.option("--batch", type=int, help="Samples at once; default: what memory allows."),
+    click.option("--batch", type=WHOLE, help="Samples at once; default: what memory allows."),
     click.option(
         "--data",
         type=click.Path(path_type=Path),

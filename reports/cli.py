@@ -89,6 +89,9 @@ def _message(error: Exception) -> str:
         text = explained(error)
     else:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    tells = isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter)  # the value's rule
+    if isinstance(error, click.UsageError) and error.ctx and not tells and not text.endswith("?"):
+        text = f"{text.removesuffix('.')}; see {error.ctx.command_path} --help"
     return " ".join(text.split())
 
 
@@ -105,7 +108,7 @@ def _say(line: str) -> None:
 def main() -> None:
     """Run the command line; errors become one line on stderr and exit code 2."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="weakorder", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         code = 0

@@ -42,6 +42,26 @@ class Real(click.ParamType):
             self.fail(f"{value!r} is not a number; write it like 2, 0.5 or 1e-3", param, ctx)
 
 
+class Whole(click.ParamType):
+    """An integer; in [least, most] where these are given, for numbers that no value checks."""
+
+    def __init__(self, least: int | None = None, most: int | None = None) -> None:
+        self.least, self.most = least, most
+        self.name, self.rule = "N", ""
+        if least is not None:
+            self.name = f"N>={least}" if most is None else f"{least}..{most}"
+            self.rule = f">= {least}" if most is None else f"from {least} to {most}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = _number(str(value), int)
+        except ValueError:
+            self.fail(f"{value!r} is not an integer; write it like 2", param, ctx)
+        if (self.least is not None and number < self.least) or (self.most is not None and number > self.most):
+            self.fail(f"{number} is out of range; it must be {self.rule}", param, ctx)
+        return number
+
+
 class Numbers(click.ParamType):
     """Numbers separated by commas or spaces."""
 
@@ -61,7 +81,7 @@ class Numbers(click.ParamType):
         return items
 
 
-REAL = Real()
+REAL, WHOLE = Real(), Whole()
 
 
 def together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -119,11 +139,12 @@ def check_device(device: str) -> None:
     import torch
 
     if device.startswith("meta"):
-        raise ValueError("device 'meta' cannot be used here: it holds no numbers")
+        raise ValueError(f"device {device!r} cannot be used here: it holds no numbers; choose another, such as cpu")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0][:150]}") from error
+        reason = str(error).splitlines()[0][:150]
+        raise ValueError(f"device {device!r} cannot be used here: {reason}; choose another, such as cpu") from error
 
 
 def scheme_of(x: str, splitting: str | None, flow: str | None, lambda_s: float | None) -> Scheme:

@@ -16,6 +16,8 @@ from .options import (
     OUTPUT,
     REAL,
     SCHEME,
+    WHOLE,
+    Whole,
     cell,
     diffusion_of,
     parameters,
@@ -48,7 +50,7 @@ def schemes(as_json: bool, device: str, **model: float | None) -> None:
 @click.command()
 @click.argument("x")
 @SCHEME
-@click.option("--dims", type=click.IntRange(1, 2), default=1, show_default=True, help="Data dimensions, fully coupled.")
+@click.option("--dims", type=Whole(1, 2), default=1, show_default=True, help="Data dimensions, fully coupled.")
 @OUTPUT
 @MODEL
 def derive(
@@ -81,7 +83,7 @@ def derive(
 @click.command()
 @click.argument("x")
 @SCHEME
-@click.option("--steps", type=int, default=50, show_default=True, help="Number of steps N.")
+@click.option("--steps", type=WHOLE, default=50, show_default=True, help="Number of steps N.")
 @click.option("--data-mean", type=REAL, default=0.0, show_default=True, help="Mean of the Gaussian data.")
 @click.option("--data-variance", type=REAL, default=1.0, show_default=True, help="Variance of the Gaussian data.")
 @GRID
@@ -152,7 +154,7 @@ def moments(
 @click.command()
 @click.argument("x")
 @SCHEME
-@click.option("--steps", type=int, help="Judge a run of N steps on --grid instead.")
+@click.option("--steps", type=WHOLE, help="Judge a run of N steps on --grid instead.")
 @GRID
 @OUTPUT
 @MODEL

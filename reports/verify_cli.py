@@ -17,7 +17,9 @@ from .options import (
     OUTPUT,
     REAL,
     SCHEME,
+    WHOLE,
     Numbers,
+    Whole,
     cell,
     diffusion_of,
     parameters,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("x")
 @SCHEME
-@click.option("--order", type=click.IntRange(1, 10), help="Order to hold X to; default: what it claims, or 1.")
+@click.option("--order", type=Whole(1, 10), help="Order to hold X to; default: what it claims, or 1.")
 @click.option("--steps", type=Numbers(int), help="Numbers of steps, 4 or more; default 25,50,...,6400.")
 @click.option("--data-mean", type=Numbers(float), help="Data means; default 0,1.")
 @click.option("--data-variance", type=Numbers(float), help="Data variances; default 0.04,0.25,1,4.")
@@ -46,13 +48,13 @@ if TYPE_CHECKING:
 @GRID
 @EVENT
 @click.option("--target", help="gaussian (default, exact), mixture, banana, student or empirical-cifar10.")
-@click.option("--dim", type=click.IntRange(1), help="Data dimensions of the mixture.")
+@click.option("--dim", type=Whole(1), help="Data dimensions of the mixture.")
 @click.option("--data", type=click.Path(path_type=Path), help="Images of empirical-cifar10, an .npz; default 512.")
 @click.option("--method", type=click.Choice(["noise-free", "monte-carlo"]), help="Default: noise-free in 1 dimension.")
 @click.option("--accuracy", type=REAL, help="Of sampled differences, relative; default 0.03.")
 @click.option("--evaluations", type=REAL, help="The most score evaluations to spend.")
 @click.option("--seconds", type=REAL, help="When to stop, with what is known by then.")
-@click.option("--seed", type=int, help="Of the sampled noise; default 0.")
+@click.option("--seed", type=WHOLE, help="Of the sampled noise; default 0.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="A file that keeps samples, to go on from.")
 @OUTPUT
 @MODEL
@@ -173,7 +175,7 @@ def baseline() -> None:
 
 
 _BASELINED = together(
-    click.option("--order", type=click.IntRange(1, 10), default=1, show_default=True, help="Order to hold X to."),
+    click.option("--order", type=Whole(1, 10), default=1, show_default=True, help="Order to hold X to."),
     click.option("--steps", type=Numbers(int), help="Of its order study; default 25,50,...,1600."),
     EVENT,
     OUTPUT,

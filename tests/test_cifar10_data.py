@@ -134,9 +134,9 @@ def test_files_of_something_else_are_refused_in_one_line(tmp_path: Path) -> None
     cut.write_bytes(content)
     for path, message in (
         (tmp_path / "wrong.npz", "uint8"),
-        (small, "32 x 32"),
+        (small, r"a\.png is 32 x 16; the images are 32 x 32; scale it"),
         (tmp_path / "none.zip", "no JPEG"),
-        (tmp_path / "broken.zip", "no image"),
+        (tmp_path / "broken.zip", r"a\.png is no image that can be read; mend it, or take it out"),
         (cut, "CRC|no image"),
         (tmp_path, "no data_batch_1"),
     ):

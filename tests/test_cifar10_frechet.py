@@ -127,7 +127,7 @@ def test_bad_moments_are_refused_in_one_line() -> None:
         (lambda: Moments.of_samples(np.full((3, 3), np.nan)), "not finite"),
         (lambda: Moments(np.ones(2), np.ones((2, 3))), "dim"),
         (lambda: Moments.of_covariance(np.ones(2), np.ones((3, 3))), "dim"),
-        (lambda: Moments.of_covariance(np.ones(2), np.array([[1.0, 1.0], [0.0, 1.0]])), "symmetric"),
+        (lambda: Moments.of_covariance(np.ones(2), np.array([[1.0, 1.0], [0.0, 1.0]])), r"not symmetric: .* by 1;"),
         (lambda: Moments.of_covariance(np.ones(2), np.diag([1.0, -0.1])), "eigenvalue -0.1"),
         (lambda: frechet_distance(good, Moments.of_samples(np.eye(4))), "3 and 4 dimensions"),
         (lambda: leave_one_out(np.ones((2, 3)), good), "n >= 3"),

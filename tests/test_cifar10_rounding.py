@@ -257,7 +257,7 @@ def test_a_cell_that_diverged_has_no_change_and_others_do_not_belong_together() 
     rounded, full = coupled(20, 0.1, 0.1)
     gone = CellStatistics(20)
     assert changes(gone, full) == changes(rounded, gone) == {}
-    with pytest.raises(ValueError, match="30 and 20 samples"):
+    with pytest.raises(ValueError, match="30 and 20 samples: give both the same number"):
         changes(coupled(30, 0.1, 0.1)[0], full)
 
 

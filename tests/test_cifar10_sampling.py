@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.integrators.catalogue import CATALOGUE, LANGEVIN_CONTROLS
 from weakorder.integrators.coupling import couple
 from weakorder.integrators.grids import time_grid
 from weakorder.integrators.sampler import draw_prior, sample
@@ -345,6 +345,7 @@ def test_a_larger_budget_leaves_samples_alone_if_the_reference_was_fine_enough(t
         (SCHEMES, (20,), 1, "refinement = 1"),
         ((Scheme("O", PSLD),), (20,), 16, "needs an S"),
         ((replace(SCHEMES[0], flow="true"),), (20,), 16, "true sub-flows"),
+        (LANGEVIN_CONTROLS[:1], (20,), 16, "dynamics are 'psld'; give a scheme of those"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(

@@ -6,6 +6,7 @@ Statistical assertions: one mean of bounded numbers, at 7 standard errors, a cha
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import signal
@@ -209,7 +210,7 @@ def test_a_run_of_something_else_is_not_continued(tmp_path: Path) -> None:
     for config, images, message in (
         (replace(CONFIG, learning_rate=1e-4), IMAGES, "learning_rate = 0.001, not 0.0001"),
         (CONFIG, IMAGES[1:], "other images"),
-        (CONFIG, IMAGES[:, :, :4], "the network is for"),
+        (CONFIG, IMAGES[:, :, :4], r"the network is for uint8 \(n, 3, 8, 8\), n >= 1"),
         (CONFIG, IMAGES.astype(float), "the network is for"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
@@ -217,10 +218,12 @@ def test_a_run_of_something_else_is_not_continued(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="length is missing"):
         train(CONFIG, IMAGES, tmp_path)
-    (tmp_path / training.STATE).write_bytes(b"PK nothing")
-    with pytest.raises(ValueError, match="not the state of a training run") as caught:
-        run(tmp_path, 2)
-    assert "\n" not in str(caught.value)
+    torch.save({"weights": torch.zeros(2)}, other := io.BytesIO())
+    for content in (b"PK nothing", other.getvalue()):
+        (tmp_path / training.STATE).write_bytes(content)
+        with pytest.raises(ValueError, match=r"not the state of a training run: .*; choose another folder") as caught:
+            run(tmp_path, 2)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

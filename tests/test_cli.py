@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import time_grid
 from weakorder.reports import cli
+from weakorder.reports.options import Real, Whole
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import PSLD
@@ -69,6 +72,25 @@ def test_help_answers_without_importing_anything_heavy() -> None:
     assert result.stdout.rstrip().endswith("LOADED []")
     for command in ("moments", "verify", "schemes", "report"):
         assert command in result.stdout
+
+
+def _commands(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        yield from _commands(command) if isinstance(command, click.Group) else [command]
+
+
+def test_no_option_reads_numbers_by_clicks_own_types() -> None:
+    """They read the digits of every alphabet, underscores too, and tell no cure."""
+    clicks = (type(click.INT), type(click.FLOAT))
+    types = {type(param.type) for command in _commands(cli.cli) for param in command.params}
+    assert {Real, Whole} <= types
+    assert [kind for kind in types if issubclass(kind, clicks)] == []
+
+
+def test_help_shows_which_whole_numbers_an_option_takes(run) -> None:
+    shown = " ".join(run("verify", "--help").out.split())
+    for option in ("--order 1..10 ", "--dim N>=1 ", "--seed N ", "--steps N,... ", "--t-end X "):
+        assert option in shown
 
 
 def test_moments_prints_the_exact_moments_as_json(run) -> None:
@@ -197,7 +219,11 @@ BAD = [
     (["moments", "ROBA", "--eps", "1"], "eps = 1 is outside [1e-12, 1)"),
     (["moments", "ROBA", "--beta-min", "0"], "beta_min = 0 is not positive"),
     (["moments", "ROBA", "--steps", "0"], "steps = 0: a run has at least 1 step"),
-    (["moments", "ROBA", "--steps", "many"], "'many' is not a valid integer"),
+    (["moments", "ROBA", "--steps", "many"], "value for '--steps': 'many' is not an integer; write it like 2"),
+    (["moments", "ROBA", "--steps", "\u0661\u0662"], "is not an integer; write it like 2"),
+    (["moments", "ROBA", "--steps", "1_0"], "'1_0' is not an integer"),
+    (["moments", "ROBA", "--steps", "2.0"], "'2.0' is not an integer"),
+    (["moments", "ROBA", "--steps", ""], "'' is not an integer"),
     (["moments", "ROBA", "--data-variance", "-1"], "data variance = -1: a variance is finite and >= 0"),
     (["moments", "ROBA", "--data-mean", "inf"], "data mean = inf: a mean is finite"),
     (["moments", "ROBA", "--lambda-s", "0"], "lambda_s = 0 must be a number in (0, 1e+06]; 1 is the plain scheme"),
@@ -220,10 +246,18 @@ BAD = [
     (["verify", "ROBA", "--steps", "10,20"], "4 or more increasing numbers of steps"),
     (["verify", "ROBA", "--steps", "10,x"], "'10,x' is not a list of ints"),
     (["verify", "ROBA", "--t-end", "2"], "t_end = 2 is outside [1e-12, 1)"),
-    (["verify", "ROBA", "--order", "0"], "0 is not in the range"),
-    (["moments", "ROBA", "--device", "warp"], "device 'warp' cannot be used here"),
-    (["frobnicate"], "No such command 'frobnicate'"),
-    (["moments"], "Missing argument 'X'"),
+    (["verify", "ROBA", "--order", "0"], "value for '--order': 0 is out of range; it must be from 1 to 10"),
+    (["verify", "ROBA", "--order", "11"], "11 is out of range; it must be from 1 to 10"),
+    (["verify", "ROBA", "--order", "\u0661"], "is not an integer"),
+    (["verify", "ROBA", "--target", "mixture", "--dim", "0"], "0 is out of range; it must be >= 1"),
+    (["verify", "ROBA", "--target", "mixture", "--dim", "9" * 5000], "is not an integer"),
+    (["moments", "ROBA", "--device", "warp"], "device 'warp' cannot be used here: "),
+    (["moments", "ROBA", "--device", "warp"], "; choose another, such as cpu"),
+    (["moments", "ROBA", "--device", "meta:0"], "device 'meta:0' cannot be used here: it holds no numbers; choose"),
+    (["frobnicate"], "No such command 'frobnicate'; see weakorder --help"),
+    (["moments"], "Missing argument 'X'; see weakorder moments --help"),
+    (["moments", "ROBA", "again"], "extra argument (again); see weakorder moments --help"),
+    (["moments", "ROBA", "--zigzag"], "; see weakorder moments --help"),
 ]
 
 
@@ -241,7 +275,7 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(run, arguments, message
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nothing", "has no 'nothing'"),
+        ("nothing", "has no 'nothing'; name an object that it defines"),
         ("schem", "did you mean 'scheme'?"),
         ("number", "is of type int; it must be a weakorder.theory.scheme.Scheme"),
         ("MINE", "is of type Splitting; it must be"),
@@ -251,6 +285,14 @@ def test_a_users_file_without_the_object_is_one_line(run, user_file: Path, name:
     outcome = run("moments", f"{user_file}:{name}")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert message in outcome.err
+
+
+def test_a_class_that_takes_arguments_is_one_line_that_asks_for_an_object(run, tmp_path: Path) -> None:
+    (tmp_path / "box.py").write_text("class Box:\n    def __init__(self, width): ...\n")
+    outcome = run("moments", f"{tmp_path / 'box.py'}:Box")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "is a class, and Box() raised TypeError" in outcome.err
+    assert "; name an object, or a class that takes no arguments" in outcome.err
 
 
 @pytest.mark.parametrize("text", ["raise RuntimeError('two\\nlines')", "import nothing_like_this", "def ("])

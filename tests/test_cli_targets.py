@@ -54,7 +54,7 @@ def test_more_dimensions_are_sampled_within_a_budget(monkeypatch, capsys, tmp_pa
         (("--dim", "2"), "--dim is for a --target"),
         (("--seconds", "2"), "--seconds is for a --target"),
         (("--target", "mixture", "--method", "noise-free", "--seed", "1"), "--seed is for sampling"),
-        (("--target", "banana", "--method", "noise-free"), "one data dimension"),
+        (("--target", "banana", "--method", "noise-free"), "one data dimension, (1,); sample the others"),
         (("--target", "mixture", "--data-mean", "1"), "do not belong to --target"),
         (("--target", "mixture", "--checkpoint", "no/such/folder/c.npz"), "make it first"),
         (("--target", "empirical-cifar10", "--data", "no.npz"), "no.npz"),

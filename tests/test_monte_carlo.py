@@ -7,6 +7,7 @@ gives a false alarm once in a million; coverages are compared by the binomial la
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 import math
@@ -300,9 +301,12 @@ def test_a_study_that_is_stopped_and_resumed_ends_in_the_same_bits(tmp_path: Pat
     assert other.coupled[0].values.tobytes() != whole.coupled[0].values.tobytes()
     with pytest.raises(ValueError, match="of another study"):
         study_target(ROBA, TARGET, **setting, seed=1, checkpoint=file)
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ValueError, match="cannot be read"):
-        study_target(ROBA, TARGET, **setting, checkpoint=file)
+    array = io.BytesIO()
+    np.save(array, np.zeros(3))
+    for broken in (file.read_bytes()[:100], b"", b"no archive", array.getvalue()):
+        file.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"study\.npz' cannot be read \(.+\); remove it to start anew"):
+            study_target(ROBA, TARGET, **setting, checkpoint=file)
     assert [path.name for path in tmp_path.iterdir()] == ["study.npz"]
 
 

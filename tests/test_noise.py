@@ -106,6 +106,19 @@ def test_a_seed_or_interval_out_of_range_is_refused(seed, interval) -> None:
         normal_pairs(seed, torch.arange(2), interval, (2,))
 
 
+@pytest.mark.parametrize(
+    ("samples", "dtype", "found"),
+    [
+        (torch.tensor([3, -1]), torch.float64, r"normals of torch\.float64 for samples of torch\.int64 from -1"),
+        (torch.tensor([0.5]), torch.float64, r"samples of torch\.float32 from 0\.5"),
+        (torch.arange(2), torch.int64, r"normals of torch\.int64"),
+    ],
+)
+def test_normals_and_samples_of_a_wrong_kind_are_refused_by_name(samples, dtype, found: str) -> None:
+    with pytest.raises(ValueError, match=rf"{found}.*floating dtype, and samples are numbered by integers >= 0"):
+        normal_pairs(0, samples, 0, (2,), dtype)
+
+
 def test_every_word_of_the_counter_is_on_the_samples_device() -> None:
     """Where there is no accelerator, a device without numbers says whether tensors of two devices met."""
     words = philox((torch.arange(3, device="meta"), 5, torch.zeros(3, 1, dtype=torch.int64, device="meta"), 0), (1, 2))

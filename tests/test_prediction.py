@@ -268,6 +268,12 @@ def test_a_word_without_an_error_has_no_constant() -> None:
         predicted_constants(scheme, gaussians(scheme, CONSTANT), T_END)
 
 
+def test_an_error_too_stiff_to_integrate_is_refused_with_what_to_change() -> None:
+    scheme, params = CATALOGUE["ROBA"], Parameters(nu=900.0)
+    with pytest.raises(ValueError, match=r"'ROBA' could not be integrated .*: too stiff; choose smaller parameters"):
+        predicted_constants(scheme, gaussians(scheme, params), T_END)
+
+
 def test_a_constant_that_vanishes_is_predicted_to_vanish() -> None:
     """Claim: SSCS is exact on data that is the prior (N(0, 1) and kappa = 1): its kick is zero and U keeps the law."""
     scheme, params = CATALOGUE["SSCS"], Parameters(kappa=1.0)

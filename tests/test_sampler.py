@@ -215,8 +215,15 @@ def test_a_score_that_is_not_finite_stops_the_run_and_says_where(bad: float) -> 
             s[0, 0, 0] = bad
         return s
 
-    with pytest.raises(ScoreError, match=r"1 of 12 entries .* at step 4 of 8, t = 0\.39\d*"):
+    with pytest.raises(ScoreError, match=r"1 of 12 entries .* at step 4 of 8, t = 0\.39\d*; the state is finite, up"):
         sample(ROBA, breaks, _start(2), TAUS, PARAMS)
+
+
+def test_a_state_that_is_not_finite_already_is_told_from_a_score_that_is_not() -> None:
+    start = _start(2)
+    start[1, 0] = float("nan")
+    with pytest.raises(ScoreError, match="the state was already not finite; correct the score, or take more steps"):
+        sample(ROBA, SCORE, start, TAUS, PARAMS)
 
 
 def test_a_score_of_the_wrong_shape_stops_the_run_and_says_where() -> None:
@@ -229,8 +236,12 @@ def test_a_score_of_the_wrong_shape_stops_the_run_and_says_where() -> None:
     [
         (torch.zeros(3, 3, dtype=torch.float64), None, r"\(3, 3\).*\(batch, 2, \*event\)"),
         (torch.zeros(3, 2, dtype=torch.int64), None, "floating"),
-        (torch.zeros(3, 2, dtype=torch.float64), torch.tensor([1, 2]), "one integer >= 0 for each of the 3 states"),
-        (torch.zeros(3, 2, dtype=torch.float64), torch.tensor([-1, 2, 3]), "integer >= 0"),
+        (
+            torch.zeros(3, 2, dtype=torch.float64),
+            torch.tensor([1, 2]),
+            r"\(2,\).* give one integer >= 0 for each of the 3 states",
+        ),
+        (torch.zeros(3, 2, dtype=torch.float64), torch.tensor([-1, 2, 3]), "from -1: give one integer >= 0"),
     ],
 )
 def test_a_bad_state_or_sample_number_is_refused(state, samples, message) -> None:

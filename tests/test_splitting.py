@@ -177,14 +177,14 @@ def test_a_name_used_twice_is_refused() -> None:
 
 
 def test_a_splitting_without_parts_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"splitting 'other' has no parts"):
+    with pytest.raises(ValueError, match=r"splitting 'other' has no parts; give at least one"):
         with_parts(PSLD, ())
 
 
 @pytest.mark.parametrize(
     ("drift", "message"),
     [
-        ((x**3, m), r"drift \(x\*\*3, m\) is not linear in x, m, s_x, s_m"),
+        ((x**3, m), r"drift \(x\*\*3, m\) is not linear in x, m, s_x, s_m; add multiples of these"),
         ((m, -sp.sin(x)), r"sin\(x\).* is not linear"),
         ((m, s_m * m), r"m\*s_m\) is not linear"),
         ((x + 1, m), r"\(x \+ 1, m\) is not linear"),

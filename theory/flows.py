@@ -129,7 +129,10 @@ def _derive(sde: LinearSDE) -> list[list[Terms]]:
     rebuilt = [Matrix(2, 2, [_expand(entry) for entry in matrix]) for matrix in collected]
     for left_over in residuals(sde, *rebuilt):
         if any(entry != 0 for entry in left_over):
-            raise ValueError(f"the flow of {sde.drift} could not be proven: a residual simplifies to {left_over}")
+            raise ValueError(
+                f"the flow of {sde.drift} could not be proven: a residual simplifies to {left_over}, and must be 0; "
+                "write the drift more simply"
+            )
     return [[[(str(c), p, str(r)) for (p, r), c in entry.items()] for entry in matrix] for matrix in collected]
 
 

@@ -74,7 +74,7 @@ class LinearSDE:
         difference = (Matrix(self.drift) - linear).applyfunc(sp.simplify)
         matrices_free = (self.matrix.free_symbols | self.score_gain.free_symbols) <= known
         if not (matrices_free and difference.is_zero_matrix):
-            raise ValueError(f"drift {self.drift} is not linear in x, m, s_x, s_m")
+            raise ValueError(f"drift {self.drift} is not linear in x, m, s_x, s_m; add multiples of these alone")
 
     @cached_property
     def matrix(self) -> Matrix:
@@ -104,7 +104,9 @@ class LinearSDE:
             )
         if not np.isfinite(numbers).all():
             shown = ", ".join(f"{name} = {value:g}" for name, value in values.items())
-            raise ValueError(f"the drift ({self.drift[0]}, {self.drift[1]}) or its noise is singular at {shown}")
+            raise ValueError(
+                f"the drift ({self.drift[0]}, {self.drift[1]}) or its noise is singular at {shown}; choose others"
+            )
         return numbers
 
     @property

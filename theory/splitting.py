@@ -96,7 +96,7 @@ class Splitting:
             raise ValueError(f"name {self.name!r} holds characters that cannot be printed; choose a plain name")
         names = [part.name for part in self.parts]
         if not names:
-            raise ValueError(f"splitting {self.name!r} has no parts")
+            raise ValueError(f"splitting {self.name!r} has no parts; give at least one")
         if doubled := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"splitting {self.name!r} declares part {doubled[0]} twice; names must differ")
         for what, difference in self.differences().items():

@@ -32,7 +32,8 @@ def step_map(scheme: Scheme) -> list[SymbolicSegment]:
     """
     if scheme.flow not in FROZEN_FLOWS:
         raise ValueError(
-            f"the {scheme.flow} sub-flow follows the score inside a part; its step is no affine map of u and s"
+            f"the {scheme.flow} sub-flow follows the score inside a part; its step is no affine map of u and s; "
+            f"use {' or '.join(FROZEN_FLOWS)}"
         )
     declaration = [(part.name, sp.srepr(part.sde.drift), sp.srepr(part.sde.diffusion)) for part in scheme.parts]
     key = ("step map", scheme.word, scheme.flow, str(scheme.lambda_s), str(declaration))

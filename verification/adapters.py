@@ -34,12 +34,16 @@ class EpsNetwork:
     def __call__(self, u: Tensor, t: float | Tensor) -> Tensor:
         if u.ndim < 2 or u.shape[1] % 2:
             raise ValueError(
-                f"a state of shape {tuple(u.shape)} cannot be split into position and momentum along axis 1"
+                f"a state of shape {tuple(u.shape)} cannot be split into position and momentum along axis 1; "
+                "give (batch, 2, *event)"
             )
         state = u if self.dtype is None else u.to(self.dtype)
         times = torch.as_tensor(t, dtype=self.dtype or torch.float64).double().reshape(-1)
         if not bool((times == times[0]).all()):
-            raise ValueError("several times in one call; this network is for samplers whose batch shares its time")
+            raise ValueError(
+                f"several times in one call, from {float(times.min()):g} to {float(times.max()):g}; this network is "
+                "for samplers whose batch shares its time"
+            )
         event = u.shape[2:] if u.shape[1] == 2 else (u.shape[1] // 2, *u.shape[2:])
         s_x, s_m = self.score(state.reshape(len(u), 2, *event), float(times[0])).unbind(1)
         (l_xx, _), (l_mx, l_mm) = kernel_at(self.params, float(times[0]), self.numerical_eps).factor.tolist()

@@ -14,8 +14,6 @@ import hashlib
 import io
 import math
 import time
-import zipfile
-import zlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -186,11 +184,13 @@ class Store:
     def _load(self, path: Path) -> None:
         try:
             with path.open("rb") as file, np.load(file) as found:
-                if str(found["key"]) != self.key:
-                    raise ValueError(f"checkpoint {str(path)!r} is of another study; give another file, or remove it")
-                self.seconds = found["seconds"]
-                for k, batches in enumerate(self.batches):
-                    if f"batches_{k}" in found:
-                        batches.extend(found[f"batches_{k}"])
-        except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"checkpoint {str(path)!r} cannot be read ({error}); remove it to start anew") from error
+                kept = {name: found[name] for name in found.files}
+            key, seconds = str(kept["key"]), kept["seconds"]
+        except Exception as error:  # numpy and zipfile raise a dozen kinds on a broken file
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"checkpoint {str(path)!r} cannot be read ({reason}); remove it to start anew") from error
+        if key != self.key:
+            raise ValueError(f"checkpoint {str(path)!r} is of another study; give another file, or remove it")
+        self.seconds = seconds
+        for k, batches in enumerate(self.batches):
+            batches.extend(kept.get(f"batches_{k}", ()))

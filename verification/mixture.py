@@ -129,8 +129,11 @@ class MixtureTarget(Target):
         if not ((weights > 0).all() and abs(weights.sum() - 1) <= 1e-9):
             raise ValueError(f"weights {weights.tolist()}: they must be positive and sum to 1")
         size = np.abs(covs).max(axis=(1, 2), keepdims=True)
-        if not np.isfinite(covs).all() or (np.abs(covs - np.swapaxes(covs, 1, 2)) > 1e-12 * size).any():
-            raise ValueError("a covariance is not finite or not symmetric; give finite, symmetric matrices")
+        with np.errstate(invalid="ignore"):  # inf - inf
+            sound = np.isfinite(covs) & ~(np.abs(covs - np.swapaxes(covs, 1, 2)) > 1e-12 * size)
+        if not sound.all():
+            bad = int(np.flatnonzero(~sound.all(axis=(1, 2)))[0])
+            raise ValueError(f"covariances[{bad}] is not finite or not symmetric; give finite, symmetric matrices")
         for name, value in (("probabilities", weights / weights.sum()), ("means", means), ("covariances", covs)):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "event", means.shape[1:])

@@ -141,7 +141,10 @@ def noise_free_errors(
     observable, or an accuracy below 1e-10, which float64 cannot prove.
     """
     if target.event != (1,):
-        raise ValueError(f"target of event shape {target.event}: a law is computed for one data dimension, (1,)")
+        raise ValueError(
+            f"target of event shape {target.event}: a law is computed for one data dimension, (1,); sample the others "
+            "(--method monte-carlo)"
+        )
     check_diffusion(scheme, target.diffusion)
     if not observables:
         raise ValueError("no test function; give at least one Observable")

@@ -58,7 +58,10 @@ def predicted_constants(scheme: Scheme, target: GaussianTarget, t_end: float) ->
         fine, coarse = (_integrate(scheme, target, local, t_end, n) for n in (_STEPS, _STEPS // 2))
         settled = all(_agree(*pair) for pair in zip(fine, coarse, target.law(t_end), strict=True))
     if not settled:
-        raise ValueError(f"the error of {scheme.name!r} could not be integrated to 0.1% with {_STEPS} steps")
+        raise ValueError(
+            f"the error of {scheme.name!r} could not be integrated to 0.1% with {_STEPS} steps: too stiff; choose "
+            "smaller parameters, or a larger t_end"
+        )
     return proof, fine
 
 

@@ -54,6 +54,7 @@ _OVERFLOW = 1e15
 # A step is called twice at this many times, to see that it remembers nothing; later calls would cost more than they
 # show.
 _REPEATS = 64
+_SAME_DRAWS = "draw the same in every call"
 
 
 class _Checks:
@@ -127,7 +128,9 @@ class Probe:
         if self.copies == 1 and not self.event:
             self._check_a_batch_of_one(run)
         if self.widths is not None and widths != self.widths:
-            raise BlackBoxError(f"the sampler draws {_sizes(widths)}, and {_sizes(self.widths)} in its first call")
+            raise BlackBoxError(
+                f"the sampler draws {_sizes(widths)}, and {_sizes(self.widths)} in its first call; {_SAME_DRAWS}"
+            )
         self.widths = widths
         return response
 
@@ -212,14 +215,17 @@ class Probe:
 
         def noise(k: int, width: int) -> Array:
             if k + 1 >= len(offsets) or width != offsets[k + 1] - offsets[k]:
-                raise BlackBoxError("the sampler draws another number or shape of Gaussians than in its first call")
+                raise BlackBoxError(
+                    f"draw {k + 1} of the sampler, {width} Gaussians a coordinate, is not that of its first call; "
+                    f"{_SAME_DRAWS}"
+                )
             unit = rows[:, None] == offsets[k] + np.arange(width)
             return np.where(is_check, self.checks.noise(k, width)[check], unit.astype(float))
 
         units = (rows[:, None] == np.array([1, 2])).astype(float)
         out, response = self._respond(run, np.where(is_check, self.checks.states[check], units), noise)
         if (count := len(response.shapes)) != (known := len(offsets) - 1):
-            raise BlackBoxError(f"the sampler draws {count} times, and {known} times in its first call")
+            raise BlackBoxError(f"the sampler draws {count} times, and {known} times in its first call; {_SAME_DRAWS}")
         return out, response
 
     def _respond(self, run: Run, states: Array, noise: Callable[[int, int], Array]) -> tuple[Array, Response]:
@@ -297,7 +303,10 @@ def one_time(t: float | Tensor) -> float:
     """The time of a score evaluation, a number or a tensor of equal ones. Raises BlackBoxError on unequal ones."""
     times = torch.as_tensor(t, dtype=torch.float64).reshape(-1)
     if not bool((times == times[0]).all()):
-        raise BlackBoxError("the sampler asks for the score at several times in one call; give it one time")
+        raise BlackBoxError(
+            f"the sampler asks for the score at several times in one call, from {float(times.min()):g} to "
+            f"{float(times.max()):g}; give it one time"
+        )
     return float(times[0])
 
 

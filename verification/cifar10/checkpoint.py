@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 NUMERICAL_EPS = 1e-9
 PREFIXES = {"ema": "ema_score_fn.", "raw": "score_fn."}
+_FORMS = "give a checkpoint, a state_dict or a safetensors file"
+_DAMAGED = "it was changed or damaged, fetch it again"
 
 
 # --- The score ---
@@ -144,7 +146,7 @@ def save_network(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     own = {"config": json.dumps(asdict(config)), "params": json.dumps(asdict(params)), "sha256": fingerprint(tensors)}
     if both := own.keys() & (metadata or {}).keys():
-        raise ValueError(f"metadata {', '.join(sorted(both))}: these keys are the file's own")
+        raise ValueError(f"metadata {', '.join(sorted(both))}: these keys are the file's own; choose others")
     write_atomically(path, save(tensors, own | dict(metadata or {})))
 
 
@@ -221,18 +223,23 @@ def _load(path: Path, params: Parameters | None, config: Config | None, weights:
     if weights not in PREFIXES:
         raise ValueError(f"weights {weights!r} are unknown; choose {' or '.join(PREFIXES)}")
     if not path.is_file():
-        raise ValueError("there is no such file; give a checkpoint, a state_dict or a safetensors file")
+        raise ValueError(f"there is no such file; {_FORMS}")
     tensors, metadata = _read(path)
     tensors = _one_network(tensors, weights)
     if "sha256" in metadata and metadata["sha256"] != fingerprint(tensors):
-        raise ValueError("its weights do not have the SHA-256 that it states; it was changed or damaged")
+        raise ValueError(f"its weights do not have the SHA-256 that it states; {_DAMAGED}")
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if config is None:
         config = _stated(Config, metadata["config"]) if "config" in metadata else infer_config(shapes)
-    _compare(shapes, layout(config))
+    try:
+        _compare(shapes, layout(config))
+    except ValueError as error:
+        raise ValueError(f"{error}; give the network's own config") from error
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
-            raise ValueError(f"{name} is not made of finite numbers; the file is damaged, or its training diverged")
+            raise ValueError(
+                f"{name} is not made of finite numbers; the file is damaged, or its training diverged; give another"
+            )
     with torch.device("meta"):
         network = NCSNpp(config)
     network = network.to_empty(device="cpu").to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
@@ -263,19 +270,20 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
             raise ValueError("it is cut short or damaged; fetch it again") from error
         if damaged:
-            raise ValueError(f"{damaged} in it does not have its checksum; it was changed or damaged, fetch it again")
+            raise ValueError(f"{damaged} in it does not have its checksum; {_DAMAGED}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            "it is damaged, or holds more than tensors and plain containers, which could run code; it was not opened"
+            "it is damaged, or holds more than tensors and plain containers, which could run code; it was not opened; "
+            "fetch it again, or give its state_dict alone"
         ) from error
     except Exception as error:  # torch raises a dozen kinds on files that are not its own
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ValueError(f"it is no checkpoint that torch can read ({reason})") from error
+        raise ValueError(f"it is no checkpoint that torch can read ({reason}); {_FORMS}") from error
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not content:
-        raise ValueError("it holds no state_dict; give a checkpoint, a state_dict or a safetensors file")
+        raise ValueError(f"it holds no state_dict; {_FORMS}")
     return content, {}
 
 
@@ -290,7 +298,10 @@ def _one_network(content: dict[str, Any], weights: str) -> dict[str, Tensor]:
         chosen = content
     for key, value in chosen.items():
         if not re.fullmatch(r"all_modules\.\d+\..+", str(key)) or not isinstance(value, Tensor):
-            raise ValueError(f"its entry {str(key)[:60]!r} is no parameter of NCSN++ (all_modules.<index>.<name>)")
+            raise ValueError(
+                f"its entry {str(key)[:60]!r} is no parameter of NCSN++ (all_modules.<index>.<name>); give the weights "
+                "of one"
+            )
     return chosen
 
 
@@ -309,7 +320,7 @@ def _stated(kind: type[T], text: str) -> T:
     try:
         return kind(**json.loads(text))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"its metadata on {kind.__name__} cannot be read; it was changed or damaged") from error
+        raise ValueError(f"its metadata on {kind.__name__} cannot be read; {_DAMAGED}") from error
 
 
 def _found_params(name: str, metadata: Mapping[str, str], params: Parameters | None) -> Parameters:
@@ -324,5 +335,6 @@ def _found_params(name: str, metadata: Mapping[str, str], params: Parameters | N
         return Parameters(**stated)
     for symbol, value in stated.items():
         if symbol != "eps" and getattr(params, symbol) != value:
-            raise ValueError(f"it is a model with {symbol} = {value:g}, not {getattr(params, symbol):g}")
+            given = getattr(params, symbol)
+            raise ValueError(f"it is a model with {symbol} = {value:g}, not {given:g}; give its own, or none")
     return params

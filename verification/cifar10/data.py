@@ -118,8 +118,8 @@ def _zip(path: Path) -> NDArray[np.uint8]:
             try:
                 image = Image.open(io.BytesIO(file.read(name))).convert("RGB")
             except (UnidentifiedImageError, OSError) as error:
-                raise ValueError(f"{name} is no image that can be read") from error
+                raise ValueError(f"{name} is no image that can be read; mend it, or take it out") from error
             if image.size != (32, 32):
-                raise ValueError(f"{name} is {image.width} x {image.height}; the images are 32 x 32")
+                raise ValueError(f"{name} is {image.width} x {image.height}; the images are 32 x 32; scale it")
             images.append(np.asarray(image))
     return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))

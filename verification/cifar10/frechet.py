@@ -102,8 +102,8 @@ class Moments:
         if cov.shape != (*mean.shape, *mean.shape) or mean.ndim != 1 or not np.isfinite(cov).all():
             raise ValueError(f"a covariance {cov.shape} for a mean {mean.shape}: give (dim, dim), finite, and (dim,)")
         rounding = 1e-6 * np.abs(cov).max(initial=0.0)  # a float32 sum of 50,000 terms
-        if np.abs(cov - cov.T).max(initial=0.0) > rounding:
-            raise ValueError("the covariance is not symmetric; give C = C^T")
+        if (difference := np.abs(cov - cov.T).max(initial=0.0)) > rounding:
+            raise ValueError(f"the covariance is not symmetric: entries differ by {difference:.3g}; give C = C^T")
         values, vectors = np.linalg.eigh((cov + cov.T) / 2)
         if values.min(initial=0.0) < -rounding * len(mean):
             raise ValueError(f"the covariance has the eigenvalue {values.min():.3g}; a covariance's are >= 0")

@@ -31,7 +31,7 @@ def changes(rounded: CellStatistics, full: CellStatistics) -> dict[str, Results]
     Raises ValueError if the cells have different numbers of samples.
     """
     if rounded.samples != full.samples:
-        raise ValueError(f"cells of {rounded.samples} and {full.samples} samples do not belong together")
+        raise ValueError(f"cells of {rounded.samples} and {full.samples} samples: give both the same number")
     if rounded.diverged or full.diverged:
         return {}
     found = {}

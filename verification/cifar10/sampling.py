@@ -108,7 +108,7 @@ class Cell:
         if self.scheme.splitting.diffusion != PSLD_DIFFUSION:
             raise ValueError(
                 f"scheme {self.scheme.name!r} moves under {self.scheme.splitting.diffusion.name!r}; the network's "
-                f"dynamics are {PSLD_DIFFUSION.name!r}"
+                f"dynamics are {PSLD_DIFFUSION.name!r}; give a scheme of those"
             )
         if self.scheme.flow not in FROZEN_FLOWS or self.scheme.nfe_per_step == 0:
             raise ValueError(

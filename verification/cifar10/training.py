@@ -217,9 +217,10 @@ def train(
     """
     if steps is None and minutes is None:
         raise ValueError("the length is missing; give steps (in all), minutes (of this call), or both")
-    side = config.network.image_size
-    if images.dtype != np.uint8 or images.shape[1:] != (config.network.in_ch // 2, side, side) or not len(images):
-        raise ValueError(f"images {images.dtype} {images.shape}: the network is for uint8 (n, 3, {side}, {side})")
+    channels, side = config.network.in_ch // 2, config.network.image_size
+    if images.dtype != np.uint8 or images.shape[1:] != (channels, side, side) or not len(images):
+        rule = f"the network is for uint8 (n, {channels}, {side}, {side}), n >= 1"
+        raise ValueError(f"images {images.dtype} {images.shape}: {rule}")
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     output = Path(output)
     make_folder(output)
@@ -268,6 +269,8 @@ def read_state(output: str | Path, config: TrainingConfig | None = None, digest:
     path = Path(output) / STATE
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or not {"config", "data"} <= content.keys():
+            raise ValueError("it holds no configuration with its data")
     except Exception as error:  # a broken file raises a dozen kinds
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
