@@ -9,7 +9,8 @@ Tolerances. Numbers are kept to 13 significant digits, half a unit of which is a
 product of some ten float64 matrices with entries of size 1 to 100, so another order of operations, another machine or
 another library moves it by some 1e-14 of its largest entry: `PART_TOLERANCE` is well above both. A whole run of 100
 steps accumulates a hundred times that, through scores with gains up to 1e3: `RUN_TOLERANCE`. A sampler that rounds to
-float32 is compared to within a few times its measured rounding. """
+float32 is compared to within a few times its measured rounding.
+"""
 
 from __future__ import annotations
 
