@@ -43,7 +43,7 @@ def fitted(slopes: list[float]) -> Fit:
     """Of errors with these local slopes at doubling steps, known to a relative 1e-5."""
     logs = -np.cumsum([0.0, *slopes]) * math.log(2)
     noise = 1e-5 * np.random.default_rng(0).standard_normal((len(logs), 400))
-    return sampled_fit([50 * 2**k for k in range(len(logs))], logs, logs[:, None] + noise)
+    return sampled_fit([50 * 2**k for k in range(len(logs))], logs, logs[:, None] + noise, rows=400)
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def test_the_interval_of_a_fit_holds_the_order_of_slopes_that_settle(order, bend
     slopes = order + bend * 0.5 ** np.arange(count - 1)
     norms = np.concatenate([[0.0], -np.cumsum(slopes * math.log(2))])
     resampled = norms[:, None] + 1e-9 * np.random.default_rng(0).standard_normal((count, 50))
-    estimate, half = window_fit(logs, norms, resampled, last_slope)
+    estimate, half = window_fit(logs, norms, resampled, threshold(), last_slope)
     assert abs(estimate - order) <= half + 1e-6
     if abs(bend) > 0.01 and not last_slope:  # and no more: a narrower interval would miss it
         assert abs(estimate - order) > 0.999 * half - 1e-6
@@ -373,6 +373,8 @@ def test_the_threshold_shares_one_false_alarm_in_a_million() -> None:
     assert 2 * stats.norm.sf(threshold(1)) == pytest.approx(1e-6)
     assert 2 * stats.norm.sf(threshold()) * COMPARISONS == pytest.approx(ALARM_RATE)
     assert 6 < threshold() < 7
+    assert 2 * stats.t.sf(threshold(rows=32), 31) * COMPARISONS == pytest.approx(ALARM_RATE)
+    assert threshold(rows=10**9) == pytest.approx(threshold(), rel=1e-6)
 
 
 # --- Test functions ---------------------------------------------------------------------------------------------------

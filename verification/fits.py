@@ -120,18 +120,19 @@ def _weights(n: int, count: int, seed: int) -> Array:
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), count) / n
 
 
-def sampled_fit(steps: ArrayLike, norms: Array, resampled: Array, *shifted: Array) -> Fit:
-    """The order from log norms (k,) of the errors at 3 or more levels, and from resamples of them (k, n).
+def sampled_fit(steps: ArrayLike, norms: Array, resampled: Array, *shifted: Array, rows: int) -> Fit:
+    """The order from log norms (k,) of the errors at 3 or more levels, and from resamples of them (k, n), which were
+    of `rows` rows, the fewest of all levels.
 
     shifted: log norms (k,) with a known source of error added to each level; what that changes widens the interval.
     """
     logs, used = np.log(steps), np.asarray(steps)
     windows = [(first, False) for first in range(len(logs) - 3, -1, -1)]
     windows.append((len(logs) - 3, True))
-    found = []
+    found, z = [], threshold(rows=rows)
     for first, last_slope in windows:
         fits = [
-            window_fit(logs[first:], n[first:], resampled[first:], last_slope, _change_before(logs, n, first))
+            window_fit(logs[first:], n[first:], resampled[first:], z, last_slope, _change_before(logs, n, first))
             for n in (norms, *shifted)
         ]
         estimate = fits[0][0]
@@ -150,12 +151,12 @@ def _change_before(logs: Array, norms: Array, first: int) -> float:
 
 
 def window_fit(
-    logs: Array, norms: Array, resampled: Array, last_slope: bool = False, before: float = 0.0
+    logs: Array, norms: Array, resampled: Array, z: float, last_slope: bool = False, before: float = 0.0
 ) -> tuple[float, float]:
     """The order from log N and log norms at 3 or more levels (k,), and from resamples of the latter (k, n): estimate
     and half-width of its interval.
 
-    The estimate is the weighted regression's slope (or that of the last two levels); noise is `threshold` times its
+    The estimate is the weighted regression's slope (or that of the last two levels); noise is z times its
     bootstrap standard error. What is systematic follows from the change of the slopes over the window: for slopes
     p + a r^-j, which tend to p, an estimate is off by a multiple of their change, which is known. before: the change of
     the slope that led to the window's first; for such slopes those within it add up to `before` (1/r + 1/r^2 + ...).
@@ -170,5 +171,5 @@ def window_fit(
     bent = -np.concatenate([[0.0], np.cumsum(decay * gaps)])  # log norms whose slopes are r^-j
     factor = abs(slope @ bent) / (decay[0] - decay[-1])
     change = max(float(np.abs(slopes - slopes[-1]).max()), before * float(decay[1:].sum()))
-    noise = threshold() * float((slope @ resampled).std())
+    noise = z * float((slope @ resampled).std())
     return float(slope @ norms), noise + float(factor * change)

@@ -41,7 +41,7 @@ from ..theory.scheme import Scheme
 from .algebra import Array
 from .coupled_levels import BATCH_ENTRIES, BLOCKS, FORMAT, Experiment, Progress, Store
 from .distances import DISTANCES
-from .estimates import BlockMeans, threshold
+from .estimates import BlockMeans
 from .fits import Fit, lowest
 from .functionals import Functionals
 from .moments import check_diffusion
@@ -93,7 +93,7 @@ class MonteCarloStudy(MultilevelEstimates):
     @cached_property
     def concluded(self) -> tuple[str, ...]:
         """Of these, the quantities whose limits are known to `LIMIT_SHARE` of their error at the coarsest level."""
-        z, found = threshold(), []
+        z, found = self.z, []
         for quantity in self.ordered:
             columns = self.columns(quantity)
             limits = [self.limits[k] for k in columns]
@@ -105,7 +105,7 @@ class MonteCarloStudy(MultilevelEstimates):
     @property
     def wrong_limits(self) -> tuple[Limit, ...]:
         """Limits that are not 0 within z standard errors and the systematic uncertainty."""
-        z = threshold()
+        z = self.z
         return tuple(b for b in self.limits if abs(b.bias) > z * b.standard_error + b.systematic)
 
     @property
@@ -128,7 +128,7 @@ class MonteCarloStudy(MultilevelEstimates):
             return "; ".join(self.problems)
         if self.diverged:
             return f"diverges at {int(self.steps[-1])} steps"
-        z, worst = threshold(), self.worst_limit
+        z, worst = self.z, self.worst_limit
         uncertain = z * worst.standard_error + worst.systematic
         if self.wrong_limits and self.proven is None:
             return f"converges to a wrong law: as h -> 0 E {worst.name} is off by {worst.bias:+.2e} +- {uncertain:.1e}"
@@ -196,7 +196,7 @@ class MonteCarloStudy(MultilevelEstimates):
             "levels": levels,
             "costs": [cost._asdict() | {"ratio": cost.ratio, "method": cost.method} for cost in costs],
             "accuracy": self.accuracy,
-            "threshold": threshold(),
+            "threshold": self.z,
             "spent": {"evaluations": self.spent, "seconds": self.spent * self.pace},
         }
 

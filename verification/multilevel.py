@@ -110,6 +110,16 @@ class MultilevelEstimates:
         width = len(self.names) + len(DISTANCES)
         return tuple(replace(p, values=p.values[:, :width] - p.values[:, width : 2 * width]) for p in pairs)
 
+    @property
+    def rows(self) -> int:
+        """The fewest blocks that a standard error is known from."""
+        return min(len(sample.values) for sample in (*self.differences, *self.plain.values()))
+
+    @property
+    def z(self) -> float:
+        """How many standard errors a deviation must have (`threshold`)."""
+        return threshold(rows=self.rows)
+
     def level(self, level: int) -> BlockMeans:
         """p_l of every test function: the level's own sample, or the coarse runs (of the last level, the fine runs) of
         a pair."""
@@ -188,7 +198,7 @@ class MultilevelEstimates:
             _, squares = resampled_norms(sample.values, seed=level)
             resampled.append(np.log(np.maximum(squares, np.finfo(float).tiny)) / 2)
         norms = np.log([norm.value for norm in self.norms[quantity][fitted]])
-        return sampled_fit(self.steps[fitted], norms, np.stack(resampled))
+        return sampled_fit(self.steps[fitted], norms, np.stack(resampled), rows=self.rows)
 
     @cached_property
     def limits(self) -> tuple[Limit, ...]:
@@ -203,7 +213,7 @@ class MultilevelEstimates:
     @cached_property
     def worst_limit(self) -> Limit:
         """The limit that is farthest out, in its uncertainty."""
-        z = threshold()
+        z = self.z
         return max(self.limits, key=lambda b: abs(b.bias) / max(z * b.standard_error + b.systematic, 1e-300))
 
     # --- Costs --------------------------------------------------------------------------------------------------------
@@ -254,7 +264,7 @@ class MultilevelEstimates:
             found.append(sample.paths * ratio**2)
         plain, size = self.level(0), float(np.linalg.norm(self.multilevel(0)[0][columns]))
         # Half of what `concluded` allows; the differences have the other half.
-        needed = threshold() * float(plain.standard_error[columns].max()) / (LIMIT_SHARE / 2 * size)
+        needed = self.z * float(plain.standard_error[columns].max()) / (LIMIT_SHARE / 2 * size)
         found.append(plain.paths * needed**2)
         return np.array(found)
 

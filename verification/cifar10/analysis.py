@@ -218,7 +218,7 @@ class SchemeVerdict:
         bias = self.reference.own_error(quantity, self._finest)
         norms, resampled = _log_norms(rows)
         shifted, _ = _log_norms([D + bias for D in rows])
-        return sampled_fit([level.steps for level in used], norms, resampled, shifted)
+        return sampled_fit([level.steps for level in used], norms, resampled, shifted, rows=len(rows[0]))
 
     def _takes(self) -> str:
         """What would settle it: more samples, or more evaluations."""
