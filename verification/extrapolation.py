@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,8 +16,8 @@ def extrapolate(arguments: Sequence[float] | Array, values: Sequence[Array] | Ar
 
     Neville's scheme: each column removes a power of the argument. The column whose last entry agrees best with its
     neighbours, in the largest component, is taken. Their disagreement is the error of the neighbours, which are worse;
-    but the smallest of several may be small by accident, so the uncertainty returned is no less than that of the better
-    column beside it. It is that of the smooth function: see `magnification` for errors of the values themselves.
+    but the smallest of several may be small by accident, so the uncertainty returned is no less than that of the column
+    after it, if there is one. It is that of the smooth function: see `magnification` for errors of the values.
     """
     x = np.asarray(arguments, dtype=float)
     row: list[Array] = [np.asarray(value, dtype=float) for value in values]
@@ -32,8 +31,7 @@ def extrapolate(arguments: Sequence[float] | Array, values: Sequence[Array] | Ar
         entries.append(row[-1])
         disagreements.append(max(_largest(row[-1] - other) for other in previous[-2:]))
     best = int(np.argmin(disagreements))
-    beside = [disagreements[place] for place in (best - 1, best + 1) if 0 <= place < len(disagreements)]
-    return entries[best], max(disagreements[best], min(beside, default=math.inf))
+    return entries[best], max(disagreements[best : best + 2])
 
 
 def magnification(arguments: Sequence[float] | Array) -> float:
