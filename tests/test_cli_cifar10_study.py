@@ -87,6 +87,7 @@ def test_the_page_and_its_results_are_there_and_say_the_same(whole: Path) -> Non
         assert f">{scheme['label']}</th>" in page
     assert [(r["kind"], r["name"]) for r in results["references"]] == [("stochastic", "ROBA"), ("deterministic", "RVV")]
     assert results["settings"]["samples"] == 9
+    assert not [name for name in results["comparison"]["quantities"] if "Fréchet distance of" in name]  # of 9 samples
     assert results["model"]["parameters"]["gamma"] == 0.01
     assert "NaN" not in (whole / "results.json").read_text()
 

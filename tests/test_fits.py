@@ -35,6 +35,7 @@ def test_the_lowest_order_is_that_of_the_first_set_that_has_any() -> None:
 def test_an_interval_misses_reaches_or_does_neither() -> None:
     low, high, wide = fit(1 - 2 * MARGIN), fit(1.0), fit(1.0, 2 * MARGIN)
     assert [f.misses(1) for f in (low, high, wide)] == [True, False, False]
+    assert not fit(0.0, 2 * MARGIN + 0.1).misses(1), "slopes that still move say nothing against an order"
     assert [f.reaches(1) for f in (low, high, wide)] == [False, True, False]
     assert [f.is_settled for f in (low, high, wide)] == [True, True, False]
 
