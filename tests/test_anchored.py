@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from coupled_specimens import coupled_runs, images
 from hypothesis import given
 from scipy import linalg
-from test_coupling import coupled_runs, images
 from weakorder.integrators import anchored as module
 from weakorder.integrators import coupling as coupling_module
 from weakorder.integrators.anchored import Anchor, AnchoredRun, Image, anchor_to, sample_anchored

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_anatomy import PARAMS, euler_maruyama, with_fault
+from published_step import PARAMS, euler_maruyama, with_fault
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.reports import cli

@@ -18,7 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pretended_gpu import pretended_gpu
-from test_cifar10_sampling import CPU, PARAMS, SCHEMES, gaussian, network, neural
+from tiny_models import CPU, PARAMS, SCHEMES, gaussian, network, neural
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode

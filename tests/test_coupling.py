@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import sympy as sp
 import torch
+from coupled_specimens import coupled_runs, images
 from hypothesis import given
-from hypothesis import strategies as st
 from scipy import integrate as quadrature
 from scipy import linalg
-from strategies import parameters, splittings, words
 from weakorder.integrators import coupling as module
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_run, noise_factor
@@ -19,18 +18,10 @@ from weakorder.integrators.grids import time_grid
 from weakorder.integrators.sampler import integrate
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme, parse
-from weakorder.theory.splitting import PSLD, PSLD_LINEAR, PSLD_WHOLE, Part
+from weakorder.theory.splitting import PSLD, PSLD_WHOLE, Part
 
 PARAMS = Parameters()
 ROBA, SSCS, EM = (CATALOGUE[name] for name in ("ROBA", "SSCS", "EM"))
-
-
-def images(coupling: Coupling, run: int = 0) -> np.ndarray:
-    """The noises of all segments of a run as rows: (segments, 2, columns width)."""
-    coupled = coupling.runs[run]
-    dense = np.zeros((coupled.updates + 1, 2, coupling.columns, coupling.width))
-    dense[coupled.segment, :, coupled.column] = coupled.image
-    return dense.reshape(coupled.updates + 1, 2, coupling.columns * coupling.width)
 
 
 def law_errors(coupling: Coupling) -> list[float]:
@@ -44,28 +35,6 @@ def law_errors(coupling: Coupling) -> list[float]:
         size = max(1e-300, float(np.abs(compiled).max()))
         errors.append(float(np.abs(flat @ flat.T - linalg.block_diag(*compiled)).max()) / size)
     return errors
-
-
-@st.composite
-def coupled_runs(draw: st.DrawFn) -> tuple[list[tuple[Scheme, np.ndarray]], Parameters]:
-    """Two words over one splitting, or over two, on grids where the second one's times are the first one's and more."""
-    params = draw(parameters())
-    splitting = draw(splittings())
-    other = draw(
-        st.sampled_from([splitting, *((PSLD, PSLD_LINEAR, PSLD_WHOLE) if splitting.diffusion.name == "psld" else ())])
-    )
-    runs = []
-    steps = draw(st.integers(1, 3))
-    first, last = draw(st.floats(0, 0.4)), draw(st.floats(0.5, 1 - params.eps))
-    cuts = np.cumsum([0, *draw(st.lists(st.integers(1, 5), min_size=2 * steps, max_size=2 * steps))])
-    fine = first + (last - first) * cuts / cuts[-1]
-    for chosen, grid in ((splitting, fine[::2]), (other, fine)):
-        word = draw(words(chosen, consistent=draw(st.booleans()), within_step=True))
-        scheme = Scheme(word, chosen, flow=draw(st.sampled_from(["euler", "exact"])))
-        if any(part.sde.noise[0, 0] != 0 for part in scheme.parts):
-            scheme = Scheme(word, chosen, flow=scheme.flow, lambda_s=draw(st.sampled_from([1.0, 0.7, 1.3])))
-        runs.append((scheme, grid))
-    return runs, params
 
 
 @given(coupled_runs())

@@ -20,7 +20,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from test_targets import P_VALUE, UNIT, autograd, fokker_planck_residual
+from target_checks import P_VALUE, UNIT, autograd, fokker_planck_residual
 from weakorder.theory.model import PSLD_DIFFUSION, STATIONARY, Parameters
 from weakorder.verification import empirical
 from weakorder.verification.empirical import HALF_RANGE, EmpiricalTarget, cifar10_target, read_images

@@ -20,6 +20,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
+from target_checks import P_VALUE, UNIT, autograd, fokker_planck_residual
 from weakorder.theory.flows import exact_flow
 from weakorder.theory.model import PSLD_DIFFUSION, STATIONARY, Parameters
 from weakorder.verification import mixture
@@ -28,8 +29,6 @@ from weakorder.verification.mixture import MixtureTarget, banana, bimodal, gauss
 from weakorder.verification.targets import TARGETS, Target, make_target
 
 PARAMS = Parameters()
-UNIT = 2.0**-53
-P_VALUE = 1e-9
 NAMES = [name for name in TARGETS if name != "empirical-cifar10"]
 
 
@@ -75,13 +74,6 @@ def sensitivity(target: MixtureTarget, u: torch.Tensor, t: float) -> float:
     first, second, _ = target._marginal(t, u.device).whiten(u)
     squares = (first**2 + second**2).sum(2).max()
     return float(1 / (1 - correlation).min() * (1 + squares))
-
-
-def autograd(target: Target, u: torch.Tensor, t: float) -> torch.Tensor:
-    """The gradient of the log-density by torch."""
-    u = u.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(target.log_density(u, t).sum(), u)
-    return gradient
 
 
 def exactly(target: MixtureTarget, u: torch.Tensor, t: float) -> tuple[np.ndarray, np.ndarray, float]:
@@ -178,33 +170,6 @@ def test_far_tails_underflow_without_the_shift_of_the_logarithms() -> None:
     logits = target._marginal(0.1, u.device).whiten(u)[2]
     assert (logits.exp().sum(1) == 0).all()
     assert torch.allclose(target.responsibilities(u, 0.1).sum(1), torch.ones(64, dtype=torch.float64), atol=4 * UNIT)
-
-
-def fokker_planck_residual(target: Target, u: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """d log p / dt, and what the forward SDE du = A u dtheta + D^(1/2) dw says it is (both (batch,)):
-
-        beta [ -tr A - (A u).s + 1/2 tr D (grad s + s s^T) ]    summed over the coordinates.
-
-    The time derivative is a difference of order 6, the divergence of s is torch's.
-    """
-    h = t / 64
-    weights = {1: 3 / 4, 2: -3 / 20, 3: 1 / 60}
-    slope = sum(
-        w * (target.log_density(u, t + k * h) - target.log_density(u, t - k * h)) / h for k, w in weights.items()
-    )
-    A, _, D = (torch.from_numpy(a) for a in target.diffusion.forward.numbers(target.params.values()))
-    flat = u.flatten(2).clone().requires_grad_()
-    s = target.score(flat.reshape(u.shape), t).flatten(2)
-    count = flat.shape[-1]
-    curvature = torch.zeros_like(flat)
-    for a in range(2):
-        for i in range(count):
-            (row,) = torch.autograd.grad(s[:, a, i].sum(), flat, retain_graph=True)
-            curvature[:, a, i] = row[:, a, i]
-    drift = torch.einsum("ab,nbi->nai", A, flat)
-    inner = -(drift * s).sum((1, 2)) + torch.einsum("a,nai->n", D.diagonal(), curvature + s**2) / 2
-    right = target.params.beta(t) * (inner - count * A.trace())
-    return slope.detach(), right.detach()
 
 
 @settings(max_examples=20)
