@@ -54,7 +54,8 @@ def test_the_wheel_runs_beside_a_users_own_folders_of_the_same_names(wheel: Path
         (tmp_path / folder / "__init__.py").write_text("raise RuntimeError('the user\\'s own')\n")
     script = (
         f"import sys; sys.path.insert(0, {str(installed)!r})\n"
-        "from weakorder.reports import cli, report\nfrom weakorder.verification import spectrum\n"
+        "from weakorder.reports.commands import cli\nfrom weakorder.reports.pages import report\n"
+        "from weakorder.verification.exact import spectrum\n"
         f"assert cli.__file__.startswith({str(installed)!r}), cli.__file__\n"
         "sys.argv = ['weakorder', 'moments', 'ROBA', '--json']\ncli.main()"
     )
@@ -65,7 +66,7 @@ def _imports(path: Path) -> set[str]:
     """The folders of this project that a module imports."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 2:
+        if isinstance(node, ast.ImportFrom) and node.level >= 2:
             found.add((node.module or "").split(".")[0] or node.names[0].name)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").startswith("weakorder."):
             found.add(str(node.module).split(".")[1])

@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
-from weakorder.verification.cifar10.checkpoint import NetworkScore
-from weakorder.verification.cifar10.network import Config, NCSNpp
-from weakorder.verification.cifar10.sampling import (
-    Model,
-)
-from weakorder.verification.gaussian import GaussianTarget
+from weakorder.verification.cifar10.model.checkpoint import NetworkScore
+from weakorder.verification.cifar10.model.network import Config, NCSNpp
+from weakorder.verification.cifar10.study.sampling import Model
+from weakorder.verification.targets.gaussian import GaussianTarget
 
 TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(4,), dropout=0.0, image_size=8)
 CPU = torch.device("cpu")

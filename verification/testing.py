@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..integrators.blackbox import Sampler
     from ..theory.model import Parameters
     from ..theory.scheme import Scheme
-    from .order import OrderStudy
+    from .exact import OrderStudy
 
 
 # Set by the plugin under --weakorder-update: baselines are rewritten instead of compared.
@@ -45,8 +45,8 @@ def assert_weak_order(
     __tracebackhide__ = True
     from ..theory.model import Parameters
     from ..theory.scheme import Scheme
-    from . import order as orders
-    from .verdict import Verdict
+    from .exact import order as orders
+    from .verdicts import Verdict
 
     params = params or Parameters()
     if isinstance(sampler, Scheme):
@@ -74,8 +74,8 @@ def assert_matches_baseline(
     """
     __tracebackhide__ = True
     from ..theory.model import Parameters
-    from . import baseline as baselines
-    from . import order as orders
+    from .blackbox import baseline as baselines
+    from .exact import order as orders
 
     if os.environ.get(UPDATE, "0") != "0":
         kept = baselines.load(path) if Path(path).exists() else None

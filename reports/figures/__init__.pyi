@@ -1,0 +1,4 @@
+from .cifar10_figures import cells as cells
+from .cifar10_figures import measured as measured
+from .cifar10_figures import names as names
+from .style import as_svg as as_svg
