@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from weakorder.verification.targets.named import Target
+from weakorder.verification.targets.target import Target
 
 UNIT = 2.0**-53
 P_VALUE = 1e-9

@@ -45,7 +45,8 @@ from weakorder.verification.sampled.coupled_levels import Experiment
 from weakorder.verification.sampled.functionals import Functionals
 from weakorder.verification.targets.empirical import EmpiricalTarget
 from weakorder.verification.targets.gaussian import GaussianTarget
-from weakorder.verification.targets.named import Target, make_target
+from weakorder.verification.targets.named import make_target
+from weakorder.verification.targets.target import Target
 
 PARAMS = Parameters()
 TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(4,), dropout=0.1, image_size=8)

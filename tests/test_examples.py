@@ -16,8 +16,9 @@ from weakorder.reports.commands import cli
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.verification.blackbox.mutation import EXAMPLES, MODELS, bases
 from weakorder.verification.blackbox.probing import ProbedStep, probed_trajectory
+from weakorder.verification.blackbox.study import study_black_box
 from weakorder.verification.exact.moments import AffineMap, step_maps
-from weakorder.verification.exact.order import gaussian_targets, study_black_box
+from weakorder.verification.exact.order import gaussian_targets
 from weakorder.verification.verdicts.algebra import Array
 from weakorder.verification.verdicts.verdict import Verdict
 

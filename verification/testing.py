@@ -52,8 +52,10 @@ def assert_weak_order(
     if isinstance(sampler, Scheme):
         study = orders.study_order(sampler, params, order, steps or orders.STEPS)
     else:
-        levels = steps or orders.BLACK_BOX_STEPS
-        study = orders.study_black_box(_name(sampler), sampler, params, order, levels, event=event)
+        from .blackbox import BLACK_BOX_STEPS, study_black_box
+
+        levels = steps or BLACK_BOX_STEPS
+        study = study_black_box(_name(sampler), sampler, params, order, levels, event=event)
     if study.verdict is not Verdict.PASS:
         raise AssertionError(f"weak order {order} of {study.name}: {study.verdict}, {study.reason}\n{slopes(study)}")
 
@@ -75,7 +77,6 @@ def assert_matches_baseline(
     __tracebackhide__ = True
     from ..theory.model import Parameters
     from .blackbox import baseline as baselines
-    from .exact import order as orders
 
     if os.environ.get(UPDATE, "0") != "0":
         kept = baselines.load(path) if Path(path).exists() else None
@@ -83,7 +84,7 @@ def assert_matches_baseline(
             params = params or Parameters(**kept["parameters"])
             event, order = event or tuple(kept["event"]), kept["order"]["expected"] if order == 1 else order
             steps = steps or kept["order"]["steps"]
-        levels = steps or orders.BLACK_BOX_STEPS
+        levels = steps or baselines.BLACK_BOX_STEPS
         baselines.save(baselines.record(_name(sampler), sampler, params or Parameters(), event, order, levels), path)
         return
     try:

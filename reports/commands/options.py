@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...integrators.blackbox import Sampler
     from ...theory.model import Diffusion, Parameters
     from ...theory.scheme import Scheme
-    from ...verification.blackbox import Subject
+    from ...verification.exact import Subject
 
 EXIT_CODES = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}
 BAD_INPUT = 2
@@ -176,10 +176,13 @@ def sampler_of(x: str, splitting: str | None, flow: str | None, lambda_s: float 
 def subject_of(x: str, event: tuple[int, ...]) -> Subject:
     """What a report is on."""
     from ...theory.scheme import Scheme
-    from ...verification.blackbox import BlackBox
 
     sampler = sampler_of(x, None, None, None)
-    return sampler if isinstance(sampler, Scheme) else BlackBox(x, sampler, event)
+    if isinstance(sampler, Scheme):
+        return sampler
+    from ...verification.blackbox import BlackBox
+
+    return BlackBox(x, sampler, event)
 
 
 def diffusion_of(sampler: Scheme | Sampler) -> Diffusion:

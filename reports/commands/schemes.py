@@ -67,7 +67,7 @@ def derive(
 
     The order is that for constant beta, or for beta linear in t if --beta-min and --beta-max differ; both are shown.
     """
-    from ..pages import as_text
+    from ..pages import derivation_text
     from ..pages import derive as derivation
 
     params = parameters(device, model)
@@ -77,7 +77,7 @@ def derive(
         print_json(answer)
         return
     warn(scheme)
-    click.echo(as_text(answer))
+    click.echo(derivation_text(answer))
 
 
 @click.command()
@@ -174,8 +174,7 @@ def stability(
     Exit code 0; with --steps 0 stable, 1 unstable; 2 bad input.
     """
     from ...theory.scheme import Scheme
-    from ..pages import judge
-    from ..pages.stability import as_text
+    from ..pages import judge, stability_text
 
     params = parameters(device, model)
     sampler = sampler_of(x, splitting, flow, lambda_s)
@@ -186,5 +185,5 @@ def stability(
     else:
         if isinstance(sampler, Scheme):
             warn(sampler)
-        click.echo(f"{title(sampler, x)}\n{as_text(answer)}")
+        click.echo(f"{title(sampler, x)}\n{stability_text(answer)}")
     sys.exit(EXIT_CODES["PASS" if stable else "FAIL"])

@@ -111,11 +111,11 @@ def verify(
         }
         description |= {"nfe_per_step": sampler.nfe_per_step, "warnings": list(sampler.warnings)}
     else:
-        levels = steps or orders.BLACK_BOX_STEPS
+        from ...verification.blackbox import BLACK_BOX_STEPS, study_black_box
+
+        levels = steps or BLACK_BOX_STEPS
         with contextlib.redirect_stdout(sys.stderr):  # what the step prints is not our answer
-            study = orders.study_black_box(
-                x, sampler, params, order, levels, laws, stop, grid, progress, tuple(event or ())
-            )
+            study = study_black_box(x, sampler, params, order, levels, laws, stop, grid, progress, tuple(event or ()))
         per_step = float(study.nfe[-1] / study.steps[-1])
         description = {"sampler": x, "nfe_per_step": per_step, "warnings": list(study.warnings)}
     if as_json:

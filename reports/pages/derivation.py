@@ -51,7 +51,7 @@ def derive(scheme: Scheme, dims: int, linear_beta: bool) -> dict[str, Any]:
     }
 
 
-def as_text(answer: dict[str, Any]) -> str:
+def derivation_text(answer: dict[str, Any]) -> str:
     """The derivation for a terminal."""
     lines = [f"{answer['word']} on {answer['splitting']} ({answer['flow']} sub-flows)", answer["notation"], ""]
     for name, flows in answer["flows"].items():

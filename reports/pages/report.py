@@ -28,11 +28,12 @@ from ...integrators.grids import GRIDS, time_grid
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ...theory.weak_order import prove_order
-from ...verification.blackbox import BlackBox, Subject, order_study_of
-from ...verification.exact import exact_moments, noise_free, order, predicted_errors, spectrum
+from ...verification.blackbox import BLACK_BOX_STEPS, BlackBox, order_study_of
+from ...verification.exact import Opaque, Subject, exact_moments, noise_free, order, predicted_errors, spectrum
 from ...verification.files import explained, make_folder, write_atomically
 from ...verification.targets import GaussianTarget
 from ...verification.verdicts import MARGIN
+from ..figures import stability as stability_figures
 from ..figures import style as figures
 from ..figures import targets as targets_figures
 from . import stability, targets
@@ -54,7 +55,7 @@ _DESCRIPTIONS = {
     "error-constants": "error constants against the step size, a line per scheme",
     "local-slopes": "local slopes against the number of steps, a panel per scheme",
     "cifar10-spectrum": "Frechet distance to the CIFAR-10 Gaussian against network evaluations, a line per scheme",
-    **stability.DESCRIPTIONS,
+    **stability_figures.DESCRIPTIONS,
     **targets_figures.DESCRIPTIONS,
 }
 
@@ -171,7 +172,9 @@ def write_report(
 def _draw(results: Results) -> dict[str, Figure]:
     """Every figure of the page by its file name."""
     words = results | {"schemes": [scheme for scheme in results["schemes"] if scheme["stability"]]}
-    return figures.draw(results) | (stability.draw(words) | targets_figures.draw(words) if words["schemes"] else {})
+    return figures.draw(results) | (
+        stability_figures.draw(words) | targets_figures.draw(words) if words["schemes"] else {}
+    )
 
 
 def _nonlinear(
@@ -216,7 +219,7 @@ def _scheme_row(scheme: Subject, label: str, study: order.OrderStudy, params: Pa
 
 
 def _is_stochastic(scheme: Subject) -> bool:
-    if isinstance(scheme, BlackBox):
+    if isinstance(scheme, Opaque):
         return scheme.is_stochastic
     return any(part.sde.has_noise for part in scheme.parts)
 
@@ -288,7 +291,7 @@ def _command(
         options += ["--lambda-s", scheme.lambda_s]
     if scheme.order not in (None, 1):
         options += ["--order", scheme.order]
-    levels = order.BLACK_BOX_STEPS if isinstance(scheme, BlackBox) else tuple(default_steps)
+    levels = BLACK_BOX_STEPS if isinstance(scheme, BlackBox) else tuple(default_steps)
     if tuple(steps) not in (levels, tuple(default_steps)):
         options += ["--steps", ",".join(map(str, steps))]
     if t_end != order.T_END:

@@ -30,6 +30,7 @@ from ...theory.model import PSLD_DIFFUSION, Parameters
 from ...theory.scheme import Scheme
 from ...verification.exact import exact_moments, noise_free
 from ...verification.targets import TARGETS, GaussianTarget, make_target
+from ..figures import MIXTURE, SAMPLED_FUNCTIONS
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from ...verification.sampled import Functionals, MonteCarloStudy
@@ -39,12 +40,8 @@ if TYPE_CHECKING:  # torch takes seconds to import
 Results = dict[str, Any]
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
-# The target that needs no sampling, the functions of its figure, and those of its table: as they are written.
-MIXTURE = "mixture"
-FUNCTIONS = {"x^2": "$x^2$", "mode x > 0": r"$\Phi(4x)$"}
+# The functions of the noise-free table, and the quantity whose cost is shown of sampled studies.
 CONSTANTS = ("x", "x^2", "cos 2x", "mode x > 0")
-# Of the sampled studies: the functions of their figures, and the quantity whose cost is shown.
-SAMPLED_FUNCTIONS = {"x^2": "$x^2$", "mode 1": "$r_1$"}
 COST_QUANTITY = "covariance"
 # How well the answers are known that intervals are compared with: a hundredth of the narrowest or less.
 EXACT_ACCURACY = 1e-6

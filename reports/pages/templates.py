@@ -11,8 +11,6 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ... import reports
-
 
 def template(name: str, filters: Mapping[str, Callable[..., Any]]) -> Template:
     """The template `name` of the folder templates/, with `filters` besides jinja's own.
@@ -20,7 +18,7 @@ def template(name: str, filters: Mapping[str, Callable[..., Any]]) -> Template:
     It may include others. A name that nobody gave raises jinja2.UndefinedError, and values are escaped, except in
     Markdown (NAME.md.j2).
     """
-    folder = resources.files(reports) / "templates"
+    folder = resources.files("weakorder.reports") / "templates"
     environment = Environment(
         loader=FunctionLoader(lambda file: folder.joinpath(file).read_text("utf-8")),
         autoescape=lambda file: file is None or not file.endswith(".md.j2"),

@@ -8,7 +8,7 @@ from .mutation import run_mutant as run_mutant
 from .mutation import variations as variations
 from .probing import ProbedStep as ProbedStep
 from .probing import probed_moments as probed_moments
+from .study import BLACK_BOX_STEPS as BLACK_BOX_STEPS
+from .study import study_black_box as study_black_box
 from .subject import BlackBox as BlackBox
-from .subject import Subject as Subject
-from .subject import moments_of as moments_of
 from .subject import order_study_of as order_study_of

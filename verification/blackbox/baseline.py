@@ -30,12 +30,13 @@ from ...integrators.blackbox import Sampler, as_black_box, kind_of
 from ...integrators.grids import time_grid
 from ...theory.model import PSLD_DIFFUSION, Parameters
 from ...theory.scheme import Scheme
-from ..exact import BLACK_BOX_STEPS, errors_of, study_black_box
+from ..exact import errors_of
 from ..files import write_atomically
 from ..targets import GaussianLaw, GaussianTarget
 from ..verdicts import Array
 from .anatomy import NAMES, dissect
 from .probing import probed_moments
+from .study import BLACK_BOX_STEPS, study_black_box
 
 FORMAT = "weakorder baseline 1"
 DIGITS = 13

@@ -32,7 +32,7 @@ from ...integrators.catalogue import CATALOGUE, LANGEVIN_CONTROLS
 from ...integrators.grids import time_grid
 from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ...theory.scheme import Scheme
-from ..exact import Moments, OrderStudy, exact_moments, gaussian_targets, study_black_box, study_order
+from ..exact import Moments, OrderStudy, exact_moments, gaussian_targets, study_order
 from ..targets import GaussianLaw, GaussianTarget
 from ..verdicts import Verdict
 
@@ -220,6 +220,8 @@ def study(
     params, grid = model
     if isinstance(sampler, Scheme):
         return study_order(sampler, params, sampler.order or order, steps, target, t_end, grid)
+    from .study import study_black_box
+
     return study_black_box("sampler", sampler, params, order, steps, target, t_end, grid)
 
 

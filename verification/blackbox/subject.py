@@ -1,42 +1,28 @@
-"""What is studied: a scheme, whose word is known, or a black box, which is read off by probing.
-
-Studies ask either for the same few things: its name, the splitting whose dynamics it follows, its cost, its moments on
-Gaussian data, its order study.
-"""
+"""A black box as a subject of studies: what a word would have said is read off by probing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ...integrators.compiled import denoising_step
+from ...integrators.blackbox import Kind, Sampler, kind_of
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ...theory.splitting import PSLD_FLOW, PSLD_WHOLE, Splitting
-from ..exact import (
-    BLACK_BOX_STEPS,
-    STEPS,
-    T_END,
-    Moments,
-    OrderStudy,
-    closed_map,
-    exact_moments,
-    study_black_box,
-    study_order,
-)
+from ..exact import STEPS, T_END, Moments, Opaque, OrderStudy, study_order
 from ..targets import GaussianTarget
 from ..verdicts import Array
-
-if TYPE_CHECKING:
-    from ...integrators.blackbox import Sampler
+from .anatomy import dissect
+from .probing import probed_moments
+from .study import BLACK_BOX_STEPS, study_black_box
 
 
 @dataclass(frozen=True)
-class BlackBox:
+class BlackBox(Opaque):
     """A sampler without a word (integrators.blackbox) under a name; event: the shape of one data point it needs.
 
     It follows the reverse SDE of PSLD, or the probability flow if it draws no noise.
@@ -46,15 +32,7 @@ class BlackBox:
     sampler: Sampler = field(compare=False)
     event: tuple[int, ...] = ()
 
-    # What a scheme derives from its word
     word: str = "black box"
-    flow: str = "euler"
-    lambda_s: float = 1.0
-    order: int | None = None
-    reference: str = ""
-    warnings: tuple[str, ...] = ()
-    inconsistencies: tuple[str, ...] = ()
-    is_palindrome: bool = False
 
     @cached_property
     def splitting(self) -> Splitting:
@@ -64,51 +42,26 @@ class BlackBox:
     @cached_property
     def nfe_per_step(self) -> int:
         """Score evaluations of a step, after the first ones of a run."""
-        from .anatomy import dissect
-
         longer, shorter = (dissect(self.sampler, np.linspace(0.5, 0.5 + 0.01 * n, n + 1), self.event) for n in (4, 3))
         return longer.nfe - shorter.nfe
 
     @cached_property
     def is_stochastic(self) -> bool:
         """Whether its steps have noise."""
-        from .anatomy import dissect
-
         return bool(dissect(self.sampler, np.array([0.5, 0.51]), self.event).noise_cov.any())
 
     @cached_property
     def is_stepwise(self) -> bool:
         """Whether steps can be probed one by one, at a cost linear in their number."""
-        from ...integrators.blackbox import Kind, kind_of
-
         return kind_of(self.sampler) is Kind.STEP
 
-
-Subject = Scheme | BlackBox
-
-
-def moments_of(
-    subject: Subject, target: GaussianTarget, taus: Array, start: str = "exact", denoise: bool = False
-) -> Moments:
-    """Mean and covariance on Gaussian data, as `exact_moments` (for a scheme) and `probed_moments` give them.
-
-    denoise: whether the published denoising step follows, of the subject's dynamics, which costs one evaluation more.
-    """
-    if isinstance(subject, Scheme):
-        return exact_moments(subject, target, taus, start, denoise)
-    from .probing import probed_moments
-
-    moments = probed_moments(subject.sampler, target, taus, start, subject.event)
-    if not denoise:
-        return moments
-    last = closed_map(denoising_step(subject.splitting, target.params.T - float(taus[-1]), target.params), target)
-    with np.errstate(over="ignore", invalid="ignore"):
-        law = type(last)(*(entry[..., 0, :] for entry in last)).apply(moments.computed)
-    return Moments(law, moments.exact, moments.nfe + 1, moments.rounding)
+    def moments(self, target: GaussianTarget, taus: Array, start: str = "exact") -> Moments:
+        """Mean and covariance on Gaussian data, by probing."""
+        return probed_moments(self.sampler, target, taus, start, self.event)
 
 
 def order_study_of(
-    subject: Subject,
+    subject: Scheme | BlackBox,
     params: Parameters,
     expected: int | None = None,
     steps: Sequence[int] = STEPS,

@@ -6,7 +6,6 @@ from .moments import exact_moments as exact_moments
 from .moments import starting_law as starting_law
 from .moments import step_maps as step_maps
 from .noise_free import NoiseFreeStudy as NoiseFreeStudy
-from .order import BLACK_BOX_STEPS as BLACK_BOX_STEPS
 from .order import MIN_RATIO as MIN_RATIO
 from .order import STEPS as STEPS
 from .order import T_END as T_END
@@ -14,8 +13,11 @@ from .order import OrderStudy as OrderStudy
 from .order import check_levels as check_levels
 from .order import errors_of as errors_of
 from .order import gaussian_targets as gaussian_targets
-from .order import study_black_box as study_black_box
+from .order import measure as measure
 from .order import study_order as study_order
 from .prediction import predicted_errors as predicted_errors
 from .spectrum import Spectrum as Spectrum
 from .spectrum import cifar10_spectrum as cifar10_spectrum
+from .subject import Opaque as Opaque
+from .subject import Subject as Subject
+from .subject import moments_of as moments_of

@@ -26,13 +26,13 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...integrators.grids import time_grid
-from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
+from ...theory.model import Diffusion, Parameters
 from ...theory.scheme import Scheme
 from ..targets import GaussianLaw, GaussianTarget
 from ..verdicts import (
@@ -55,9 +55,6 @@ from ..verdicts import (
 )
 from .moments import Moments, exact_moments
 
-if TYPE_CHECKING:
-    from ...integrators.blackbox import Sampler
-
 # Levels closer than this leave slopes to round-off and extrapolate far.
 MIN_RATIO = 1.5
 # A limit is biased if it is off by this many times its uncertainty, and by more than constants rounded to float32 leave
@@ -69,7 +66,6 @@ ROUND_OFF = 1e-12
 # What a study runs unless told otherwise. Down to the cut-off t = eps the orders are the same, but the asymptotic range
 # begins at many more steps; at t = 0.1 it begins at about 100.
 STEPS = tuple(25 * 2**k for k in range(9))
-BLACK_BOX_STEPS = STEPS[:7]  # a black box is called once a step
 VARIANCES = (0.04, 0.25, 1.0, 4.0)
 MEANS = (0.0, 1.0)
 T_END = 0.1
@@ -367,46 +363,6 @@ def gaussian_targets(
     pairs = [(mean, variance) for mean in means for variance in variances]
     mean, variance = np.array(pairs, dtype=float).T
     return GaussianTarget(mean, variance, diffusion, params)
-
-
-def study_black_box(
-    name: str,
-    sampler: Sampler,
-    params: Parameters,
-    expected: int | None = None,
-    steps: Sequence[int] = BLACK_BOX_STEPS,
-    target: GaussianTarget | None = None,
-    t_end: float = T_END,
-    grid: str = "uniform",
-    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
-    event: tuple[int, ...] = (),
-) -> OrderStudy:
-    """The order study of a black box (integrators.blackbox) on PSLD, as `study_order` for schemes; expected: default 1.
-
-    event: the shape of one data point, for samplers that need one; the elements of an event must not mix.
-    Raises BlackBoxError if the sampler cannot be verified as it stands, ValueError on bad input.
-    """
-    # these import torch, which takes seconds and which schemes do not need
-    from ...integrators.blackbox import Kind, kind_of
-    from ..blackbox import inconsistencies, on_images, probed_moments
-
-    note = on_images(sampler) if not event else None
-    wrong = tuple(f"not consistent: {what}" for what in inconsistencies(sampler, params, event))
-    # A trajectory knows where it begins and ends, and may do there what it does nowhere else: what a short one shows
-    # explains a failure, but is none by itself, unless it remains in a run of no length.
-    problems, hints = wrong, ()
-    if kind_of(sampler) is Kind.TRAJECTORY:
-        problems = tuple(text for text in wrong if "as h -> 0" in text)
-        hints = tuple(text for text in wrong if text not in problems)
-    target = target or gaussian_targets(PSLD_DIFFUSION, params)
-
-    def run(count: int) -> Moments:
-        return probed_moments(sampler, target, time_grid(grid, count, params, t_end), event=event)
-
-    unit = np.sqrt(target.diffusion.variances(params.values())[1:])
-    order = 1 if expected is None else expected
-    study = measure(name, run, order, steps, params.T - t_end, unit, problems, progress)
-    return replace(study, hints=hints, notes=(note,) if note else ())
 
 
 def study_order(

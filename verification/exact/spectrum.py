@@ -29,9 +29,9 @@ from ...integrators.compiled import denoising_step
 from ...integrators.grids import GRIDS, time_grid
 from ...theory.model import Parameters
 from .. import data as shipped
-from ..blackbox import BlackBox, Subject, moments_of
 from ..targets import GaussianLaw, GaussianTarget
 from ..verdicts import Array, components_first, congruence, matmul, matvec
+from .subject import Opaque, Subject, moments_of
 
 # Evaluations up to which black boxes are run on 3,072 variances at once: a step is some milliseconds, and the cost of a
 # whole trajectory grows as the cube of its steps.
@@ -139,7 +139,7 @@ def study_spectrum(
         for scheme, target in zip(schemes, targets, strict=True)
         for grid in grids
     ]
-    boxes = [scheme for scheme in schemes if isinstance(scheme, BlackBox)]
+    boxes = [scheme for scheme in schemes if isinstance(scheme, Opaque)]
     for scheme in schemes:  # sympy derives the flows here, before there are threads
         small = GaussianTarget(data.mean[:1], data.variances[:1], scheme.splitting.diffusion, params)
         _run(scheme, small, grids[0], 1, params)
@@ -177,7 +177,7 @@ def _affordable(scheme: Subject, budgets: Sequence[int]) -> list[tuple[int, int]
     """The budgets that buy at least one step, with their steps; one evaluation is the denoising step's."""
     if scheme.nfe_per_step == 0:
         return []
-    if isinstance(scheme, BlackBox):
+    if isinstance(scheme, Opaque):
         most = PROBED_BUDGET if scheme.is_stepwise else TRAJECTORY_BUDGET
         budgets = [budget for budget in budgets if budget <= most]
     pairs = ((budget, (budget - 1) // scheme.nfe_per_step) for budget in budgets)

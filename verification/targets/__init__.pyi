@@ -6,5 +6,5 @@ from .gaussian import kernel_at as kernel_at
 from .gaussian import perturbation_kernel as perturbation_kernel
 from .mixture import MixtureTarget as MixtureTarget
 from .named import TARGETS as TARGETS
-from .named import Target as Target
 from .named import make_target as make_target
+from .target import Target as Target

@@ -45,7 +45,7 @@ from .. import data as shipped
 from ..verdicts import Array
 from .gaussian import GaussianTarget
 from .mixture import Factors, check_state, check_time, normals_and_uniform
-from .named import Target
+from .target import Target
 
 # States and images that are worked on at once: 1024 x 3072 float64 are 25 MB.
 _STATES, _CHUNK = 1024, 512

@@ -35,7 +35,7 @@ from ...integrators.noise import START, normal_pairs
 from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ..verdicts import Array
 from .gaussian import GaussianLaw, GaussianTarget
-from .named import Target
+from .target import Target
 
 # Elements of a whitened batch that are worked on at once: they stay in a processor's cache.
 _BLOCK = 1 << 18

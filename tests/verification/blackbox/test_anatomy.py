@@ -15,7 +15,8 @@ from weakorder.integrators.compiled import compile_step
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.verification.blackbox.anatomy import TIMES, dissect, inconsistencies
-from weakorder.verification.exact.order import study_black_box, study_order
+from weakorder.verification.blackbox.study import study_black_box
+from weakorder.verification.exact.order import study_order
 from weakorder.verification.targets.gaussian import GaussianTarget
 from weakorder.verification.verdicts.extrapolation import extrapolate, magnification
 from weakorder.verification.verdicts.verdict import Verdict

@@ -15,7 +15,7 @@ from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.verification.blackbox import baseline as baselines
 from weakorder.verification.blackbox.anatomy import inconsistencies
 from weakorder.verification.blackbox.probing import probed_moments
-from weakorder.verification.exact.order import study_black_box
+from weakorder.verification.blackbox.study import study_black_box
 from weakorder.verification.targets.gaussian import GaussianTarget
 from weakorder.verification.verdicts.verdict import Verdict
 

@@ -21,8 +21,8 @@ from weakorder.theory.scheme import Scheme
 from weakorder.verification.blackbox import probing
 from weakorder.verification.blackbox.adapters import EpsNetwork
 from weakorder.verification.blackbox.probing import probed_moments
+from weakorder.verification.blackbox.study import study_black_box
 from weakorder.verification.exact.moments import exact_moments
-from weakorder.verification.exact.order import study_black_box
 from weakorder.verification.targets.gaussian import GaussianTarget
 from weakorder.verification.verdicts.verdict import Verdict
 

@@ -8,8 +8,9 @@ from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import time_grid
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
-from weakorder.verification.blackbox.subject import BlackBox, moments_of, order_study_of
+from weakorder.verification.blackbox.subject import BlackBox, order_study_of
 from weakorder.verification.exact.spectrum import Spectrum, study_spectrum
+from weakorder.verification.exact.subject import moments_of
 from weakorder.verification.targets.gaussian import GaussianTarget
 
 PARAMS = Parameters()

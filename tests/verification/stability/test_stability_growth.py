@@ -20,6 +20,7 @@ from torch import Tensor
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import GRIDS, time_grid
 from weakorder.reports.commands.cli import cli
+from weakorder.reports.figures import stability as figures
 from weakorder.reports.pages import stability as pages
 from weakorder.theory.flows import exact_flow
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
@@ -28,7 +29,7 @@ from weakorder.theory.splitting import PSLD, PSLD_FLOW
 from weakorder.verification.exact.moments import step_maps
 from weakorder.verification.exact.spectrum import Spectrum
 from weakorder.verification.stability import growth as stability
-from weakorder.verification.stability.least_steps import least_steps, scan_steps, thinned
+from weakorder.verification.stability.fewest_steps import least_steps, scan_steps, thinned
 from weakorder.verification.stability.network_growth import network_growth
 from weakorder.verification.targets.gaussian import GaussianTarget
 from weakorder.verification.verdicts.algebra import components_first, inverse, matmul
@@ -414,7 +415,7 @@ def test_the_command_prints_the_fewest_steps_on_each_grid() -> None:
     assert grids["quadratic"]["steps"] < grids["uniform"]["steps"]
     assert grids["uniform"]["nfe"] == grids["uniform"]["steps"]
     assert grids["uniform"]["breaks"]["growth"] > 2 >= grids["uniform"]["holds"]["growth"]
-    told = pages.as_text(json.loads(text))
+    told = pages.stability_text(json.loads(text))
     assert f"uniform grid: {grids['uniform']['steps']} steps" in told
 
 
@@ -447,4 +448,4 @@ def test_everything_that_the_page_says_is_in_the_results() -> None:
             for s, row in zip(schemes, rows, strict=True)
         ],
     }
-    assert set(pages.draw(json.loads(json.dumps(results)))) == set(pages.DESCRIPTIONS)
+    assert set(figures.draw(json.loads(json.dumps(results)))) == set(figures.DESCRIPTIONS)

@@ -26,7 +26,8 @@ from weakorder.theory.model import PSLD_DIFFUSION, STATIONARY, Parameters
 from weakorder.verification.targets import mixture
 from weakorder.verification.targets.gaussian import GaussianTarget
 from weakorder.verification.targets.mixture import MixtureTarget, banana, bimodal, gaussian, student
-from weakorder.verification.targets.named import TARGETS, Target, make_target
+from weakorder.verification.targets.named import TARGETS, make_target
+from weakorder.verification.targets.target import Target
 
 PARAMS = Parameters()
 NAMES = [name for name in TARGETS if name != "empirical-cifar10"]

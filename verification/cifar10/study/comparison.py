@@ -25,8 +25,7 @@ from scipy.stats import rankdata
 from ....integrators.grids import time_grid
 from ....theory.model import Parameters
 from ....theory.scheme import Scheme
-from ...blackbox import Subject, moments_of
-from ...exact import Spectrum, cifar10_spectrum
+from ...exact import Spectrum, Subject, cifar10_spectrum, moments_of
 from ...targets import GaussianLaw, GaussianTarget
 from ...verdicts import Array, resampled_norms
 from .analysis import Reference
