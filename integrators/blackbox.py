@@ -51,6 +51,10 @@ class BlackBoxError(ValueError):
 _NOBODYS_SEED = 0x5EED_0F_DD
 
 
+class NotAState(BlackBoxError):
+    """What the sampler returned is no state."""
+
+
 class SamplerRaised(BlackBoxError):
     """The sampler itself raised an error."""
 
@@ -286,7 +290,7 @@ def call(run: Run, u: Tensor, score: Score, draw: Draw) -> Response:
 def _check_state(result: Any, u: Tensor, before: Tensor) -> None:
     if not isinstance(result, Tensor) or result.shape != before.shape:
         found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise BlackBoxError(
+        raise NotAState(
             f"the sampler returns {found} for a state of shape {tuple(before.shape)}; it must return the next state"
         )
     if result.is_complex():

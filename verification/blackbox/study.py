@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...integrators.blackbox import Kind, Sampler, kind_of
+from ...integrators.blackbox import Sampler
 from ...integrators.grids import time_grid
 from ...theory.model import PSLD_DIFFUSION, Parameters
 from ..exact import STEPS, T_END, Moments, OrderStudy, gaussian_targets, measure
 from ..targets import GaussianTarget
-from .anatomy import inconsistencies, on_images
+from .consistency import inconsistencies
+from .images import on_images
 from .probing import probed_moments
 
 BLACK_BOX_STEPS = STEPS[:7]  # a black box is called once a step
@@ -36,14 +37,10 @@ def study_black_box(
     Raises BlackBoxError if the sampler cannot be verified as it stands, ValueError on bad input.
     """
 
-    note = on_images(sampler) if not event else None
-    wrong = tuple(f"not consistent: {what}" for what in inconsistencies(sampler, params, event))
-    # A trajectory knows where it begins and ends, and may do there what it does nowhere else: what a short one shows
-    # explains a failure, but is none by itself, unless it remains in a run of no length.
-    problems, hints = wrong, ()
-    if kind_of(sampler) is Kind.TRAJECTORY:
-        problems = tuple(text for text in wrong if "as h -> 0" in text)
-        hints = tuple(text for text in wrong if text not in problems)
+    problems = tuple(f"not consistent: {what}" for what in inconsistencies(sampler, params, event))
+    images = None if event else on_images(sampler)
+    if images is not None and images.is_wrong:
+        problems += (images.text,)
     target = target or gaussian_targets(PSLD_DIFFUSION, params)
 
     def run(count: int) -> Moments:
@@ -52,4 +49,4 @@ def study_black_box(
     unit = np.sqrt(target.diffusion.variances(params.values())[1:])
     order = 1 if expected is None else expected
     study = measure(name, run, order, steps, params.T - t_end, unit, problems, progress)
-    return replace(study, hints=hints, notes=(note,) if note else ())
+    return replace(study, notes=(images.text,) if images is not None and not images.is_wrong else ())

@@ -13,7 +13,7 @@ import torch
 from weakorder.integrators.blackbox import BlackBoxError
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.verification.blackbox import baseline as baselines
-from weakorder.verification.blackbox.anatomy import inconsistencies
+from weakorder.verification.blackbox.consistency import inconsistencies
 from weakorder.verification.blackbox.probing import probed_moments
 from weakorder.verification.blackbox.study import study_black_box
 from weakorder.verification.targets.gaussian import GaussianTarget
