@@ -24,7 +24,8 @@ from torch import Tensor
 from ...integrators.blackbox import Sampler, Score, as_trajectory
 from ...integrators.threads import one_thread
 from ..verdicts import Array
-from .probing import Probe, check_own_batch, one_time
+from .probe import Probe
+from .probing import check_own_batch, one_time
 
 NAMES = "xm"
 
@@ -96,11 +97,9 @@ def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anato
 
         return score
 
-    probe = Probe(1, free, event)
-    run = as_trajectory(sampler, list(times))
-    probe.discover(run)
-    columns = probe.read(run)
-    is_score = np.repeat([label is not None for label in probe.labels], probe.widths or []).astype(bool)
+    probe = Probe(1, free, event, sampler)
+    columns = probe.columns_of(as_trajectory(sampler, list(times)))
+    is_score = np.array([label is not None for label in probe.labels], dtype=bool)[columns.is_of]
     noise = columns.draws[0][~is_score]
     return Anatomy(
         times,

@@ -6,8 +6,8 @@ noise):
 
     (P - I) / h -> beta A,    sum_k K_k / h -> beta G,    Q / h -> beta D,    b / h -> 0,    t_k -> T - tau,
 
-and the state at which s_k is taken tends to u: P_k -> I, sum_j K_kj -> 0, b_k -> 0, its noise's covariance -> 0. Then it
-is consistent whatever the score.
+and the state at which s_k is taken tends to u: P_k -> I, sum_j K_kj -> 0, b_k -> 0, and its noise -> 0. Then it is
+consistent whatever the score.
 
 The limits are extrapolated from a few short runs (Richardson), at times from the start down to the cut-off, so the
 entry that is wrong is named, with its factor. A step remembers nothing: one step is a run. What keeps state may begin
@@ -20,7 +20,7 @@ the SDE that became one of the flow is right, and only a baseline shows the chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,7 +65,8 @@ class Inconsistency:
     looked: tuple[float, ...]
 
     def __str__(self) -> str:
-        return f"{self.what} is {_factor(self.found, self.expected)} {_when(self.taus, self.looked)}"
+        shown = next((k for k, tau in enumerate(self.taus) if tau in TIMES), 0)
+        return f"{self.what} is {_factor(self.found, self.expected, shown)} {_when(self.taus, self.looked)}"
 
 
 class Spot(NamedTuple):
@@ -155,7 +156,9 @@ def departures(spots: Sequence[Spot], params: Parameters) -> list[Inconsistency]
     wanted = reference(found["gain"], found["noise"], beta * G, beta * D)
     wanted |= {"drift": beta * A, "offset": np.zeros((len(taus), 2))}
     if (factor := _common_factor(found, wanted)) is not None:
-        return [Inconsistency("the rate of everything (drift, gain and noise: beta or a step size)", taus, *factor, taus)]
+        return [
+            Inconsistency("the rate of everything (drift, gain and noise: beta or a step size)", taus, *factor, taus)
+        ]
     scale = float(np.abs(beta * G).max())
     wrong = []
     for name in ("drift", "gain", "noise", "offset"):
@@ -244,7 +247,10 @@ def _stillness(most: int) -> dict[str, tuple[Callable[[Anatomy], Array], Array]]
     for k in range(most):  # a run without a score of that number has nothing wrong with it
         score = f"of score {k + 1}" if most > 1 else "of the score"
         for what, part, limit in _PLACE:
-            parts[what.format(score)] = (lambda run, k=k, p=part, to=limit: p(run.places[k]) if k < run.nfe else to, limit)
+            parts[what.format(score)] = (
+                lambda run, k=k, p=part, to=limit: p(run.places[k]) if k < run.nfe else to,
+                limit,
+            )
     return parts
 
 
@@ -263,15 +269,15 @@ def _farthest(times: Sequence[float], start: float) -> float:
     return max((t - start for t in times), key=abs, default=0.0)
 
 
-def _factor(found: tuple[float, ...], expected: tuple[float, ...]) -> str:
-    """How the found values relate to the expected ones: by a factor, where there is one."""
-    first = f"{found[0]:.6g} where {expected[0]:.6g} is right"
+def _factor(found: tuple[float, ...], expected: tuple[float, ...], shown: int) -> str:
+    """How the found values relate to the expected ones: by a factor, where there is one; shown: which of them is."""
+    first = f"{found[shown]:.6g} where {expected[shown]:.6g} is right"
     if all(abs(e) > 1e-12 for e in expected):
         ratios = [f / e for f, e in zip(found, expected, strict=True)]
         if max(map(abs, ratios)) <= 1e-9:
-            return f"missing ({expected[0]:.6g} is right)"
-        if max(ratios) - min(ratios) <= 1e-6 * max(1.0, abs(ratios[0])):
-            return f"{ratios[0]:.6g} times what is right ({first})"
+            return f"missing ({expected[shown]:.6g} is right)"
+        if max(ratios) - min(ratios) <= 1e-6 * max(1.0, abs(ratios[shown])):
+            return f"{ratios[shown]:.6g} times what is right ({first})"
     return first
 
 
