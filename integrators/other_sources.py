@@ -46,7 +46,9 @@ def other_source(sampler: object, again: Callable[[], object]) -> str | None:
     if (sentence := compiled_within(sampler)) is not None:
         return sentence
     things = [*reachable(sampler), *gc.get_objects()]
-    held = {id(t): t for t in things if isinstance(t, (np.random.Generator, np.random.RandomState, random.Random))}
+    # by type(): isinstance asks an object for its class, and some of torch's answer with a warning
+    kinds = (np.random.Generator, np.random.RandomState, random.Random)
+    held = {id(thing): thing for thing in things if issubclass(type(thing), kinds)}
     generators = list(held.values())
     before = [_state(generator) for generator in generators]
     made, called = _watched(sampler, again)

@@ -23,6 +23,9 @@ from ..verdicts import Array
 Indices = NDArray[np.int64]
 # A cell moves not at all, or all the way, to within this part of its way; float32 rounds at 1e-7.
 _SAME = 1e-4
+_SHARED = (
+    "several entries share their noise, so that samples of a batch are not independent; draw noise of the state's shape"
+)
 
 
 class NamedCause(BlackBoxError):
@@ -106,7 +109,8 @@ def _by_shape(recorded: Recorded) -> list[list[int]]:
 
 
 class _Axes:
-    """The axes of a stack of draws, of `shape`: which of them tell cells apart."""
+    """The axes of a stack of draws, of `shape`: which of them tell cells apart; parts: sizes of axes of the state.
+    """
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ class _Axes:
         shape: tuple[int, ...],
         parts: tuple[int, ...],
     ) -> None:
-        self.moved, self.everything = moved, everything
+        self.moved, self.everything, self.total = moved, everything, math.prod(shape)
         self.parts = [size for size in dict.fromkeys(parts) if size > 1]
         self.tolerance = _SAME * np.abs(everything).max(1)
         self.found: list[tuple[Indices, int, Indices]] = []
@@ -124,9 +128,11 @@ class _Axes:
 
     def keys(self) -> tuple[Indices, Indices]:
         """For each number, and for each cell, the index along all axes that tell cells apart, as one integer."""
-        if not self.found:
+        if not self.found and self.total < len(self.everything):
+            raise NamedCause(_SHARED)
+        if not self.found and len(self.everything) > 1:
             raise BlackBoxError("which numbers belong to which entry of the batch cannot be told")
-        numbers, cells = np.zeros(len(self.found[0][0]), np.int64), np.zeros(len(self.everything), np.int64)
+        numbers, cells = np.zeros(self.total, np.int64), np.zeros(len(self.everything), np.int64)
         for index, size, code in self.found:
             numbers, cells = numbers * size + index, cells * size + code
         return numbers, cells
@@ -176,10 +182,7 @@ def _check_shared(keys: Indices, everything: Array, elements: int) -> None:
             )
         mirrored = np.abs(everything[cells[0]] + everything[cells[-1]]).max() <= _SAME * np.abs(everything[cells]).max()
         if len(cells) > 2 or not mirrored:
-            raise NamedCause(
-                "several entries share their noise, so that samples of a batch are not independent; draw noise of the "
-                "state's shape"
-            )
+            raise NamedCause(_SHARED)
 
 
 def _order(shared: list[Indices], sequence: range) -> tuple[Indices, int]:

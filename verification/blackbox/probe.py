@@ -37,6 +37,8 @@ _TOLERANCE, _FLOAT32 = 1e-10, 64 * 2.0**-24
 _GROWTH = 8
 # Coordinates (rows times targets) in one call: a few MB of intermediate results.
 _BATCH = 1 << 17
+# The same where each entry of a batch draws for itself, and the most such draws, each a call of some microseconds.
+_SMALL_BATCH, _MOST_DRAWS = 64, 4_000_000
 # A run that makes a state of size 1 as large as this diverges; float64 keeps no digit of an affine map beyond it.
 _OVERFLOW = 1e15
 # Values of discrete draws to try in one map; a few thousand rows are a call of a second.
@@ -306,6 +308,14 @@ class Probe:
                 "are tried one by one; verify fewer steps at once, or its step"
             )
         size = max(1, _BATCH // self.copies)
+        if self.layouts and self._draws_per_entry():
+            size = max(1, _SMALL_BATCH // self.copies)
+            cost = (checking + 2 * CHECKS) * self.copies * sum(widths) // 2
+            if cost > _MOST_DRAWS:
+                raise BlackBoxError(
+                    f"the sampler draws once for each entry of a batch, {cost:.1e} times to be verified here; give fewer "
+                    "steps, such as --steps 10,20,40,80"
+                )
         calls = []
         for first in range(0, checking + 2 * CHECKS, size):
             rows = np.arange(first, min(first + size, checking + 2 * CHECKS))
@@ -379,7 +389,9 @@ class Probe:
         pool = np.empty(0) if layout is None else np.zeros(sum(layout.recorded.sizes))
         if layout is not None:
             for k, group in enumerate(layout.groups):
-                pool[group.places] = fill(noise(k, group.places.shape[1], group.law), group.law)
+                values = fill(noise(k, group.places.shape[1], group.law), group.law)
+                # of the cells that share a number the first in order has its way
+                pool[group.places[order[::-1]]] = values[order[::-1]]
                 labels.append(None)
         taken = drawn = 0
 
@@ -439,6 +451,12 @@ class Probe:
                 return batch, layout
             batch = 2 * math.ceil(needed / elements / 2) * 2
         raise NamedCause("several entries share their noise; draw noise of the state's shape")
+
+    def _draws_per_entry(self) -> bool:
+        """Whether the number of draws grows with the batch."""
+        layouts = self.layouts or {}
+        counts = [len(layouts[batch].recorded.shapes) for batch in sorted(layouts) if batch > 1]
+        return bool(counts) and 1 in layouts and counts[-1] > len(layouts[1].recorded.shapes)
 
     def _ask(self, run: Run, batch: int, switches: Array | None) -> tuple[Array, Recorded]:
         """For `find_layout`."""
