@@ -48,7 +48,8 @@ class Place(NamedTuple):
 class Anatomy:
     """A short run over the times `taus`: propagator P (2, 2), gains K (evaluations, 2, 2), noise_cov Q (2, 2), offset b
     (2,); times (evaluations,), where each score was conditioned, and the places, the states at which it was taken;
-    rounding: to float32, relative, else 0."""
+    rounding: to float32, relative, else 0; increments: what each number of a discrete law adds, less its mean, as
+    weights (n,) and values (n, 2)."""
 
     taus: tuple[float, ...]
     propagator: Array
@@ -58,6 +59,7 @@ class Anatomy:
     times: tuple[float, ...]
     places: tuple[Place, ...]
     rounding: float
+    increments: tuple[tuple[Array, Array], ...] = ()
 
     @property
     def nfe(self) -> int:
@@ -110,6 +112,7 @@ def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anato
         tuple(label for label in probe.labels if isinstance(label, float)),
         tuple(_place(rows, k, is_score, noise) for k, rows in enumerate(asked)),
         columns.rounding,
+        tuple((weights, values[0]) for weights, values in columns.increments),
     )
 
 

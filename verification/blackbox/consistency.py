@@ -122,7 +122,9 @@ def look(sampler: Sampler, params: Parameters, event: tuple[int, ...], counts: t
         ]
         return Spot(tau, lengths, *runs)
 
-    return [spot(tau, lengths) for tau, lengths in times_of(params).items()]
+    # a run of several steps costs as many, and three lengths tell a factor
+    most = None if counts == (1,) else 3
+    return [spot(tau, h if h == LENGTHS else h[:most]) for tau, h in times_of(params).items()]
 
 
 def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...] = ()) -> list[Inconsistency]:
@@ -143,8 +145,9 @@ def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...]
     return [fault for fault in wrong if fault.what in lasting]
 
 
-def departures(spots: Sequence[Spot], params: Parameters) -> list[Inconsistency]:
-    """What the short runs show to be wrong, as `inconsistencies`."""
+def departures(spots: Sequence[Spot], params: Parameters, rough: float = 0.0) -> list[Inconsistency]:
+    """What the short runs show to be wrong, as `inconsistencies`; rough: what the noise covariance of a run may be off
+    by, where its constants are rounded."""
     if wrong := _at_zero(spots):
         return wrong
     A, G, D = PSLD_DIFFUSION.reverse().numbers(params.values())
@@ -152,8 +155,11 @@ def departures(spots: Sequence[Spot], params: Parameters) -> list[Inconsistency]
     limits = [spot.rates() for spot in spots]
     found = {name: np.stack([limit[name][0] for limit in limits]) for name in limits[0]}
     unsure = {name: np.array([limit[name][1] for limit in limits]) for name in limits[0]}
+    unsure["noise"] = np.maximum(unsure["noise"], [_MAGNIFICATION * rough / spot.lengths[-1] for spot in spots])
     beta = np.array([params.beta(params.T - tau) for tau in taus])[:, None, None]
     wanted = reference(found["gain"], found["noise"], beta * G, beta * D)
+    if rough:
+        wanted |= {"noise": beta * D, "gain": beta * G} if found["noise"].any() else {}
     wanted |= {"drift": beta * A, "offset": np.zeros((len(taus), 2))}
     if (factor := _common_factor(found, wanted)) is not None:
         return [

@@ -109,8 +109,7 @@ def _by_shape(recorded: Recorded) -> list[list[int]]:
 
 
 class _Axes:
-    """The axes of a stack of draws, of `shape`: which of them tell cells apart; parts: sizes of axes of the state.
-    """
+    """The axes of a stack of draws, of `shape`: which of them tell cells apart; parts: sizes of axes of the state."""
 
     def __init__(
         self,

@@ -313,7 +313,7 @@ class Probe:
             cost = (checking + 2 * CHECKS) * self.copies * sum(widths) // 2
             if cost > _MOST_DRAWS:
                 raise BlackBoxError(
-                    f"the sampler draws once for each entry of a batch, {cost:.1e} times to be verified here; give fewer "
+                    f"the sampler draws once for each entry of a batch, {cost:.1e} times to be verified; give fewer "
                     "steps, such as --steps 10,20,40,80"
                 )
         calls = []
@@ -367,7 +367,7 @@ class Probe:
         cells = batch * elements
         order = np.arange(cells) if layout is None else layout.orders[min(self.order, len(layout.orders) - 1)]
 
-        def fill(values: Array, law: Law | None = None) -> Array:
+        def fill(values: Array, law: Law | None = None, order: NDArray[np.int64] = order) -> Array:
             """Values (rows, width) of every target in the cells they belong to: (cells, width)."""
             width = values.shape[1]
             given = filler.uniform(-2, 2, (cells, width))
@@ -412,7 +412,9 @@ class Probe:
                     "the state's shape, in one call"
                 )
             labels.append(label)
-            return pack(fill(noise(len(labels) - 1, width, law), law)).reshape(shape)
+            # a score that is reordered answers, and draws its answer, in the order of the rows
+            own = order if label is None else np.arange(cells)
+            return pack(fill(noise(len(labels) - 1, width, law), law, own)).reshape(shape)
 
         score = self.score(rows, batch)
         if layout is not None and len(layout.orders) > 1:

@@ -12,7 +12,7 @@ from ...integrators.grids import time_grid
 from ...theory.model import PSLD_DIFFUSION, Parameters
 from ..exact import STEPS, T_END, Moments, OrderStudy, gaussian_targets, measure
 from ..targets import GaussianTarget
-from .consistency import inconsistencies
+from .examination import examine
 from .images import on_images
 from .probing import probed_moments
 
@@ -37,16 +37,17 @@ def study_black_box(
     Raises BlackBoxError if the sampler cannot be verified as it stands, ValueError on bad input.
     """
 
-    problems = tuple(f"not consistent: {what}" for what in inconsistencies(sampler, params, event))
+    order = 1 if expected is None else expected
+    found = examine(sampler, params, order, event)
+    problems, notes = found.problems, found.rounding
     images = None if event else on_images(sampler)
-    if images is not None and images.is_wrong:
-        problems += (images.text,)
+    if images is not None:
+        problems, notes = ((*problems, images.text), notes) if images.is_wrong else (problems, (*notes, images.text))
     target = target or gaussian_targets(PSLD_DIFFUSION, params)
 
     def run(count: int) -> Moments:
         return probed_moments(sampler, target, time_grid(grid, count, params, t_end), event=event)
 
     unit = np.sqrt(target.diffusion.variances(params.values())[1:])
-    order = 1 if expected is None else expected
     study = measure(name, run, order, steps, params.T - t_end, unit, problems, progress)
-    return replace(study, notes=(images.text,) if images is not None and not images.is_wrong else ())
+    return replace(study, notes=notes)
