@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import Draw
-from .box_muller import DOUBLE, SINGLE, Polynomials
+from .box_muller import DOUBLE, SINGLE
 
 _CALLS = 512  # of Philox in a program
 _NEVER = 2**31 - 1
@@ -28,15 +28,16 @@ _NONE, _DRAWN, _GIVEN = range(3)  # the noise of an update
 
 
 @triton.jit
-def _polynomial(z, coefficients: tl.constexpr, degree: tl.constexpr):
-    value = tl.full(z.shape, coefficients[degree], z.dtype)
-    for k in tl.static_range(degree):
-        value = value * z + coefficients[degree - 1 - k]
+def _polynomial(z, P: tl.constexpr, first: tl.constexpr, last: tl.constexpr):
+    """P[first] + P[first + 1] z + ... + P[last] z^(last - first)."""
+    value = tl.full(z.shape, P[last], z.dtype)
+    for k in tl.static_range(1, last - first + 1):
+        value = P[last - k] + z * value
     return value
 
 
 @triton.jit
-def _pairs(samples, calls, seed, interval, P: tl.constexpr, dtype: tl.constexpr):
+def _pairs(samples, calls, seed, interval, P: tl.constexpr, D: tl.constexpr, dtype: tl.constexpr):
     """The normals xi, eta (rows, 2 calls) of the samples (rows, 1) and calls (1, calls)."""
     zero = samples * 0 + calls * 0
     w0, w1, w2, w3 = tl.philox(
@@ -56,15 +57,15 @@ def _pairs(samples, calls, seed, interval, P: tl.constexpr, dtype: tl.constexpr)
         bits = v.to(tl.uint32, bitcast=True)
         e = (bits - 0x3F3504F3) >> 23
         f = (bits - (e << 23)).to(tl.float32, bitcast=True) - 1.0
-    s = f / (f + 2.0)
-    log = _polynomial(s * s, P[0], P[1])
+    s = tl.div_rn(f, f + 2.0) if dtype == tl.float32 else f / (f + 2.0)
+    log = _polynomial(s * s, P, 0, D[0])
     square = (32.0 - e.to(tl.int32).to(dtype)) * 1.3862943611198906 - 4.0 * s * log
     r = tl.sqrt(square) if dtype == tl.float64 else tl.sqrt_rn(square)
     turn = angle << 1
     t = turn.to(tl.int32, bitcast=True).to(dtype) * 4.656612873077392578125e-10  # 2^-31
     r = tl.where((angle ^ turn) >= 0x80000000, -r, r)
     z = t * t
-    return r * _polynomial(z, P[4], P[5]), r * (t * _polynomial(z, P[2], P[3]))
+    return r * _polynomial(z, P, D[1] + 1, D[2]), r * (t * _polynomial(z, P, D[0] + 1, D[1]))
 
 
 @triton.jit
@@ -78,11 +79,22 @@ def _tile(batch, n, ROWS: tl.constexpr, CALLS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["seed", "interval", "batch", "plane"])
 def _fill(
-    samples, out, seed, interval, batch, n, planes, plane, P: tl.constexpr, ROWS: tl.constexpr, CALLS: tl.constexpr
+    samples,
+    out,
+    seed,
+    interval,
+    batch,
+    n,
+    planes,
+    plane,
+    P: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    CALLS: tl.constexpr,
 ):
     rows, calls, elements, real = _tile(batch, n, ROWS, CALLS)
     numbers = tl.load(samples + rows, rows < batch, 0)
-    xi, eta = _pairs(numbers, calls, seed, interval, P, out.dtype.element_ty)
+    xi, eta = _pairs(numbers, calls, seed, interval, P, D, out.dtype.element_ty)
     at = out + (rows * planes + plane) * n + elements
     tl.store(at, xi, real)
     tl.store(at + n, eta, real)
@@ -105,6 +117,7 @@ def _update(
     noise: tl.constexpr,
     scored: tl.constexpr,
     P: tl.constexpr,
+    D: tl.constexpr,
     ROWS: tl.constexpr,
     CALLS: tl.constexpr,
 ):
@@ -116,18 +129,18 @@ def _update(
     momentum = tl.load(c + 2) * x + tl.load(c + 3) * m
     if scored:
         sx, sm = tl.load(s + at, real, 0.0), tl.load(s + at + n, real, 0.0)
-        position += tl.load(c + 4) * sx + tl.load(c + 5) * sm
-        momentum += tl.load(c + 6) * sx + tl.load(c + 7) * sm
+        position = position + tl.load(c + 4) * sx + tl.load(c + 5) * sm
+        momentum = momentum + tl.load(c + 6) * sx + tl.load(c + 7) * sm
         bad = tl.sum(((sx * 0 != 0) | (sm * 0 != 0)).to(tl.int32))
         tl.atomic_min(wrong, k, mask=bad > 0)
     if noise != 0:
         if noise == 1:
             numbers = tl.load(samples + rows, rows < batch, 0)
-            xi, eta = _pairs(numbers, calls, seed, interval, P, out.dtype.element_ty)
+            xi, eta = _pairs(numbers, calls, seed, interval, P, D, out.dtype.element_ty)
         else:
             xi, eta = tl.load(given + at, real, 0.0), tl.load(given + at + n, real, 0.0)
-        position += tl.load(c + 8) * xi
-        momentum += tl.load(c + 9) * xi + tl.load(c + 10) * eta
+        position = position + tl.load(c + 8) * xi
+        momentum = momentum + tl.load(c + 9) * xi + tl.load(c + 10) * eta
     tl.store(out + at, position, real)
     tl.store(out + at + n, momentum, real)
 
@@ -186,13 +199,9 @@ def _tiles(batch: int, n: int, dtype: torch.dtype) -> tuple[tuple[int, int], dic
     calls = min(_CALLS, triton.next_power_of_2(half))
     rows = min(_CALLS // calls, triton.next_power_of_2(batch))
     polynomials = DOUBLE if dtype == torch.float64 else SINGLE
-    tile = {"P": _flat(polynomials), "ROWS": rows, "CALLS": calls}
+    last = tuple(sum(map(len, polynomials[: k + 1])) - 1 for k in range(3))
+    tile = {"P": sum(polynomials, ()), "D": last, "ROWS": rows, "CALLS": calls, "enable_fp_fusion": False}
     return (triton.cdiv(batch, rows), triton.cdiv(half, calls)), tile
-
-
-def _flat(polynomials: Polynomials) -> tuple[Any, ...]:
-    """LOG, its degree, SIN, its degree, COS, its degree."""
-    return tuple(entry for coefficients in polynomials for entry in (coefficients, len(coefficients) - 1))
 
 
 def _current(u: Tensor) -> Any:
