@@ -11,15 +11,17 @@ disk and goes by this file alone, so numbers from elsewhere are arguments.
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor
 
-from . import box_muller
+from . import Draw, box_muller
 
 _CALLS = 128  # of Philox in a block
 _GRAIN = 1 << 14  # pairs of normals that are worth waking a thread for
@@ -105,7 +107,7 @@ def _double(radius, angle, p, count, xi, eta):
 
 @_compile
 def _counters(samples, row, rows, first, count, counter):
-    """The counters (3, 128) of the calls first, ... (count) of each of the rows row, ... (rows): call, sample's halves."""
+    """The counters (3, 128) of the calls first, ... (count) of each of the rows row, ... (rows): call, sample."""
     if count < _SMALL:
         for c in range(count):
             for r in range(rows):
@@ -217,3 +219,103 @@ def _update(begin, end, drawn, samples, interval, key, p, n, c, u, s, given, out
                 else:
                     bad += _line(u, s, normal, at, slot, slot + 2 * _CALLS, n, width, c, out)
     return bad
+
+
+# --- For tensors ------------------------------------------------------------------------------------------------------
+
+_POLYNOMIALS = {
+    dtype: np.array([*numbers.log, *numbers.sin, *numbers.cos], {torch.float32: f32, torch.float64: f64}[dtype])
+    for dtype, numbers in ((torch.float32, box_muller.SINGLE), (torch.float64, box_muller.DOUBLE))
+}
+_NOTHING = {dtype: np.empty(0, numbers.dtype) for dtype, numbers in _POLYNOMIALS.items()}
+_WITHOUT_SCORE = np.array([1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1], f32)
+_NO_SAMPLES, _NO_KEY = np.empty(0, np.int64), np.empty(2, u64)
+
+
+def fill(draw: Draw, out: Tensor, plane: int = 0) -> None:
+    """See `kernels.Kernels`."""
+    batch, planes, n = out.shape
+    if not out.numel():
+        return
+    samples, flat, p = draw.samples.numpy(), out.view(-1).numpy(), _POLYNOMIALS[out.dtype]
+    interval, key = u64(draw.interval), _key(draw.seed)
+    _split(lambda begin, end: _fill(begin, end, samples, interval, key, p, n, flat, planes, plane), batch, n)
+
+
+class Updates:
+    """See `kernels.Updates`."""
+
+    def __init__(self, coefficients: NDArray[np.float64], u: Tensor) -> None:
+        self.table = np.ascontiguousarray(coefficients, _POLYNOMIALS[u.dtype].dtype)
+        self.first_wrong: int | None = None
+
+    def __call__(self, k: int, u: Tensor, s: Tensor | None, noise: Draw | Tensor | None) -> Tensor:
+        out = torch.empty(u.shape, dtype=u.dtype)
+        if not u.numel():
+            return out
+        batch, n, p = len(u), u.numel() // (2 * len(u)), _POLYNOMIALS[u.dtype]
+        state, result = _flat(u), out.view(-1).numpy()
+        score = state if s is None else _flat(s)
+        samples, interval, key, given = _NO_SAMPLES, u64(0), _NO_KEY, _NOTHING[u.dtype]
+        if drawn := isinstance(noise, Draw):
+            samples, interval, key = noise.samples.numpy(), u64(noise.interval), _key(noise.seed)
+        elif noise is not None:
+            given = _flat(noise)
+        c = self.table[k]
+        if s is None:
+            c = c * _WITHOUT_SCORE
+
+        def update(begin: int, end: int) -> int:
+            return _update(begin, end, drawn, samples, interval, key, p, n, c, state, score, given, result)
+
+        bad = _split(update, batch, n)
+        if s is not None and bad and self.first_wrong is None:
+            self.first_wrong = k
+        return out
+
+    def wrong(self, wait: bool) -> int | None:  # noqa: ARG002
+        """See `kernels.Updates`."""
+        return self.first_wrong
+
+
+def _flat(tensor: Tensor) -> NDArray[Any]:
+    return tensor.detach().contiguous().view(-1).numpy()
+
+
+def _key(seed: int) -> NDArray[np.uint64]:
+    return np.array([seed & 0xFFFFFFFF, seed >> 32], u64)
+
+
+# --- Threads ----------------------------------------------------------------------------------------------------------
+# Rows are shared out over as many threads as torch works with. They are Python's, which a fork or a call from several
+# threads at once does not disturb; the kernels run without the interpreter's lock.
+
+_pool: ThreadPoolExecutor | None = None
+_size = 0
+
+
+def _split(work: Callable[[int, int], int | None], batch: int, n: int) -> int:
+    """Call work(begin, end) on parts of the rows 0, ..., batch - 1; the sum of what it returns."""
+    parts = min(torch.get_num_threads(), batch, max(1, batch * n // _GRAIN))
+    if parts == 1:
+        return work(0, batch) or 0
+    ends = [batch * part // parts for part in range(parts + 1)]
+    others = [_threads(parts - 1).submit(work, ends[part], ends[part + 1]) for part in range(1, parts)]
+    return (work(0, ends[1]) or 0) + sum(other.result() or 0 for other in others)
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    global _pool, _size
+    if _pool is None or _size < count:
+        _pool, _size = ThreadPoolExecutor(count, thread_name_prefix="weakorder"), count
+    return _pool
+
+
+def _forget_threads() -> None:
+    """A child process has none of its parent's threads."""
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)

@@ -1,7 +1,8 @@
-"""The kernels of a GPU, in Triton: noise, update and the check of the score in one pass over memory, nothing waited for.
+"""The kernels of a GPU, in Triton: noise, update and the check of the score in one pass over memory.
 
 A program works on a tile of rows and of calls of Philox, each of which serves two neighbours in memory. Log, cos and
-sin are box_muller's polynomials, so that their accuracy is not a compiler's choice.
+sin are box_muller's polynomials and nothing is contracted, so the bits are those of the processor's kernels. The device
+is never waited for, except where a caller wants to know for certain that no score was bad.
 """
 
 # pyright: reportMissingImports=false, reportIndexIssue=false, reportArgumentType=false, reportOperatorIssue=false
