@@ -3,9 +3,9 @@
 A compiled run (integrators.compiled) is a prologue and one update u <- P u + K s + C xi per evaluation, with s =
 score(u, t) and xi a pair of standard normals per element, C C^T = Q. The loop below is that formula and nothing else;
 which scheme runs is in the tables. An update draws its noise, advances the state and sees whether the score is finite
-in one pass over memory (integrators.kernels); it writes a new state and allocates nothing else, and no GPU is waited
-for. States have the layout (batch, 2, *event), position first, so that an image network reads (batch, 2 C, H, W) without a
-copy.
+in one pass over memory (integrators.kernels). It writes a new state and allocates nothing else, and no GPU is waited
+for. States have the layout (batch, 2, *event), position first, so that an image network reads (batch, 2 C, H, W)
+without a copy.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ TOPS = ("theory", "integrators", "verification", "reports")
 _BELOW = "theory integrators verification.verdicts verification.targets"
 ALLOWED = {
     "theory": "",
-    "integrators": "theory",
+    "integrators.kernels": "",
+    "integrators": "theory integrators.kernels",
     "verification": "",
     "verification.data": "",
     "verification.files": "",

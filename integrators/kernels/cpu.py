@@ -21,7 +21,8 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import Draw, box_muller
+from . import box_muller
+from .tiers import Draw
 
 _CALLS = 128  # of Philox in a block
 _GRAIN = 1 << 14  # pairs of normals that are worth waking a thread for

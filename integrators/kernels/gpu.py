@@ -18,8 +18,8 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import Draw
 from .box_muller import DOUBLE, SINGLE
+from .tiers import Draw
 
 _CALLS = 512  # of Philox in a program
 _NEVER = 2**31 - 1
