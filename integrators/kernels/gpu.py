@@ -132,8 +132,8 @@ def _update(
         sx, sm = tl.load(s + at, real, 0.0), tl.load(s + at + n, real, 0.0)
         position = position + tl.load(c + 4) * sx + tl.load(c + 5) * sm
         momentum = momentum + tl.load(c + 6) * sx + tl.load(c + 7) * sm
-        bad = tl.sum(((sx * 0 != 0) | (sm * 0 != 0)).to(tl.int32))
-        tl.atomic_min(wrong, k, mask=bad > 0)
+        finite = (tl.abs(sx) < float("inf")) & (tl.abs(sm) < float("inf"))
+        tl.atomic_min(wrong, k, mask=tl.min(finite.to(tl.int32)) == 0)
     if noise != 0:
         if noise == 1:
             numbers = tl.load(samples + rows, rows < batch, 0)

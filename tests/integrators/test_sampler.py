@@ -13,9 +13,8 @@ from scipy import stats
 from strategies import parameters, splittings, words
 from weakorder.integrators import sampler
 from weakorder.integrators.catalogue import CATALOGUE
-from weakorder.integrators.compiled import compile_run, compile_step
+from weakorder.integrators.compiled import Run, coefficients, compile_run, compile_step
 from weakorder.integrators.grids import GRIDS, time_grid
-from weakorder.integrators.noise import normal_pairs
 from weakorder.integrators.sampler import ScoreError, draw_prior, integrate, sample
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme
@@ -141,6 +140,19 @@ def test_samples_do_not_depend_on_batch_splits_or_order(batch, seed, data) -> No
             torch.testing.assert_close(part, whole[rows], rtol=1e-13, atol=1e-13)
 
 
+@given(st.sampled_from([(), (1,), (3,), (20,), (3, 8, 8)]), st.integers(0, 2**64 - 1), st.data())
+def test_no_bit_of_a_sample_depends_on_the_batch_where_none_of_its_score_does(event, seed, data) -> None:
+    numbers = torch.tensor(data.draw(st.lists(st.integers(0, 2**40), min_size=2, max_size=7)))
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64]))
+    rows = data.draw(st.lists(st.integers(0, len(numbers) - 1), min_size=1, max_size=7))
+
+    def run(numbers: torch.Tensor) -> torch.Tensor:
+        start = draw_prior(ROBA.splitting.diffusion, PARAMS, numbers, event, seed, dtype)
+        return sample(ROBA, lambda u, t: -u * (1 + t), start, TAUS, PARAMS, samples=numbers, seed=seed, denoise=True)
+
+    assert torch.equal(run(numbers[rows]), run(numbers)[rows])
+
+
 def test_another_seed_or_sample_number_gives_other_samples() -> None:
     start = _start(2)
     plain = sample(ROBA, SCORE, start, TAUS, PARAMS)
@@ -202,7 +214,10 @@ def test_samples_follow_the_exact_law(name: str) -> None:
 
 
 def test_the_test_of_the_law_sees_ten_percent_more_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, "normal_pairs", lambda *arguments: 1.1 * normal_pairs(*arguments))
+    def louder(run: Run) -> np.ndarray:
+        return coefficients(run) * np.where(np.arange(11) < 8, 1, 1.1)
+
+    monkeypatch.setattr(sampler, "coefficients", louder)
     out = sample(ROBA, SCORE, _start(500, (40,)), TAUS, PARAMS, denoise=True)
     assert np.abs(_z_scores(out, ROBA, TAUS)).max() > BOUND
 
