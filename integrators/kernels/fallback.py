@@ -32,7 +32,7 @@ def philox(counter: Sequence[Tensor | int], key: tuple[int, int]) -> tuple[Tenso
     """
     device = next((word.device for word in counter if isinstance(word, Tensor)), None)
     c0, c1, c2, c3 = torch.broadcast_tensors(
-        *(torch.as_tensor(word, dtype=torch.int64, device=device) for word in counter)
+        *(w if isinstance(w, Tensor) else torch.full((), w, dtype=torch.int64, device=device) for w in counter)
     )
     k0, k1 = key
     for _ in range(_ROUNDS):
@@ -72,16 +72,18 @@ class Updates:
             if isinstance(noise, Draw):
                 normals = torch.empty_like(state[rows], memory_format=torch.contiguous_format)
                 _pairs(noise, rows, normals[:, 0], normals[:, 1])
-            terms = [(state[rows], c[:4])]
-            terms += [] if score is None else [(score[rows], c[4:8])]
-            terms += [] if normals is None else [(normals, [c[8], 0.0, c[9], c[10]])]
-            for plane in range(2):
-                total = result[rows, plane]
-                torch.mul(terms[0][0][:, 0], terms[0][1][2 * plane], out=total)
-                for j, (operand, matrix) in enumerate(terms):
-                    for column in range(j == 0, 2):
-                        if j < 2 or column <= plane:
-                            total.add_(operand[:, column], alpha=matrix[2 * plane + column])
+            operands = [state[rows, 0], state[rows, 1]]
+            rows_of_c = [c[:2], c[2:4]]
+            if score is not None:
+                operands += [score[rows, 0], score[rows, 1]]
+                rows_of_c = [rows_of_c[0] + c[4:6], rows_of_c[1] + c[6:8]]
+            if normals is not None:
+                operands += [normals[:, 0], normals[:, 1]]
+                rows_of_c = [rows_of_c[0] + c[8:9], rows_of_c[1] + c[9:11]]
+            for plane, factors in enumerate(rows_of_c):
+                total = torch.mul(operands[0], factors[0], out=result[rows, plane])
+                for operand, factor in zip(operands[1:], factors[1:], strict=False):  # C is lower
+                    total.add_(operand, alpha=factor)
         if s is not None:
             bad = ~torch.isfinite(s).all()
             self.first_wrong = torch.where(bad, self.first_wrong.clamp(max=k), self.first_wrong)
@@ -111,8 +113,8 @@ def _pairs(draw: Draw, rows: slice, xi: Tensor, eta: Tensor) -> None:
     radius = _floats(w0 | 1, w2 | 1, dtype).mul_(2.0**-32).log_().mul_(-2).sqrt_()
     half = 1 << 31  # an angle in [-pi, pi) has a bit more than one in [0, 2 pi)
     angle = _floats((w1 ^ half) - half, (w3 ^ half) - half, dtype).mul_(2 * math.pi * 2.0**-32)
-    xi.copy_(torch.cos(angle).mul_(radius)[:, :n])
-    eta.copy_(angle.sin_().mul_(radius)[:, :n])
+    torch.mul(torch.cos(angle)[:, :n], radius[:, :n], out=xi)
+    torch.mul(angle.sin_()[:, :n], radius[:, :n], out=eta)
 
 
 def _floats(even: Tensor, odd: Tensor, dtype: torch.dtype) -> Tensor:
