@@ -40,20 +40,40 @@ def _compile(function: Any) -> Any:
         return njit(function, nogil=True, error_model="numpy")
 
 
+def _inline(function: Any) -> Any:
+    """A part of the functions that call it: a loop around it can be vectorised."""
+    return njit(function, inline="always", error_model="numpy")
+
+
+@_inline
+def _philox(c0, c1, c2, c3, k0, k1):
+    """Philox-4x32-10 of 32-bit words in 64 bits; the upper halves of what comes back are to be ignored."""
+    for _ in range(10):
+        p, q = (c0 & _LOW) * _M0, (c2 & _LOW) * _M1
+        c0, c2 = (q >> _HALF) ^ (c1 & _LOW) ^ k0, (p >> _HALF) ^ (c3 & _LOW) ^ k1
+        c1, c3 = q, p
+        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+    return c0, c1, c2, c3
+
+
+@_compile
+def _row_words(first, count, interval, sample, key, radius, angle):
+    """The words of the calls first, ... (count) of a row: of the radius and of the angle (2 count,)."""
+    low, high, k0, k1 = sample & _LOW, sample >> _HALF, key[0], key[1]
+    for j in range(count):
+        w0, w1, w2, w3 = _philox(u64(first + j), interval, low, high, k0, k1)
+        radius[2 * j], radius[2 * j + 1] = u32(w0), u32(w2)
+        angle[2 * j], angle[2 * j + 1] = u32(w1), u32(w3)
+
+
 @_compile
 def _words(calls, low, high, interval, key, count, radius, angle):
-    """Philox-4x32-10 of the counters (calls, interval, low, high) (count,), all 32-bit words in 64 bits: the words of
-    the radius and of the angle (2 count,)."""
+    """The words of counters (calls, interval, low, high), each (count,)."""
+    k0, k1 = key[0], key[1]
     for j in range(count):
-        c0, c1, c2, c3 = calls[j], interval, low[j], high[j]
-        k0, k1 = key[0], key[1]
-        for _ in range(10):
-            p, q = (c0 & _LOW) * _M0, (c2 & _LOW) * _M1
-            c0, c2 = (q >> _HALF) ^ (c1 & _LOW) ^ k0, (p >> _HALF) ^ (c3 & _LOW) ^ k1
-            c1, c3 = q, p
-            k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
-        radius[2 * j], radius[2 * j + 1] = u32(c0), u32(c2)
-        angle[2 * j], angle[2 * j + 1] = u32(c1), u32(c3)
+        w0, w1, w2, w3 = _philox(calls[j], interval, low[j], high[j], k0, k1)
+        radius[2 * j], radius[2 * j + 1] = u32(w0), u32(w2)
+        angle[2 * j], angle[2 * j + 1] = u32(w1), u32(w3)
 
 
 @_compile
@@ -107,26 +127,19 @@ def _double(radius, angle, p, count, xi, eta):
 
 
 @_compile
-def _counters(samples, row, rows, first, count, counter):
-    """The counters (3, 128) of the calls first, ... (count) of each of the rows row, ... (rows): call, sample."""
+def _draw(samples, row, rows, first, count, interval, key, p, counter, word, normal):
+    """A block's normals (512,), xi and then eta, of rows one after the other: of the calls first, ... (count) of each
+    of the rows row, ... (rows). Short rows are taken across: their counters (3, 128) are written down first."""
     if count < _SMALL:
         for c in range(count):
             for r in range(rows):
                 sample, j = u64(samples[row + r]), r * count + c
                 counter[0, j], counter[1, j], counter[2, j] = first + c, sample & _LOW, sample >> _HALF
+        _words(counter[0], counter[1], counter[2], interval, key, rows * count, word[0], word[1])
     else:
         for r in range(rows):
-            sample = u64(samples[row + r])
-            for c in range(count):
-                j = r * count + c
-                counter[0, j], counter[1, j], counter[2, j] = first + c, sample & _LOW, sample >> _HALF
-
-
-@_compile
-def _draw(samples, row, rows, first, count, interval, key, p, counter, word, normal):
-    """A block's normals (512,), xi and then eta, of rows one after the other."""
-    _counters(samples, row, rows, first, count, counter)
-    _words(counter[0], counter[1], counter[2], interval, key, rows * count, word[0], word[1])
+            radius, angle = word[0, 2 * count * r :], word[1, 2 * count * r :]
+            _row_words(first, count, interval, u64(samples[row + r]), key, radius, angle)
     if normal.itemsize == 4:
         _single(word[0], word[1], p, 2 * rows * count, normal[: 2 * _CALLS], normal[2 * _CALLS :])
     else:
