@@ -79,9 +79,13 @@ def sample(
     numbers = numbers.to(torch.int64).contiguous()
     run = compile_run(scheme, taus, params)
     check_counter(seed, START + 1 + len(run.updates.flow.propagator))
-    u = integrate(run, score, u, lambda interval: Draw(seed, numbers, interval))
-    if denoise:
-        u = integrate(denoising_run(scheme, params.T - float(taus[-1]), params), score, u, torch.zeros_like)
+
+    def noise(interval: int) -> Draw:
+        return Draw(seed, numbers, interval)
+
+    u = integrate(run, score, u, noise)
+    if denoise:  # has none
+        u = integrate(denoising_run(scheme, params.T - float(taus[-1]), params), score, u, noise)
     return u
 
 
@@ -123,7 +127,7 @@ class Advance:
     def __init__(self, run: Run, u: Tensor, noise: Noise) -> None:
         table = coefficients(run)
         self.updates = kernels_for(u).Updates(table, u)
-        self.noise, self.noisy = noise, table[:, 8:].any(axis=1)
+        self.noise, self.noisy = noise, (table[:, 8:] != 0).any(axis=1).tolist()
         self.idle = not self.noisy[0] and np.array_equal(table[0, :4], [1, 0, 0, 1])
 
     def __call__(self, segment: int, u: Tensor, s: Tensor | None) -> Tensor:

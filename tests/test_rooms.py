@@ -41,7 +41,8 @@ ALLOWED = {
     "reports.pages": f"{_BELOW} verification.files verification.exact verification.sampled verification.blackbox "
     "verification.stability verification.cifar10.model verification.cifar10.study reports.figures",
     "reports.commands": "theory integrators integrators.kernels verification.files verification.targets "
-    "verification.exact verification.sampled verification.blackbox verification.cifar10.model verification.cifar10.study reports.pages",
+    "verification.exact verification.sampled verification.blackbox verification.cifar10.model "
+    "verification.cifar10.study reports.pages",
     "reports": "verification.testing",
 }
 # Shelves of modules, each entered by itself.

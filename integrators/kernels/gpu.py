@@ -6,7 +6,7 @@ is never waited for, except where a caller wants to know for certain that no sco
 """
 
 # pyright: reportMissingImports=false, reportIndexIssue=false, reportArgumentType=false, reportOperatorIssue=false
-# pyright: reportCallIssue=false, reportAttributeAccessIssue=false, reportOptionalOperand=false
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportOptionalOperand=false
 from __future__ import annotations
 
 from typing import Any
