@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from ..theory.model import Diffusion, Parameters
 from ..theory.scheme import Scheme
 from .compiled import Array, Run, coefficients, compile_run, denoising_run
+from .grids import check_grid
 from .kernels import Draw, kernels_for
 from .noise import START, check_counter, normal_pairs
 
@@ -77,7 +79,7 @@ def sample(
             f"each of the {len(u)} states"
         )
     numbers = numbers.to(torch.int64).contiguous()
-    run = compile_run(scheme, taus, params)
+    run = _compiled(scheme, check_grid(taus, params).tobytes(), params)
     check_counter(seed, START + 1 + len(run.updates.flow.propagator))
 
     def noise(interval: int) -> Draw:
@@ -87,6 +89,12 @@ def sample(
     if denoise:  # has none
         u = integrate(denoising_run(scheme, params.T - float(taus[-1]), params), score, u, noise)
     return u
+
+
+@lru_cache(maxsize=8)
+def _compiled(scheme: Scheme, taus: bytes, params: Parameters) -> Run:
+    """A run's tables, for one batch after the other."""
+    return compile_run(scheme, np.frombuffer(taus), params)
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
     python tests/benchmarks/throughput.py [--device cuda] [--clock cpu] [--threads N] [--peers] [--json [FILE]]
 
+`make bench` installs the peers and runs it.
+
 A ratio says how many times as long as the sampler a competitor takes for as many steps of as many pairs (x, m): medians
 of the repetitions, with quartiles. Every competitor's result is checked against the exact covariance before it is
 timed.
@@ -54,6 +56,18 @@ def loop_candidates(u: Tensor) -> dict[str, Callable[[], Tensor]]:
     for name, run in candidates.items():
         loops.check(name, run(), ROBA, u, STEPS, prologue=name == "sampler")
     return candidates
+
+
+def peer_candidates(u: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """The sampler beside the packages that solve SDEs, and in float64 a step that has been published."""
+    from benchmarks import peers
+
+    others = {**peers.torchsde_euler(u, STEPS), **peers.diffrax_euler(u, STEPS)}
+    if u.dtype == torch.float64:
+        others["published EM step"] = peers.published_em(u, STEPS)
+    for name, run in others.items():
+        loops.check(name, run(), peers.EM, u, STEPS)
+    return {"sampler": loop_candidates(u)["sampler"], **others}
 
 
 def noise_candidates(u: Tensor) -> dict[str, Callable[[], object]]:
@@ -145,6 +159,24 @@ def tiles(table: Table, states: dict[tuple[str, str], Tensor]) -> None:
     gpu._CALLS = usual
 
 
+def threads_against_one(table: Table, states: dict[tuple[str, str], Tensor]) -> None:
+    """The sampler's loop on all threads, and on one."""
+    most = torch.get_num_threads()
+    for (shape, name), u in states.items():
+        run = loop_candidates(u)["sampler"]
+
+        def on(threads: int, run: Callable[[], Tensor] = run) -> Tensor:
+            torch.set_num_threads(threads)
+            try:
+                return run()
+            finally:
+                torch.set_num_threads(most)
+
+        candidates = {f"{threads} threads": lambda threads=threads: on(threads) for threads in (most, 1)}
+        about = {"what": "threads", "shape": shape, "dtype": name}
+        table.add(about, candidates, f"{most} threads", u.numel() // 2 * STEPS)
+
+
 def main() -> None:
     """Measure, print, and write JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -152,6 +184,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--threads", type=int, help="of torch and of the kernels")
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
+    parser.add_argument("--peers", action="store_true", help="torchsde, diffrax and a published step, too")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write JSON to FILE, or stdout")
     options = parser.parse_args()
     if options.threads:
@@ -170,6 +203,10 @@ def main() -> None:
         pairs = u.numel() // 2
         table.add({"what": "loop", "shape": shape, "dtype": name}, loop_candidates(u), "sampler", pairs * STEPS)
         table.add({"what": "noise", "shape": shape, "dtype": name}, noise_candidates(u), "kernel", pairs)
+        if options.peers and shape in ("64 x 3072", "4096 x 64"):
+            table.add({"what": "peers", "shape": shape, "dtype": name}, peer_candidates(u), "sampler", pairs * STEPS)
+    if device.type == "cpu" and options.threads is None and torch.get_num_threads() > 1:
+        threads_against_one(table, states)
     if compiled:
         tiles(table, states)
     if options.json:

@@ -264,6 +264,17 @@ def test_a_bad_state_or_sample_number_is_refused(state, samples, message) -> Non
         sample(ROBA, SCORE, state, TAUS, PARAMS, samples=samples)
 
 
+def test_a_grid_is_looked_at_as_it_was_given() -> None:
+    """Though tables are kept for the batches that follow, by their grid's numbers."""
+    for taus, message in ((TAUS[None], "axis"), (TAUS[:1], "no step"), (TAUS[::-1], "increase strictly")):
+        with pytest.raises(ValueError, match=message):
+            sample(ROBA, SCORE, _start(1), taus, PARAMS)
+    first = sample(ROBA, SCORE, _start(1), TAUS, PARAMS)
+    assert torch.equal(sample(ROBA, SCORE, _start(1), TAUS.copy(), PARAMS), first)
+    assert not torch.equal(sample(ROBA, SCORE, _start(1), TAUS[1:], PARAMS), first)
+    assert not torch.equal(sample(ROBA, SCORE, _start(1), TAUS, Parameters(gamma=0.02, nu=4.02)), first)
+
+
 def test_the_true_flow_cannot_be_compiled_and_says_what_to_use() -> None:
     with pytest.raises(ValueError, match="use exact moments"):
         sample(Scheme("O S B A", ROBA.splitting, flow="true"), SCORE, _start(1), TAUS, PARAMS)
