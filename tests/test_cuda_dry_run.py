@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks import cifar10_network, throughput
+from benchmarks import cifar10_network, loops, throughput
 from click.testing import CliRunner
 from pretended_gpu import FREE_BYTES, GPU, DeviceError, pretended_gpu
 from torch import Tensor, nn
@@ -496,11 +496,28 @@ def test_the_benchmark_of_the_network_runs(
 def test_the_benchmark_of_throughput_runs(
     first_gpu: GPU, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(throughput, "BATCH", 2)
+    monkeypatch.setattr(throughput, "SHAPES", {"20 x 3": (20, (3,))})
+    monkeypatch.setattr(throughput, "LARGE", {})
     monkeypatch.setattr(throughput, "STEPS", 2)
-    monkeypatch.setattr(sys, "argv", ["throughput.py", "--device", "cuda"])
+    monkeypatch.setattr(sys, "argv", ["throughput.py", "--device", "cuda", "--repetitions", "1", "--json"])
     throughput.main()
-    assert capsys.readouterr().out.splitlines()[0].startswith("pretended")
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert err.startswith("pretended")
+    assert found["device"] == "pretended"
+    assert {row["name"] for row in found["rows"] if row["what"] == "loop"} == {
+        "sampler",
+        "plain loop",
+        "leanest plain loop",
+    }
+
+
+def test_a_loop_that_is_no_sampler_is_not_timed(gpu: GPU) -> None:
+    u = draw_prior(PSLD_DIFFUSION, PARAMS, torch.arange(5000, device=gpu.device), (4,))
+    run = loops.plain(CATALOGUE["ROBA"], u, 5)
+    loops.check("plain", run(), CATALOGUE["ROBA"], u, 5)
+    with pytest.raises(ValueError, match=r"quiet: covariance .* exact .*: it is no such sampler"):
+        loops.check("quiet", 0.9 * run(), CATALOGUE["ROBA"], u, 5)
 
 
 # --- Studies of a target ---

@@ -6,7 +6,6 @@ the exact one. States are (batch, 2, *event); `lean` has planes (2, batch, eleme
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -86,8 +85,3 @@ def check(name: str, out: Tensor, scheme: Scheme, start: Tensor, steps: int, pro
     error = np.sqrt((np.outer(np.diag(exact), np.diag(exact)) + exact**2) / (out.numel() / 2))
     if not (np.abs(found - exact) < 6 * error).all():
         raise ValueError(f"{name}: covariance {found.tolist()}, exact {exact.tolist()}: it is no such sampler")
-
-
-def spread(values: Tensor) -> float:
-    """The pooled standard deviation."""
-    return math.sqrt(float(values.double().square().mean()))
