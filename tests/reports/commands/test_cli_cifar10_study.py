@@ -105,7 +105,7 @@ def test_the_same_command_samples_nothing_again_and_says_the_same(whole: Path, c
     assert first == second
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.nightly)])
 def test_samples_do_not_depend_on_the_number_of_processes(
     processes: int, whole: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -373,8 +373,8 @@ def test_an_interrupted_study_ends_with_the_signals_code_and_keeps_what_is_compl
 @pytest.mark.parametrize(
     ("words", "of_the_second", "message"),
     [
-        (["--nfe", "x"], [], "'x' is not a list of ints"),
-        (["--nfe", "1"], [], "budgets [1]"),
+        pytest.param(["--nfe", "x"], [], "'x' is not a list of ints", marks=pytest.mark.nightly),
+        pytest.param(["--nfe", "1"], [], "budgets [1]", marks=pytest.mark.nightly),
         (["--schemes", "SSCS", "--nfe", "3"], ["--data", "nowhere.npz"], "'nowhere.npz': there is no such file"),
     ],
     ids=["words that cannot be read", "values that cannot be", "a file that one process does not have"],

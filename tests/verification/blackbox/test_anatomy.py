@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from published_step import PARAMS, euler_maruyama, with_fault
+from selection import is_representative, nightly_but
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_step
@@ -44,8 +45,17 @@ def test_the_anatomy_of_a_scheme_is_its_compiled_step(scheme: Scheme) -> None:
     assert anatomy.nfe == scheme.nfe_per_step
 
 
-@pytest.mark.parametrize("params", [PARAMS, Parameters(), Parameters(gamma=0.0, nu=4.0)], ids=str)
-@pytest.mark.parametrize("scheme", CATALOGUE.values(), ids=lambda scheme: scheme.name)
+OTHERS = (Parameters(), Parameters(gamma=0.0, nu=4.0))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "params"),
+    [
+        *((scheme, PARAMS) for scheme in CATALOGUE.values()),
+        *nightly_but(lambda case: is_representative(case[0]), itertools.product(CATALOGUE.values(), OTHERS)),
+    ],
+    ids=lambda value: value.name if isinstance(value, Scheme) else str(value),
+)
 def test_no_scheme_of_the_catalogue_is_called_inconsistent(scheme: Scheme, params: Parameters) -> None:
     assert inconsistencies(as_black_box(scheme, params), params) == []
 
