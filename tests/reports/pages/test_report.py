@@ -30,6 +30,7 @@ NONLINEAR = targets.Settings(
 )
 SMALL: dict[str, Any] = {"steps": (100, 200, 400, 800), "budgets": (3, 20, 50, 100), "nonlinear": NONLINEAR}
 ONE_GRID = SMALL | {"grids": ("quadratic",)}
+ONE_TARGET = dataclasses.replace(NONLINEAR, sampling={targets.MIXTURE: targets.Sampling((5, 10, 20, 40), 1.0)})
 IDLE = parse("U(1/2) U(1/2)")
 HOSTILE = "<script>alert('x')</script> & $\\frac{"
 FIGURES = (
@@ -316,7 +317,7 @@ def test_a_black_box_and_a_word_without_evaluations_are_reported_beside_a_scheme
     """The box's order and spectrum are the scheme's; what needs a word, proofs and regions, is the scheme's alone. A
     word that evaluates nothing buys no step, its curve is empty, and its verdict says what is wrong."""
     box = BlackBox("mine.py:step", as_black_box(CATALOGUE["RSE"], PARAMS))
-    page = report.write_report([box, CATALOGUE["RSE"], IDLE], PARAMS, tmp_path, **ONE_GRID)
+    page = report.write_report([box, CATALOGUE["RSE"], IDLE], PARAMS, tmp_path, **ONE_GRID | {"nonlinear": ONE_TARGET})
     mine, scheme, idle = json.loads((tmp_path / "results.json").read_text())["schemes"]
     assert (mine["word"], mine["kind"], mine["order"]["proven"]) == ("black box", "deterministic", None)
     assert mine["verdict"] == scheme["verdict"] == "PASS"
