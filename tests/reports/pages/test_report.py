@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,14 @@ FIGURES = (
 def _schemes() -> list[Scheme]:
     hostile = dataclasses.replace(CATALOGUE["ROBA"], name=HOSTILE, lambda_s=1.1, reference="<b>me</b>")
     return [hostile, CATALOGUE["NSE"]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _controls_once() -> Iterator[None]:
+    """The control studies, which are the same in every report, are computed for the first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "_controls", functools.cache(report._controls))
+        yield
 
 
 @pytest.fixture(scope="module")
