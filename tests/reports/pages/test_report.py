@@ -329,7 +329,12 @@ def test_a_black_box_and_a_word_without_evaluations_are_reported_beside_a_scheme
     """The box's order and spectrum are the scheme's; what needs a word, proofs and regions, is the scheme's alone. A
     word that evaluates nothing buys no step, its curve is empty, and its verdict says what is wrong."""
     box = BlackBox("mine.py:step", as_black_box(CATALOGUE["RSE"], PARAMS))
-    page = report.write_report([box, CATALOGUE["RSE"], IDLE], PARAMS, tmp_path, **ONE_GRID | {"nonlinear": ONE_TARGET})
+    page = report.write_report(
+        [box, CATALOGUE["RSE"], IDLE],
+        PARAMS,
+        tmp_path,
+        **ONE_GRID | {"steps": (25, 50, 100, 200), "nonlinear": ONE_TARGET},
+    )
     mine, scheme, idle = json.loads((tmp_path / "results.json").read_text())["schemes"]
     assert (mine["word"], mine["kind"], mine["order"]["proven"]) == ("black box", "deterministic", None)
     assert mine["verdict"] == scheme["verdict"] == "PASS"
