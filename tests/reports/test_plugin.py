@@ -36,7 +36,7 @@ WITH_BASELINE = """
 import sampler
 
 def test_my_sampler(weakorder):
-    weakorder.assert_matches_baseline(sampler.step, "baseline.json", steps=(25, 50, 100, 200))
+    weakorder.assert_matches_baseline(sampler.step, "baseline.json", steps=(5, 10, 20, 40))
 """
 
 

@@ -49,7 +49,7 @@ def symmetric_words(draw: st.DrawFn, splitting: Splitting) -> str:
     return " ".join(tokens)
 
 
-@examples(4)
+@examples(6)
 @given(
     st.sampled_from([PSLD_LINEAR, PSLD_FLOW, PSLD, LANGEVIN]).flatmap(
         lambda s: st.tuples(st.just(s), symmetric_words(s))
