@@ -36,7 +36,7 @@ from ..verification.moments import exact_moments
 from ..verification.prediction import predicted_errors
 from ..verification.subject import BlackBox, Subject, order_study_of
 from . import figures, stability, targets, targets_figures
-from .derivation import expression_latex, expression_text
+from .derivation import leading_error
 from .pages import number, template
 from .strict_json import dumps
 
@@ -192,9 +192,9 @@ def _nonlinear(
 
 def _scheme_row(scheme: Subject, label: str, study: order.OrderStudy, params: Parameters, t_end: float) -> Results:
     """What the page says of a scheme or a black box, but for its spectrum."""
-    errors = {}
+    errors: Results = {"leading_error": {}, "leading_error_latex": {}}
     if isinstance(scheme, Scheme):
-        errors = prove_order(scheme, linear_beta=params.beta_min != params.beta_max).monomials()
+        errors = leading_error(prove_order(scheme, linear_beta=params.beta_min != params.beta_max))
     return {
         "name": scheme.name,
         "label": label,
@@ -209,8 +209,7 @@ def _scheme_row(scheme: Subject, label: str, study: order.OrderStudy, params: Pa
         "warnings": [*scheme.warnings, *(study.warnings if isinstance(scheme, BlackBox) else ())],
         "error_constant": next((c for c in study.constants()[::-1].tolist() if math.isfinite(c)), None),
         "predicted_constant": _predicted(scheme, study, params, t_end),
-        "leading_error": {name: expression_text(error) for name, error in errors.items()},
-        "leading_error_latex": {name: expression_latex(error) for name, error in errors.items()},
+        **errors,
         **study.as_dict(),
     }
 

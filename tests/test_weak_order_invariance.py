@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from specimens import BAOAB, STRANG, tilted
 from strategies import FEW, schemes
 from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.theory.local_error import local_error
 from weakorder.theory.scheme import FLOWS, Scheme
 from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_FLOW, PSLD_LINEAR, Splitting
-from weakorder.theory.weak_order import local_error, prove_order
+from weakorder.theory.weak_order import prove_order
 
 # --- Symmetry ---------------------------------------------------------------------------------------------------------
 
