@@ -29,7 +29,7 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/throughput.py
 
 readme: $(READY)
-	$(BIN)/python -m weakorder.reports.orders README.md
+	$(BIN)/python -m weakorder.reports.pages.orders README.md
 
 clean:
 	rm -rf $(VENV) build dist report *.egg-info

@@ -16,7 +16,7 @@ Source of the model and the sampler: arXiv 2303.01748.
 
 import torch
 from weakorder.theory.model import Parameters
-from weakorder.verification.adapters import EpsNetwork
+from weakorder.verification.blackbox import EpsNetwork
 
 
 class PSLD:

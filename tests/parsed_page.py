@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from synthetic_study import Results, photographs
-from weakorder.reports import cifar10_page
+from weakorder.reports.pages import cifar10_page
 
 
 class Page(HTMLParser):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from weakorder.integrators.catalogue import CATALOGUE
-from weakorder.verification.cifar10.rounding import summarise
+from weakorder.verification.cifar10.study.rounding import summarise
 
 Results = dict[str, Any]
 
@@ -20,7 +20,7 @@ FRECHET = tuple(
 )
 COMPARED = (*WEAK, "energy", "sliced Wasserstein", "strong", *FRECHET, "published FID")
 SHOWN = 8
-# The Gaussian reading at these budgets, rounded (`weakorder.verification.spectrum`, quadratic grid).
+# The Gaussian reading at these budgets, rounded (`weakorder.verification.exact.spectrum`, quadratic grid).
 PREDICTED = {
     "EM": (19.6, 3.86, 1.06), "SSCS": (114, 37.9, 12.9), "NOBA": (385, 15.3, 2.99), "NBAO": (190, 5.40, 1.99),
     "NOBAB": (94.9, 7.66, 4.92), "ROBA": (27.2, 3.04, 0.739), "RBAO": (8.60, 2.12, 0.751), "ROBAB": (9.45, 3.73, 1.53),

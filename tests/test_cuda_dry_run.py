@@ -28,24 +28,25 @@ from weakorder.integrators.catalogue import CATALOGUE, LANGEVIN_CONTROLS
 from weakorder.integrators.coupling import couple, sample_coupled
 from weakorder.integrators.grids import time_grid
 from weakorder.integrators.sampler import draw_prior, sample
-from weakorder.reports import cifar10_training
-from weakorder.reports.cli import cli
+from weakorder.reports.commands.cli import cli
+from weakorder.reports.pages import cifar10_training
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import FROZEN_FLOWS, Scheme
-from weakorder.verification.cifar10 import training
-from weakorder.verification.cifar10.checkpoint import Checkpoint, NetworkScore, fingerprint, save_network
-from weakorder.verification.cifar10.machine import batch_size, free_memory, products
-from weakorder.verification.cifar10.network import Config, NCSNpp
-from weakorder.verification.cifar10.precisions import PRECISIONS
-from weakorder.verification.cifar10.sampling import Store, missing_work, plan, run_work
-from weakorder.verification.cifar10.study import model_of
-from weakorder.verification.coupled_levels import Experiment
-from weakorder.verification.empirical import EmpiricalTarget
-from weakorder.verification.functionals import Functionals
-from weakorder.verification.gaussian import GaussianTarget
-from weakorder.verification.moments import exact_moments
-from weakorder.verification.probing import probed_moments
-from weakorder.verification.targets import Target, make_target
+from weakorder.verification.blackbox.probing import probed_moments
+from weakorder.verification.cifar10.model import training
+from weakorder.verification.cifar10.model.checkpoint import Checkpoint, NetworkScore, fingerprint, save_network
+from weakorder.verification.cifar10.model.machine import batch_size, free_memory, products
+from weakorder.verification.cifar10.model.network import Config, NCSNpp
+from weakorder.verification.cifar10.model.precisions import PRECISIONS
+from weakorder.verification.cifar10.study.design import model_of
+from weakorder.verification.cifar10.study.sampling import Store, missing_work, plan, run_work
+from weakorder.verification.exact.moments import exact_moments
+from weakorder.verification.sampled.coupled_levels import Experiment
+from weakorder.verification.sampled.functionals import Functionals
+from weakorder.verification.targets.empirical import EmpiricalTarget
+from weakorder.verification.targets.gaussian import GaussianTarget
+from weakorder.verification.targets.named import make_target
+from weakorder.verification.targets.target import Target
 
 PARAMS = Parameters()
 TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(4,), dropout=0.1, image_size=8)

@@ -12,14 +12,15 @@ import pytest
 import torch
 from weakorder.integrators.blackbox import BlackBoxError
 from weakorder.integrators.catalogue import CATALOGUE
-from weakorder.reports import cli
+from weakorder.reports.commands import cli
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
-from weakorder.verification.algebra import Array
-from weakorder.verification.moments import AffineMap, step_maps
-from weakorder.verification.mutation import EXAMPLES, MODELS, bases
-from weakorder.verification.order import gaussian_targets, study_black_box
-from weakorder.verification.probing import ProbedStep, probed_trajectory
-from weakorder.verification.verdict import Verdict
+from weakorder.verification.blackbox.mutation import EXAMPLES, MODELS, bases
+from weakorder.verification.blackbox.probing import ProbedStep, probed_trajectory
+from weakorder.verification.blackbox.study import study_black_box
+from weakorder.verification.exact.moments import AffineMap, step_maps
+from weakorder.verification.exact.order import gaussian_targets
+from weakorder.verification.verdicts.algebra import Array
+from weakorder.verification.verdicts.verdict import Verdict
 
 
 @pytest.fixture(autouse=True)

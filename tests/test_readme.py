@@ -10,14 +10,14 @@ import pytest
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import time_grid
 from weakorder.integrators.loading import find_sampler, find_scheme
-from weakorder.reports.orders import BEGIN, END, markdown, with_table
+from weakorder.reports.pages.orders import BEGIN, END, markdown, with_table
 from weakorder.theory.model import Parameters
-from weakorder.verification.anatomy import inconsistencies
-from weakorder.verification.gaussian import GaussianTarget
-from weakorder.verification.moments import exact_moments
-from weakorder.verification.order import study_order
-from weakorder.verification.probing import probed_moments
-from weakorder.verification.verdict import Verdict
+from weakorder.verification.blackbox.anatomy import inconsistencies
+from weakorder.verification.blackbox.probing import probed_moments
+from weakorder.verification.exact.moments import exact_moments
+from weakorder.verification.exact.order import study_order
+from weakorder.verification.targets.gaussian import GaussianTarget
+from weakorder.verification.verdicts.verdict import Verdict
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

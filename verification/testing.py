@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..integrators.blackbox import Sampler
     from ..theory.model import Parameters
     from ..theory.scheme import Scheme
-    from .order import OrderStudy
+    from .exact import OrderStudy
 
 
 # Set by the plugin under --weakorder-update: baselines are rewritten instead of compared.
@@ -45,15 +45,17 @@ def assert_weak_order(
     __tracebackhide__ = True
     from ..theory.model import Parameters
     from ..theory.scheme import Scheme
-    from . import order as orders
-    from .verdict import Verdict
+    from .exact import order as orders
+    from .verdicts import Verdict
 
     params = params or Parameters()
     if isinstance(sampler, Scheme):
         study = orders.study_order(sampler, params, order, steps or orders.STEPS)
     else:
-        levels = steps or orders.BLACK_BOX_STEPS
-        study = orders.study_black_box(_name(sampler), sampler, params, order, levels, event=event)
+        from .blackbox import BLACK_BOX_STEPS, study_black_box
+
+        levels = steps or BLACK_BOX_STEPS
+        study = study_black_box(_name(sampler), sampler, params, order, levels, event=event)
     if study.verdict is not Verdict.PASS:
         raise AssertionError(f"weak order {order} of {study.name}: {study.verdict}, {study.reason}\n{slopes(study)}")
 
@@ -74,8 +76,7 @@ def assert_matches_baseline(
     """
     __tracebackhide__ = True
     from ..theory.model import Parameters
-    from . import baseline as baselines
-    from . import order as orders
+    from .blackbox import baseline as baselines
 
     if os.environ.get(UPDATE, "0") != "0":
         kept = baselines.load(path) if Path(path).exists() else None
@@ -83,7 +84,7 @@ def assert_matches_baseline(
             params = params or Parameters(**kept["parameters"])
             event, order = event or tuple(kept["event"]), kept["order"]["expected"] if order == 1 else order
             steps = steps or kept["order"]["steps"]
-        levels = steps or orders.BLACK_BOX_STEPS
+        levels = steps or baselines.BLACK_BOX_STEPS
         baselines.save(baselines.record(_name(sampler), sampler, params or Parameters(), event, order, levels), path)
         return
     try:

@@ -21,8 +21,8 @@ from weakorder.integrators.grids import time_grid
 from weakorder.integrators.noise import normal_pairs
 from weakorder.integrators.sampler import draw_prior, sample
 from weakorder.theory.model import Parameters
-from weakorder.verification.gaussian import GaussianTarget
-from weakorder.verification.moments import exact_moments
+from weakorder.verification.exact.moments import exact_moments
+from weakorder.verification.targets.gaussian import GaussianTarget
 
 PARAMS, STEPS, BATCH, EVENT = Parameters(), 20, 64, (3, 32, 32)
 CPU = torch.device("cpu")

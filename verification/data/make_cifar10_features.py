@@ -1,4 +1,4 @@
-"""Makes cifar10_features.npz: mean and covariance of real images' features (weakorder.verification.cifar10.features).
+"""Makes cifar10_features.npz: mean and covariance of real images' features (cifar10.study.features).
 
     python -m weakorder.verification.data.make_cifar10_features IMAGES
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..cifar10.data import load_images, to_unit
-from ..cifar10.features import features, shipped_network, yardstick
-from ..cifar10.frechet import Moments, frechet_distance
+from ..cifar10.model import load_images, to_unit
+from ..cifar10.study import Moments, frechet_distance, shipped_network, yardstick
+from ..cifar10.study.features import features
 
 TARGET = Path(__file__).with_name("cifar10_features.npz")
 

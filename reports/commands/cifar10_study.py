@@ -1,0 +1,353 @@
+"""`weakorder cifar10 study`: sample what is missing, say what it shows, write the page.
+
+Options that are lists take their values as a shell gives them, `--nfe 20 50 100`, or with commas.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...verification.cifar10.model import PRECISIONS
+from .options import (
+    GRIDS,
+    JSON,
+    MODEL,
+    WHOLE,
+    Numbers,
+    cell,
+    check_device,
+    print_json,
+    print_table,
+    progress,
+    scheme_of,
+    together,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...theory.scheme import Scheme
+    from ...verification.cifar10.study import Processes
+
+OUTPUT = "cifar10-study"
+BUDGETS = (20, 50, 100)
+
+
+class ListsOfValues(click.Command):
+    """A command without arguments, whose options that may be repeated take all values up to the next option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`--nfe 20 50` is read as `--nfe 20 --nfe 50`."""
+        lists = {name for param in self.params if getattr(param, "multiple", False) for name in param.opts}
+        spread, current, values = list[str](), "", 0
+        for word in args:
+            if word.startswith("-"):
+                current, values = word if word in lists else "", 0
+            elif current:
+                spread += [current] if values else []
+                values += 1
+            spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
+_OPTIONS = together(
+    click.option("--checkpoint", type=click.Path(path_type=Path), help="A trained network; default: one that ships."),
+    click.option(
+        "--weights",
+        type=click.Choice(["ema", "raw"]),
+        default="ema",
+        show_default=True,
+        help="Of a checkpoint that has both.",
+    ),
+    click.option(
+        "--schemes",
+        "names",
+        multiple=True,
+        metavar="X...",
+        help="Names, words or FILE.py:OBJ with a Scheme; default: the catalogue.",
+    ),
+    click.option(
+        "--nfe",
+        "budgets",
+        multiple=True,
+        type=Numbers(int),
+        metavar="N...",
+        help="Evaluations of the network, the denoising step's included; default 20 50 100.",
+    ),
+    click.option("--grid", type=click.Choice(GRIDS), default="quadratic", show_default=True, help="Time grid."),
+    click.option("-n", "--samples", type=WHOLE, default=32, show_default=True, help="Samples of each cell."),
+    click.option(
+        "--lambda-s",
+        "scales",
+        multiple=True,
+        type=Numbers(float),
+        metavar="X...",
+        help="Factors on the standard deviation of the position noise; default 1.",
+    ),
+    click.option(
+        "--refinement",
+        type=WHOLE,
+        default=16,
+        show_default=True,
+        help="Steps of the references over those of the finest cell; 0: no references, no weak errors.",
+    ),
+    click.option(
+        "--reference-steps",
+        type=WHOLE,
+        help="Steps of the references, if more: samples stay when larger budgets are added later.",
+    ),
+    click.option("--seed", type=WHOLE, default=0, show_default=True, help="Of starts and noise."),
+    click.option(
+        "--precision",
+        "precisions",
+        multiple=True,
+        type=click.Choice(PRECISIONS),
+        metavar="P...",
+        help="Of the network's products in the cells: float32 (default), tf32, bfloat16; several: also what the others "
+        "change (and with --fid, an FID of each). References have float32, states and coefficients float64.",
+    ),
+    click.option("--batch", type=WHOLE, help="Samples at once; default: what memory allows."),
+    click.option(
+        "--data",
+        type=click.Path(path_type=Path),
+        help="CIFAR-10 for the distances to the data; default: 512 images that ship.",
+    ),
+    click.option("--fid", is_flag=True, help="FID too; needs weakorder[fid] and --data."),
+    click.option(
+        "--inception-weights", type=click.Path(path_type=Path), help="Local weights for --fid; default: fetched once."
+    ),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=OUTPUT,
+        show_default=True,
+        help="Folder of the study.",
+    ),
+    click.option("--device", help="Torch device; default: an accelerator if there is one."),
+)
+
+
+@click.command(cls=ListsOfValues)
+@_OPTIONS
+@JSON
+@MODEL
+def study(
+    checkpoint: Path | None,
+    weights: Any,
+    names: tuple[str, ...],
+    budgets: tuple[list[int], ...],
+    grid: str,
+    samples: int,
+    scales: tuple[list[float], ...],
+    refinement: int,
+    reference_steps: int | None,
+    seed: int,
+    precisions: tuple[str, ...],
+    batch: int | None,
+    data: Path | None,
+    fid: bool,
+    inception_weights: Path | None,
+    output: Path,
+    device: str | None,
+    as_json: bool,
+    **given: float | None,
+) -> None:
+    """Schemes on a trained network against a fine run on the same noise: errors, orders, distances, pictures.
+
+    Samples are kept in the folder cell by cell: the same command goes on where it was stopped, and what is there on the
+    same reference is not sampled again. Several processes: torchrun --no-python weakorder cifar10 study ... Exit code
+    0, 2 on bad input.
+    """
+    from ...verification.cifar10.study import processes
+
+    began = time.monotonic()
+    process = processes.from_environment()
+
+    import torch
+
+    from ...verification.cifar10.model import is_imitated, memory_for
+    from ...verification.cifar10.study import Store, reading
+    from ...verification.cifar10.study import design as studies
+    from ..pages import write_page
+
+    with _ended_by_sigterm(), processes.joined(process) as peers:
+        chosen = _device(device, process)
+        found, name = studies.open_checkpoint(checkpoint, {k: v for k, v in given.items() if v is not None}, weights)
+        design = studies.Design(
+            tuple(_schemes(names, [scale for group in scales for scale in group])),
+            tuple(sorted({budget for group in budgets for budget in group})) or BUDGETS,
+            samples,
+            grid,
+            refinement,
+            reference_steps,
+            tuple(sorted(set(precisions), key=PRECISIONS.index)) or PRECISIONS[:1],
+        )
+        # what it needs is there, before hours are spent
+        compared = reading.Data.of(data, fid, inception_weights, chosen)
+        _check_folder(output)
+        model = studies.model_of(found)
+        size = peers.agreed(studies.batch_of(output, design, model, chosen, batch))
+        store = Store(output, model, seed, size, is_imitated(PRECISIONS[-1], chosen))
+        if process.is_first:
+            _keep_batch(output, size, samples if batch is None else None)
+        with contextlib.redirect_stdout(sys.stderr), memory_for(size):
+            studies.sample(design, store, chosen, process, lambda total: _bar(total, process.is_first))
+        peers.wait()
+    if not process.is_first:
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        results, images = reading.read(design, store, compared, progress)
+    results |= {
+        "command": _command(),
+        "device": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else str(chosen),
+        "processes": process.size,
+        "seconds": time.monotonic() - began,
+        "model": studies.describe_model(found, name),
+    }
+    page = write_page(results, images, output)
+    if as_json:
+        print_json(results)
+    else:
+        _summary(results)
+        click.echo(f"wrote {page}")
+
+
+def _device(named: str | None, process: Processes) -> torch.device:
+    """The device that the user named, or an accelerator if there is one, each process its own. Raises ValueError."""
+    import torch
+
+    check_device(named or "cpu")
+    chosen = torch.device(named or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda", process.local_rank % torch.cuda.device_count())
+    return chosen
+
+
+def _keep_batch(output: Path, size: int, samples: int | None) -> None:
+    """Note the batches' size, chosen for so many samples (None: by the user), and say where it is another than was."""
+    from ...verification.cifar10.study import design as studies
+
+    before = None if samples is None else studies.kept_batch(output)
+    studies.keep_batch(output, size, samples)
+    if before is not None and before.size != size:
+        click.echo(
+            f"note: batches of {size}, which is faster; those of {before.size} in {str(output)!r}, chosen for "
+            f"{before.samples} samples, are left: --batch {before.size} would go on with them",
+            err=True,
+        )
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: like an interrupt it stops the sampling, and what is complete is kept."""
+
+    code = 128 + signal.SIGTERM
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM, which torchrun sends when another process has ended, interrupts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise _Terminated
+
+    earlier = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def _schemes(names: tuple[str, ...], scales: list[float]) -> Iterator[Scheme]:
+    """Every scheme with every factor; those without position noise as they are."""
+    from ...integrators.catalogue import CATALOGUE
+
+    for scheme in [scheme_of(name, None, None, None) for name in names] or CATALOGUE.values():
+        noisy = any(part.sde.noisy[0] for part in scheme.parts)
+        for scale in scales if noisy and scales else [scheme.lambda_s]:
+            name = scheme.name if scale == 1 else f"{scheme.name} λ={scale!r}"
+            yield dataclasses.replace(scheme, lambda_s=scale, name=name)
+
+
+def _check_folder(output: Path) -> None:
+    """Raises OSError if the study could not be written there."""
+    from ...verification.cifar10.study import BATCH
+    from ...verification.files import check_writable, make_folder
+
+    if not str(output).strip() or str(output) == ".":
+        raise ValueError("no folder to write to; name one with -o DIR")
+    make_folder(output)
+    if (output / "index.html").exists() and not (output / BATCH).exists():
+        raise ValueError(f"{str(output)!r} holds another page, index.html; choose another folder")
+    check_writable(output / "index.html")
+
+
+def _bar(total: int, shown: bool) -> Callable[[int], None]:
+    """A progress bar with the time left; also where no terminal shows it, twice a minute."""
+    from tqdm import tqdm
+
+    interval = 0.5 if sys.stderr.isatty() else 30
+    bar = tqdm(total=total, unit="evaluation", unit_scale=True, mininterval=interval, disable=not shown, smoothing=0.02)
+
+    def tick(count: int) -> None:
+        bar.update(count)
+        if bar.n >= total:
+            bar.close()
+
+    return tick
+
+
+def _command() -> str:
+    """What the user typed."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _summary(results: dict[str, Any]) -> None:
+    """A line for each cell, each scheme's verdict, and what each precision changes."""
+    header = ["scheme", "NFE", "steps", "spectrum", "+-", "energy", "+-", "strong", "predicted"]
+    rows = []
+    for scheme in results["schemes"]:
+        for found in scheme["cells"]:
+            weak = (found["weak"] or {}).get("spectrum") or {}
+            energy = (found["distances"] or {}).get("energy") or {}
+            strong = found["strong"] or {}
+            values = [
+                weak.get("relative"),
+                weak.get("standard_error"),
+                energy.get("value"),
+                energy.get("standard_error"),
+            ]
+            values += [strong.get("value"), found["predicted"]]
+            rows.append([scheme["label"], str(found["evaluations"]), str(found["steps"]), *map(cell, values)])
+    print_table(header, rows)
+    for reference in results["references"]:
+        if reference["diverged"]:
+            steps = f"at {reference['steps']} steps; give a larger --refinement"
+            click.echo(f"warning: the {reference['kind']} reference, {reference['name']}, diverged {steps}", err=True)
+    for scheme in results["schemes"]:
+        if scheme["verdict"]:
+            click.echo(f"{scheme['label']}: {scheme['verdict']}: {scheme['reason']}")
+    for precision, found in results["rounding"].items():
+        known = {name: entry for name, entry in found["quantities"].items() if entry["at"]}
+        shares = [
+            f"{name} {entry['middle']:.2g} (at most {entry['largest']:.2g}, {entry['at'][0]} at {entry['at'][1]} NFE)"
+            for name, entry in known.items()
+        ]
+        compared = any(entry["cells"] for entry in found["quantities"].values())
+        nothing = "no cell where both stand above their noise" if compared else "no cell that could be compared"
+        said = ", ".join(shares) or nothing
+        click.echo(f"{precision}: changes by rounding over weak errors, in the middle: {said}")

@@ -1,0 +1,132 @@
+"""The command line: `weakorder COMMAND ...`.
+
+Each command turns its words into values, asks one reading of them, and prints the answer: a table for people, or with
+--json one JSON value on stdout and nothing else there. Bad input gets one line on stderr and exit code 2. Everything
+heavy is imported inside the commands, so that `weakorder --help` answers at once. The commands stand in *_cli.py by
+subject, what they share in options.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import click
+
+from ...verification.cifar10.study import may_speak
+from .cifar10 import cifar10
+from .options import BAD_INPUT, EVENT, INTERRUPTED, MODEL, OUTPUT, parameters, progress, subject_of
+from .schemes import derive, moments, schemes, stability
+from .verify import baseline, verify
+
+CLOSED_PIPE = 141
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="weakorder", message="%(package)s %(version)s")
+def cli() -> None:
+    """Verify samplers of phase-space diffusion models (PSLD): is a splitting integrator correct, what weak order does
+    it have, and what does each trick cost?
+
+    X is a scheme's name (ROBA), a word ("O S B A"), or FILE.py:OBJ with a Scheme or a step(u, tau, h, score). Model
+    parameters default to the published CIFAR-10 model's.
+    """
+
+
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[X]...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default="report", show_default=True, help="Folder.")
+@EVENT
+@click.option("--self-test", is_flag=True, help="Break 180 samplers instead, and show which check catches each.")
+@OUTPUT
+@MODEL
+def report(
+    names: tuple[str, ...],
+    output: Path,
+    event: list[int] | None,
+    self_test: bool,
+    as_json: bool,
+    device: str,
+    **model: float | None,
+) -> None:
+    """The convergence report on the catalogue, or on the schemes and samplers X: a page, figures, results.json.
+
+    With --self-test the page is self-test.html: the mutants, how large each fault is, and what catches it (minutes).
+    """
+    from ...integrators.catalogue import CATALOGUE
+    from ..pages import write_report
+
+    if not str(output).strip() or str(output) == ".":
+        raise ValueError("no folder to write to; name one with -o DIR")
+    params = parameters(device, model)
+    if self_test:
+        from ..pages import write_self_test
+
+        if names or params != type(params)():
+            raise ValueError("--self-test breaks samplers of its own, under models of its own; drop the rest")
+        page = write_self_test(output, progress=progress)
+        click.echo((page.parent / "self-test.json").read_text() if as_json else f"wrote {page}", nl=not as_json)
+        return
+    chosen = [subject_of(name, tuple(event or ())) for name in names] or list(CATALOGUE.values())
+    with contextlib.redirect_stdout(sys.stderr):  # what black boxes print is not our answer
+        page = write_report(chosen, params, output, progress=progress)
+    if as_json:
+        click.echo((page.parent / "results.json").read_text(), nl=False)
+    else:
+        click.echo(f"wrote {page}")
+
+
+for command in (schemes, derive, moments, stability, verify, baseline, cifar10):
+    cli.add_command(command)
+
+
+def _message(error: Exception) -> str:
+    """What an error says, on one line."""
+    from ...verification.files import explained
+
+    if isinstance(error, OSError):
+        text = explained(error)
+    else:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    tells = isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter)  # the value's rule
+    if isinstance(error, click.UsageError) and error.ctx and not tells and not text.endswith("?"):
+        text = f"{text.removesuffix('.')}; see {error.ctx.command_path} --help"
+    return " ".join(text.split())
+
+
+def _say(line: str) -> None:
+    """A line on stderr; bars that still stand there are closed first."""
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.close()
+    click.echo(f"weakorder: {line}", err=True)
+
+
+def main() -> None:
+    """Run the command line; errors become one line on stderr and exit code 2."""
+    try:
+        code = cli.main(prog_name="weakorder", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        code = 0
+    except (click.Abort, KeyboardInterrupt) as stop:
+        _say("interrupted")
+        code = getattr(stop.__cause__ or stop, "code", INTERRUPTED)  # SIGTERM has its own; click wraps it
+    except SystemExit as stop:
+        # click answers a closed pipe with exit code 1, which would read as FAIL; programs use the signal's number.
+        code = CLOSED_PIPE if "PacifyFlush" in type(sys.stdout).__name__ else stop.code
+    except (click.ClickException, ValueError, OSError) as error:
+        if not isinstance(error, click.UsageError) or may_speak():
+            _say(f"error: {_message(error)}")
+        code = BAD_INPUT
+    except Exception as error:  # a bug, or input nobody thought of: never the exit code of FAIL
+        _say(f"error: {type(error).__name__}: {_message(error)}; please report this")
+        code = BAD_INPUT
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Commands that read one scheme, or the whole catalogue: `schemes`, `derive`, `moments`, `stability`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+import click
+
+from .options import (
+    EVENT,
+    EXIT_CODES,
+    GRID,
+    MODEL,
+    OUTPUT,
+    REAL,
+    SCHEME,
+    WHOLE,
+    Whole,
+    cell,
+    diffusion_of,
+    parameters,
+    print_json,
+    print_table,
+    progress,
+    sampler_of,
+    scheme_of,
+    title,
+    warn,
+)
+
+
+@click.command()
+@OUTPUT
+@MODEL
+def schemes(as_json: bool, device: str, **model: float | None) -> None:
+    """The catalogue: word, cost, proven and measured order, error constant, source."""
+    from ...integrators.catalogue import CATALOGUE
+    from ..pages import order_rows
+
+    rows = order_rows(list(CATALOGUE.values()), parameters(device, model))
+    if as_json:
+        print_json(rows)
+        return
+    header = ["name", "word", "splitting", "NFE/step", "palindrome", "claimed", "proven", "measured", "e/h^p"]
+    print_table([*header, "reference"], [[cell(value) for value in row.values()] for row in rows])
+
+
+@click.command()
+@click.argument("x")
+@SCHEME
+@click.option("--dims", type=Whole(1, 2), default=1, show_default=True, help="Data dimensions, fully coupled.")
+@OUTPUT
+@MODEL
+def derive(
+    x: str,
+    splitting: str | None,
+    flow: str | None,
+    lambda_s: float | None,
+    dims: int,
+    as_json: bool,
+    device: str,
+    **model: float | None,
+) -> None:
+    """The flows of X's parts, its one-step map, and its weak order as a theorem, with the leading error and its LaTeX.
+
+    The order is that for constant beta, or for beta linear in t if --beta-min and --beta-max differ; both are shown.
+    """
+    from ..pages import derivation_text
+    from ..pages import derive as derivation
+
+    params = parameters(device, model)
+    scheme = scheme_of(x, splitting, flow, lambda_s)
+    answer = derivation(scheme, dims, params.beta_min != params.beta_max)
+    if as_json:
+        print_json(answer)
+        return
+    warn(scheme)
+    click.echo(derivation_text(answer))
+
+
+@click.command()
+@click.argument("x")
+@SCHEME
+@click.option("--steps", type=WHOLE, default=50, show_default=True, help="Number of steps N.")
+@click.option("--data-mean", type=REAL, default=0.0, show_default=True, help="Mean of the Gaussian data.")
+@click.option("--data-variance", type=REAL, default=1.0, show_default=True, help="Variance of the Gaussian data.")
+@GRID
+@EVENT
+@click.option(
+    "--start",
+    type=click.Choice(["exact", "prior"]),
+    default="exact",
+    show_default=True,
+    help="The exact law at t = T, or the prior.",
+)
+@OUTPUT
+@MODEL
+def moments(
+    x: str,
+    splitting: str | None,
+    flow: str | None,
+    lambda_s: float | None,
+    steps: int,
+    data_mean: float,
+    data_variance: float,
+    grid: str,
+    event: list[int] | None,
+    start: str,
+    as_json: bool,
+    device: str,
+    **model: float | None,
+) -> None:
+    """Exact mean and covariance of scheme X on Gaussian data, at t = eps, without a denoising step."""
+    from ...integrators.grids import time_grid
+    from ...theory.scheme import Scheme
+    from ...verification.exact import exact_moments
+    from ...verification.targets import GaussianTarget
+
+    params = parameters(device, model)
+    sampler = sampler_of(x, splitting, flow, lambda_s)
+    target = GaussianTarget.of(data_mean, data_variance, diffusion_of(sampler), params)
+    taus = time_grid(grid, steps, params)
+    if isinstance(sampler, Scheme):
+        result = exact_moments(sampler, target, taus, start)
+        warn(sampler)
+    else:
+        from ...verification.blackbox import probed_moments
+
+        with contextlib.redirect_stdout(sys.stderr):  # what the step prints is not our answer
+            result = probed_moments(sampler, target, taus, start, tuple(event or ()), progress)
+        if result.rounding:
+            click.echo(f"warning: rounds to float32: {result.rounding:.1e} of the law's size in this run", err=True)
+    if result.diverged.any():
+        click.echo("warning: the run overflowed; its moments are not finite (null in JSON)", err=True)
+    laws = {"": result.computed, "exact_": result.exact}
+    if as_json:
+        answer: dict[str, Any] = {}
+        for prefix, law in laws.items():
+            answer |= {f"{prefix}mean": law.mean[:, 0].tolist(), f"{prefix}cov": law.cov[:, :, 0].tolist()}
+        print_json(answer | {"nfe": result.nfe})
+        return
+    click.echo(
+        f"{title(sampler, x)}: {steps} steps ({grid}) from the {start} law to t = {params.eps:g}, {result.nfe} NFE"
+    )
+    values = [[*law.mean[:, 0], law.cov[0, 0, 0], law.cov[0, 1, 0], law.cov[1, 1, 0]] for law in laws.values()]
+    errors = [computed - exact for computed, exact in zip(*values, strict=True)]
+    header = ["", "mean x", "mean m", "cov xx", "cov xm", "cov mm"]
+    rows = zip(("scheme", "exact", "error"), [*values, errors], strict=True)
+    print_table(header, [[name, *(f"{number:.6e}" for number in row)] for name, row in rows])
+
+
+@click.command()
+@click.argument("x")
+@SCHEME
+@click.option("--steps", type=WHOLE, help="Judge a run of N steps on --grid instead.")
+@GRID
+@OUTPUT
+@MODEL
+def stability(
+    x: str,
+    splitting: str | None,
+    flow: str | None,
+    lambda_s: float | None,
+    steps: int | None,
+    grid: str,
+    as_json: bool,
+    device: str,
+    **model: float | None,
+) -> None:
+    """How few steps X can take on CIFAR-10's spectrum, on each grid, and what breaks first.
+
+    Exit code 0; with --steps 0 stable, 1 unstable; 2 bad input.
+    """
+    from ...theory.scheme import Scheme
+    from ..pages import judge, stability_text
+
+    params = parameters(device, model)
+    sampler = sampler_of(x, splitting, flow, lambda_s)
+    with contextlib.redirect_stdout(sys.stderr):  # what a black box prints is not our answer
+        answer, stable = judge(sampler, params, steps, grid, progress)
+    if as_json:
+        print_json({"sampler": x} | answer)
+    else:
+        if isinstance(sampler, Scheme):
+            warn(sampler)
+        click.echo(f"{title(sampler, x)}\n{stability_text(answer)}")
+    sys.exit(EXIT_CODES["PASS" if stable else "FAIL"])

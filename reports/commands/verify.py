@@ -1,0 +1,241 @@
+"""Commands that judge a scheme or a sampler: `verify`, and `baseline` for what a change did to it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from .options import (
+    EVENT,
+    EXIT_CODES,
+    GRID,
+    MODEL,
+    OUTPUT,
+    REAL,
+    SCHEME,
+    WHOLE,
+    Numbers,
+    Whole,
+    cell,
+    diffusion_of,
+    parameters,
+    print_json,
+    print_table,
+    progress,
+    sampler_of,
+    title,
+    together,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from ...theory.model import Parameters
+    from ...theory.scheme import Scheme
+
+
+@click.command()
+@click.argument("x")
+@SCHEME
+@click.option("--order", type=Whole(1, 10), help="Order to hold X to; default: what it claims, or 1.")
+@click.option("--steps", type=Numbers(int), help="Numbers of steps, 4 or more; default 25,50,...,6400.")
+@click.option("--data-mean", type=Numbers(float), help="Data means; default 0,1.")
+@click.option("--data-variance", type=Numbers(float), help="Data variances; default 0.04,0.25,1,4.")
+@click.option("--t-end", type=REAL, help="Where the run stops; default t = 0.1, see README.")
+@GRID
+@EVENT
+@click.option("--target", help="gaussian (default, exact), mixture, banana, student or empirical-cifar10.")
+@click.option("--dim", type=Whole(1), help="Data dimensions of the mixture.")
+@click.option("--data", type=click.Path(path_type=Path), help="Images of empirical-cifar10, an .npz; default 512.")
+@click.option("--method", type=click.Choice(["noise-free", "monte-carlo"]), help="Default: noise-free in 1 dimension.")
+@click.option("--accuracy", type=REAL, help="Of sampled differences, relative; default 0.03.")
+@click.option("--evaluations", type=REAL, help="The most score evaluations to spend.")
+@click.option("--seconds", type=REAL, help="When to stop, with what is known by then.")
+@click.option("--seed", type=WHOLE, help="Of the sampled noise; default 0.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="A file that keeps samples, to go on from.")
+@OUTPUT
+@MODEL
+def verify(
+    x: str,
+    splitting: str | None,
+    flow: str | None,
+    lambda_s: float | None,
+    order: int | None,
+    steps: list[int] | None,
+    data_mean: list[float] | None,
+    data_variance: list[float] | None,
+    t_end: float | None,
+    grid: str,
+    event: list[int] | None,
+    target: str | None,
+    dim: int | None,
+    data: Path | None,
+    method: str | None,
+    as_json: bool,
+    device: str,
+    **options: Any,
+) -> None:
+    """The verdict on X: measured weak order on Gaussian data, or on a --target with a nonlinear score.
+
+    Exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 2 bad input.
+    """
+    from ...theory.scheme import Scheme
+    from ...verification.exact import order as orders
+
+    names = ("accuracy", "evaluations", "seconds", "seed", "checkpoint")
+    sampling = {name: options.pop(name) for name in names}
+    params = parameters(device, options)
+    sampler = sampler_of(x, splitting, flow, lambda_s)
+    if target is not None and target != "gaussian":
+        if not isinstance(sampler, Scheme):
+            raise ValueError(f"{x} is a black box; --target {target} is for schemes, whose noise can be coupled")
+        if data_mean or data_variance or event:
+            raise ValueError(f"--data-mean, --data-variance and --event do not belong to --target {target}; drop them")
+        _verify_on(x, sampler, params, target, dim, data, method, order, steps, t_end, grid, sampling, as_json, device)
+    for name, value in {"dim": dim, "data": data, "method": method, **sampling}.items():
+        if value is not None:
+            raise ValueError(f"--{name} is for a --target such as mixture; Gaussian data need no sampling")
+    laws = orders.gaussian_targets(
+        diffusion_of(sampler), params, data_variance or orders.VARIANCES, data_mean or orders.MEANS
+    )
+    stop = orders.T_END if t_end is None else t_end
+    if isinstance(sampler, Scheme):
+        study = orders.study_order(sampler, params, order, steps or orders.STEPS, laws, stop, grid, progress)
+        description: dict[str, Any] = {
+            "scheme": sampler.name,
+            "word": sampler.word,
+            "splitting": sampler.splitting.name,
+        }
+        description |= {"nfe_per_step": sampler.nfe_per_step, "warnings": list(sampler.warnings)}
+    else:
+        from ...verification.blackbox import BLACK_BOX_STEPS, study_black_box
+
+        levels = steps or BLACK_BOX_STEPS
+        with contextlib.redirect_stdout(sys.stderr):  # what the step prints is not our answer
+            study = study_black_box(x, sampler, params, order, levels, laws, stop, grid, progress, tuple(event or ()))
+        per_step = float(study.nfe[-1] / study.steps[-1])
+        description = {"sampler": x, "nfe_per_step": per_step, "warnings": list(study.warnings)}
+    if as_json:
+        print_json(description | study.as_dict())
+    else:
+        for warning in description["warnings"]:
+            click.echo(f"warning: {warning}", err=True)
+        click.echo(f"{title(sampler, x)}: {description['nfe_per_step']:g} NFE/step, errors at t = {stop:g}")
+        header = ["steps", "NFE", "W2 error", "slope", "e/h^p", "mean error", "cov error"]
+        keys = ("steps", "nfe", "error", "slope", "constant", "mean_error", "cov_error")
+        print_table(header, [[cell(level[key]) for key in keys] for level in study.as_dict()["levels"]])
+        click.echo(f"{study.verdict}: {study.reason}")
+    sys.exit(EXIT_CODES[study.verdict])
+
+
+def _verify_on(
+    x: str,
+    scheme: Scheme,
+    params: Parameters,
+    name: str,
+    dim: int | None,
+    data: Path | None,
+    method: str | None,
+    order: int | None,
+    steps: list[int] | None,
+    t_end: float | None,
+    grid: str,
+    sampling: dict[str, Any],
+    as_json: bool,
+    device: str,
+) -> NoReturn:
+    """`verify` on a target whose score is not affine."""
+    from ...verification.targets import make_target
+    from . import nonlinear
+
+    nonlinear.checkpoint_path(sampling["checkpoint"])
+    target = make_target(name, params, dim, data, scheme.splitting.diffusion)
+    study = nonlinear.study(scheme, target, method, order, steps, t_end, grid, progress, sampling, device)
+    answer = {"scheme": scheme.name, "word": scheme.word, "splitting": scheme.splitting.name}
+    answer |= {"nfe_per_step": scheme.nfe_per_step, "warnings": list(scheme.warnings), "target": name}
+    answer |= study.as_dict()
+    if as_json:
+        print_json(answer)
+    else:
+        warn(scheme)
+        dimensions = "x".join(map(str, target.event))
+        click.echo(f"{title(scheme, x)}: {name} ({dimensions}), {scheme.nfe_per_step} NFE/step")
+        header, rows = nonlinear.table(answer)
+        print_table(header, [[cell(value) for value in row] for row in rows])
+        click.echo(f"{study.verdict}: {study.reason}")
+    sys.exit(EXIT_CODES[study.verdict])
+
+
+@click.group()
+def baseline() -> None:
+    """Regression baselines: record what a sampler does, and later ask what a change of it did."""
+
+
+_BASELINED = together(
+    click.option("--order", type=Whole(1, 10), default=1, show_default=True, help="Order to hold X to."),
+    click.option("--steps", type=Numbers(int), help="Of its order study; default 25,50,...,1600."),
+    EVENT,
+    OUTPUT,
+    MODEL,
+)
+
+
+@baseline.command()
+@click.argument("x")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file, JSON; replaced."
+)
+@_BASELINED
+def record(
+    x: str,
+    output: Path,
+    order: int,
+    steps: list[int] | None,
+    event: list[int] | None,
+    as_json: bool,
+    device: str,
+    **model: float | None,
+) -> None:
+    """Record the baseline of X: what one step does, evaluations, order, moments of whole runs."""
+    from ...verification.blackbox import baseline as baselines
+    from ...verification.files import check_writable
+
+    params = parameters(device, model)
+    sampler = sampler_of(x, None, None, None)
+    check_writable(output)
+    with contextlib.redirect_stdout(sys.stderr):  # what the sampler prints is not our answer
+        levels = steps or baselines.BLACK_BOX_STEPS
+        found = baselines.record(x, sampler, params, tuple(event or ()), order, levels, progress)
+    baselines.save(found, output)
+    if found["order"]["verdict"] == "FAIL":
+        click.echo(f"warning: verify says FAIL: {found['order']['reason']}", err=True)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"wrote {output}: {found['order']['verdict']}, {found['order']['reason']}")
+
+
+@baseline.command()
+@click.argument("x")
+@click.argument("file", type=click.Path(path_type=Path))
+@OUTPUT
+def check(x: str, file: Path, as_json: bool, device: str) -> None:
+    """Compare X with the baseline FILE: what changed, by how much, and is it better or worse?
+
+    Exit code 0 as recorded, 1 changed, 2 bad input. Model parameters are those of the baseline.
+    """
+    from ...verification.blackbox import baseline as baselines
+
+    parameters(device, {})
+    recorded = baselines.load(file)
+    sampler = sampler_of(x, None, None, None)
+    with contextlib.redirect_stdout(sys.stderr):
+        comparison = baselines.check(recorded, sampler, progress=progress)
+    if as_json:
+        print_json({"sampler": x, "same": comparison.same, "changes": list(comparison.lines)})
+    else:
+        click.echo(str(comparison))
+    sys.exit(0 if comparison.same else 1)

@@ -1,0 +1,80 @@
+"""The order table of the catalogue: what each scheme claims, what is proven, and what was measured.
+
+`weakorder schemes` prints it; `python -m weakorder.reports.pages.orders README.md` writes it into a file between
+two marks, with the error constants that the proofs predict, and a test fails when the committed one is stale.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...integrators.catalogue import CATALOGUE
+from ...theory.model import Parameters
+from ...theory.scheme import Scheme
+from ...verification.exact import T_END, gaussian_targets, predicted_errors, study_order
+
+# Four levels of the default study: enough for an order, quick enough for a command that lists.
+STEPS = (200, 400, 800, 1600)
+BEGIN, END = "<!-- orders: begin -->", "<!-- orders: end -->"
+
+
+def order_rows(schemes: Sequence[Scheme], params: Parameters) -> list[dict[str, Any]]:
+    """Per scheme: its word, cost and symmetry, its claimed, proven and measured order, its W2 error constant at 1,600
+    steps."""
+    rows = []
+    for scheme in schemes:
+        study = study_order(scheme, params, steps=STEPS)
+        rows.append(
+            {
+                "name": scheme.name,
+                "word": scheme.word,
+                "splitting": scheme.splitting.name,
+                "nfe_per_step": scheme.nfe_per_step,
+                "palindrome": scheme.is_palindrome,
+                "order": scheme.order,
+                "proven": study.proven,
+                "measured": None if study.measured is None else study.measured.order,
+                "constant": float(study.constants()[-1]),
+                "reference": scheme.reference,
+            }
+        )
+    return rows
+
+
+def markdown(schemes: Sequence[Scheme], params: Parameters) -> str:
+    """The order table of `schemes` in Markdown, with the predicted error constants."""
+    lines = [
+        "| scheme | one step | NFE/step | palindrome | proven order | measured order | error constant | predicted |",
+        "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for scheme, row in zip(schemes, order_rows(schemes, params), strict=True):
+        targets = gaussian_targets(scheme.splitting.diffusion, params)
+        cells = (
+            row["name"],
+            f"`{row['word']}`",
+            row["nfe_per_step"],
+            "yes" if row["palindrome"] else "no",
+            row["proven"],
+            f"{row['measured']:.2f}",
+            f"{row['constant']:.3g}",
+            f"{predicted_errors(scheme, targets, T_END)['w2']:.3g}",
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def with_table(text: str, table: str) -> str:
+    """`text` with what stands between the marks replaced by the table. Raises ValueError if it has no marks."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"no place for the table; mark it with {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(with_table(path.read_text(), markdown(list(CATALOGUE.values()), Parameters())))

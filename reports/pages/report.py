@@ -1,0 +1,349 @@
+"""The convergence report: studies to results, results to a page.
+
+collect_results   runs the studies; everything the report shows, as plain values for JSON
+render            the page, from the results alone: every number on it is one of theirs
+write_report      both, into a folder: results.json, figures/*.svg and *.png, index.html (self-contained)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shlex
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from ...integrators.catalogue import LANGEVIN_CONTROLS
+from ...integrators.grids import GRIDS, time_grid
+from ...theory.model import Parameters
+from ...theory.scheme import Scheme
+from ...theory.weak_order import prove_order
+from ...verification.blackbox import BLACK_BOX_STEPS, BlackBox, order_study_of
+from ...verification.exact import Opaque, Subject, exact_moments, noise_free, order, predicted_errors, spectrum
+from ...verification.files import explained, make_folder, write_atomically
+from ...verification.targets import GaussianTarget
+from ...verification.verdicts import MARGIN
+from ..figures import stability as stability_figures
+from ..figures import style as figures
+from ..figures import targets as targets_figures
+from . import stability, targets
+from .derivation import leading_error
+from .strict_json import dumps
+from .templates import number, template
+
+Results = dict[str, Any]
+Progress = Callable[[Sequence[Any]], Iterable[Any]]
+
+# The budgets of the page's spectrum table; the figure and results.json hold all.
+TABLE_BUDGETS = (50, 100, 1000)
+# The paths and levels of the check that certified a second-order scheme as of first order, see `_controls`.
+CONTROL_PATHS, CONTROL_STEPS = 200, (25, 50, 100, 200)
+_PACKAGES = ("weakorder", "numpy", "scipy", "sympy", "torch", "matplotlib")
+_DESCRIPTIONS = {
+    "convergence-steps": "W2 error against the number of steps, log-log, a line per scheme",
+    "convergence-nfe": "W2 error against network evaluations, log-log, a line per scheme",
+    "error-constants": "error constants against the step size, a line per scheme",
+    "local-slopes": "local slopes against the number of steps, a panel per scheme",
+    "cifar10-spectrum": "Frechet distance to the CIFAR-10 Gaussian against network evaluations, a line per scheme",
+    **stability_figures.DESCRIPTIONS,
+    **targets_figures.DESCRIPTIONS,
+}
+
+
+def collect_results(
+    schemes: Sequence[Subject],
+    params: Parameters,
+    progress: Progress = iter,
+    steps: Sequence[int] = order.STEPS,
+    t_end: float = order.T_END,
+    budgets: Sequence[int] = spectrum.BUDGETS,
+    grids: Sequence[str] = tuple(GRIDS),
+    nonlinear: targets.Settings | None = None,
+) -> Results:
+    """Run the studies of every scheme or black box; all that the report shows, as JSON's own types.
+
+    steps, t_end: of the order studies; budgets, grids: of the spectrum study; nonlinear: of the section on nonlinear
+    targets, default `targets.Settings()`. progress wraps each sequence of runs.
+    Raises ValueError on bad input, as the studies do.
+    """
+    if not schemes:
+        raise ValueError("no scheme to report on; name at least one")
+    studies = [order_study_of(subject, params, steps=steps, t_end=t_end) for subject in progress(list(schemes))]
+    distances = spectrum.study_spectrum(schemes, params, budgets, grids, progress=progress)
+    # what stability shows of a word, its regions and conditions, a black box does not have
+    words = [scheme for scheme in schemes if isinstance(scheme, Scheme)]
+    stability_study, found = stability.collect(words, params, grids, progress) if words else (None, [])
+    regions = iter(found)
+    stabilities = [next(regions) if isinstance(scheme, Scheme) else None for scheme in schemes]
+    targets_study, laws = _nonlinear(words, params, t_end, nonlinear or targets.Settings(), progress)
+    curves = iter(distances.curves)
+    rows = [
+        {
+            **_scheme_row(scheme, label, study, params, t_end),
+            "command": _command(scheme, params, steps, t_end, order.STEPS),
+            "spectrum": {grid: _curve(next(curves)) for grid in grids},
+            "stability": stable,
+            "noise_free": next(laws) if isinstance(scheme, Scheme) else None,
+        }
+        for scheme, label, study, stable in zip(schemes, _labels(schemes), studies, stabilities, strict=True)
+    ]
+    results = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        "seed": None if targets_study is None else targets_study["seed"],
+        "parameters": {**asdict(params), "M_inv": params.M_inv, "T": params.T},
+        "order_study": {
+            "steps": list(steps),
+            "t_end": t_end,
+            "grid": "uniform",
+            "start": "exact",
+            "means": order.MEANS,
+            "variances": order.VARIANCES,
+            "margin": MARGIN,
+        },
+        "spectrum_study": {
+            "budgets": list(budgets),
+            "table_budgets": [budget for budget in TABLE_BUDGETS if budget in budgets] or list(budgets)[-3:],
+            "grids": list(grids),
+            "start": "prior",
+            "denoise": True,
+            "images": distances.images,
+            "dimensions": distances.dimensions,
+            "cutoff": distances.cutoff,
+            "prior": distances.prior,
+        },
+        "stability_study": stability_study,
+        "targets_study": targets_study,
+        "schemes": rows,
+        "controls": _controls(),
+    }
+    return json.loads(dumps(results))
+
+
+def render(results: Results) -> str:
+    """The page, self-contained, from the results alone."""
+    drawn = _draw(results)
+    return _page(results, {name: figures.as_svg(figure) for name, figure in drawn.items()})
+
+
+def write_report(
+    schemes: Sequence[Subject],
+    params: Parameters,
+    directory: str | os.PathLike[str],
+    progress: Progress = iter,
+    steps: Sequence[int] = order.STEPS,
+    t_end: float = order.T_END,
+    budgets: Sequence[int] = spectrum.BUDGETS,
+    grids: Sequence[str] = tuple(GRIDS),
+    nonlinear: targets.Settings | None = None,
+) -> Path:
+    """Write the report on `schemes` into `directory`, made if need be; returns the path of its index.html.
+
+    Whether the folder can be written is tried first; nothing else is written before everything has been computed, and
+    each file appears whole or not at all, the page last.
+    Raises ValueError on bad input and OSError where the folder cannot be written.
+    """
+    directory = Path(directory)
+    _check_writable(directory)
+    results = collect_results(schemes, params, progress, steps, t_end, budgets, grids, nonlinear)
+    svgs = {}
+    contents: dict[Path, bytes] = {directory / "results.json": dumps(results).encode()}
+    for name, figure in (_draw(results)).items():
+        svgs[name] = contents[directory / "figures" / f"{name}.svg"] = figures.as_svg(figure)
+        contents[directory / "figures" / f"{name}.png"] = figures.as_png(figure)
+    page = directory / "index.html"
+    contents[page] = _page(results, svgs).encode()
+    make_folder(directory / "figures")
+    for path, content in contents.items():
+        write_atomically(path, content)
+    return page
+
+
+def _draw(results: Results) -> dict[str, Figure]:
+    """Every figure of the page by its file name."""
+    words = results | {"schemes": [scheme for scheme in results["schemes"] if scheme["stability"]]}
+    return figures.draw(results) | (
+        stability_figures.draw(words) | targets_figures.draw(words) if words["schemes"] else {}
+    )
+
+
+def _nonlinear(
+    schemes: Sequence[Scheme], params: Parameters, t_end: float, settings: targets.Settings, progress: Progress
+) -> tuple[Results | None, Iterator[Results]]:
+    """The studies on nonlinear targets, each with its command; a word is needed to carry a law and to couple noise."""
+    if not schemes:
+        return None, iter(())
+    study, laws = targets.collect(schemes, params, t_end, settings, progress)
+    for scheme, law in zip(schemes, laws, strict=True):
+        options = ["--target", targets.MIXTURE]
+        law["command"] = _command(scheme, params, settings.steps, t_end, noise_free.STEPS, options)
+    for entry in study["sampled"]:
+        scheme, options = schemes[entry["scheme"]], entry.pop("options")
+        entry["command"] = _command(scheme, params, entry["steps"], t_end, (), options)
+    return study, iter(laws)
+
+
+def _scheme_row(scheme: Subject, label: str, study: order.OrderStudy, params: Parameters, t_end: float) -> Results:
+    """What the page says of a scheme or a black box, but for its spectrum."""
+    errors: Results = {"leading_error": {}, "leading_error_latex": {}}
+    if isinstance(scheme, Scheme):
+        errors = leading_error(prove_order(scheme, linear_beta=params.beta_min != params.beta_max))
+    return {
+        "name": scheme.name,
+        "label": label,
+        "word": scheme.word,
+        "splitting": scheme.splitting.name,
+        "kind": "stochastic" if _is_stochastic(scheme) else "deterministic",
+        "flow": scheme.flow,
+        "lambda_s": scheme.lambda_s,
+        "nfe_per_step": scheme.nfe_per_step,
+        "palindrome": scheme.is_palindrome,
+        "reference": scheme.reference,
+        "warnings": [*scheme.warnings, *(study.warnings if isinstance(scheme, BlackBox) else ())],
+        "error_constant": next((c for c in study.constants()[::-1].tolist() if math.isfinite(c)), None),
+        "predicted_constant": _predicted(scheme, study, params, t_end),
+        **errors,
+        **study.as_dict(),
+    }
+
+
+def _is_stochastic(scheme: Subject) -> bool:
+    if isinstance(scheme, Opaque):
+        return scheme.is_stochastic
+    return any(part.sde.has_noise for part in scheme.parts)
+
+
+def _predicted(scheme: Subject, study: order.OrderStudy, params: Parameters, t_end: float) -> float | None:
+    """The W2 error constant that the proof predicts; None where the order is not the expected one, or the dynamics are
+    too stiff to integrate the error along them."""
+    if not isinstance(scheme, Scheme) or study.proven != study.expected or scheme.inconsistencies:
+        return None
+    targets = order.gaussian_targets(scheme.splitting.diffusion, params)
+    try:
+        return predicted_errors(scheme, targets, t_end)["w2"]
+    except ValueError:
+        return None
+
+
+def _controls() -> Results:
+    """Langevin dynamics: proven and measured orders of schemes whose orders are published; and, for the first of them,
+    the bias of E[m^2] beside the standard error of a few sampled paths, which an order was once fitted to. They check
+    the suite, not the user's model: the parameters are the default ones."""
+    params = Parameters()
+    rows = []
+    for scheme in LANGEVIN_CONTROLS:
+        study = order.study_order(scheme, params)
+        rows.append(
+            {
+                "name": scheme.name,
+                "word": scheme.word,
+                "reference": scheme.reference,
+                **{name: study.as_dict()[name] for name in ("verdict", "order")},
+                "error_constant": study.constants()[-1],
+                "predicted_constant": _predicted(scheme, study, params, order.T_END),
+            }
+        )
+    first = LANGEVIN_CONTROLS[0]
+    target = GaussianTarget.of(0.0, 1.0, first.splitting.diffusion, params)
+    noise = []
+    for steps in CONTROL_STEPS:
+        moments = exact_moments(first, target, time_grid("uniform", steps, params, order.T_END))
+        bias = abs(float(moments.computed.cov[1, 1, 0] - moments.exact.cov[1, 1, 0]))
+        # A mean of squares of P Gaussian paths has the standard error sqrt(2 / P) times their variance.
+        error = math.sqrt(2 / CONTROL_PATHS) * float(moments.computed.cov[1, 1, 0])
+        noise.append({"steps": steps, "bias": bias, "standard_error": error, "ratio": error / bias})
+    return {"rows": rows, "noise": {"name": first.name, "paths": CONTROL_PATHS, "levels": noise}}
+
+
+def _labels(schemes: Sequence[Subject]) -> list[str]:
+    """Names for the figures: with lambda_s and the sub-flow where they are not the plain scheme's."""
+    labels = []
+    for scheme in schemes:
+        scale = "" if scheme.lambda_s == 1 else f" λ={scheme.lambda_s:g}"
+        labels.append(scheme.name + scale + ("" if scheme.flow == "euler" else f" ({scheme.flow})"))
+    return labels
+
+
+def _command(
+    scheme: Subject,
+    params: Parameters,
+    steps: Sequence[int],
+    t_end: float,
+    default_steps: Sequence[int],
+    more: Sequence[str] = (),
+) -> str:
+    """The command that prints a study of the scheme; what has its default value is left out."""
+    options: list[object] = [] if isinstance(scheme, BlackBox) else ["--splitting", scheme.splitting.name]
+    if scheme.flow != "euler":
+        options += ["--flow", scheme.flow]
+    if scheme.lambda_s != 1:
+        options += ["--lambda-s", scheme.lambda_s]
+    if scheme.order not in (None, 1):
+        options += ["--order", scheme.order]
+    levels = BLACK_BOX_STEPS if isinstance(scheme, BlackBox) else tuple(default_steps)
+    if tuple(steps) not in (levels, tuple(default_steps)):
+        options += ["--steps", ",".join(map(str, steps))]
+    if t_end != order.T_END:
+        options += ["--t-end", t_end]
+    for name, default in asdict(Parameters()).items():
+        if (value := getattr(params, name)) != default:
+            options += [f"--{name.replace('_', '-')}", value]
+    subject = scheme.name if isinstance(scheme, BlackBox) else scheme.word
+    return shlex.join(["weakorder", "verify", subject, *map(str, options), *more])
+
+
+def _curve(curve: spectrum.SpectrumCurve) -> Results:
+    fields = asdict(curve)
+    return {name: fields[name] for name in ("budgets", "steps", "nfe", "distance", "diverged", "floor")}
+
+
+def _page(results: Results, svgs: dict[str, bytes]) -> str:
+    drawings = {
+        name.replace("-", "_"): Markup(figures.inline(svg, name, _DESCRIPTIONS[name])) for name, svg in svgs.items()
+    }
+    page = template("report.html.j2", {"number": number, "plain": lambda value: f"{value:g}"})
+    return page.render(figures=drawings, table=_spectrum_table(results), **results)
+
+
+def _spectrum_table(results: Results) -> list[Results]:
+    """The spectrum table's rows: per scheme a cell for every grid and budget; the smallest of each column is marked."""
+    study = results["spectrum_study"]
+    columns = [(grid, budget) for grid in study["grids"] for budget in study["table_budgets"]]
+    rows = [
+        {"label": scheme["label"], "cells": [_cell(scheme["spectrum"][grid], budget) for grid, budget in columns]}
+        for scheme in results["schemes"]
+    ]
+    for column in zip(*(row["cells"] for row in rows), strict=True):
+        values = [cell["distance"] for cell in column if cell["distance"] is not None]
+        for cell in column:
+            cell["best"] = len(rows) > 1 and cell["distance"] is not None and cell["distance"] == min(values)
+    return rows
+
+
+def _cell(curve: Results, budget: int) -> Results:
+    if budget not in curve["budgets"]:
+        return {"distance": None, "diverged": False, "nfe": None}
+    place = curve["budgets"].index(budget)
+    return {name: curve[name][place] for name in ("distance", "diverged", "nfe")}
+
+
+def _check_writable(directory: Path) -> None:
+    """Try whether the folder could be made and written to, before minutes are spent; leaves nothing behind."""
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write to {explained(error, directory)}") from error
+    if (directory / "index.html").is_dir():
+        raise OSError(f"{str(directory / 'index.html')!r} is a folder; choose another place for the page")

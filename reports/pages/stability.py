@@ -1,0 +1,249 @@
+"""The stability section: how few steps each scheme can take on CIFAR-10's spectrum, and what breaks first.
+
+collect    runs the studies of verification.stability and least_steps; everything shown, as plain values for JSON
+judge      one sampler for the command line: a table for people, the same as JSON, and whether it is stable
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...integrators.grids import GRIDS, time_grid
+from ...theory.model import Parameters
+from ...theory.scheme import Scheme
+from ...verification.exact import Spectrum, cifar10_spectrum
+from ...verification.stability import BLACK_BOX_BOUND, BOUND, LeastSteps, least_steps, scan_steps, thinned
+from ...verification.stability import growth as stability
+from ...verification.targets import GaussianTarget
+
+if TYPE_CHECKING:
+    from ...integrators.blackbox import Sampler
+
+Results = dict[str, Any]
+Progress = Callable[[Sequence[Any]], Iterable[Any]]
+
+# The evaluations that people use, at which runs are shown; those of the growth figure; the values of Gamma of its
+# table, nu moved along so that M stays (those of arXiv 2303.01748, section 5).
+BUDGET = 50
+BUDGETS = (12, 20, 30, 50, 70, 100, 150, 200, 300)
+GAMMAS = (0.0, 0.005, 0.02, 0.25)
+# Steps, and data variances beside the smallest, of the table of stationary covariances.
+STATIONARY_STEPS, STATIONARY_VARIANCES = (2e-4, 4e-4, 8e-4, 1.6e-3, 3.2e-3), (1e-3,)
+# Points of the regions' axes, and the largest step that they show.
+_POINTS, _LONGEST = 40, 0.5
+
+
+# --- Results ----------------------------------------------------------------------------------------------------------
+
+
+def collect(
+    schemes: Sequence[Scheme], params: Parameters, grids: Sequence[str] = tuple(GRIDS), progress: Progress = iter
+) -> tuple[Results, list[Results]]:
+    """What the report says of stability: of the study, and of each scheme. progress wraps the schemes."""
+    data = cifar10_spectrum()
+    thin = thinned(data.variances)
+    few = Spectrum(thin, np.zeros_like(thin), data.images)
+    axes = {
+        "h": np.geomspace(params.eps / 3, _LONGEST, _POINTS),
+        "variance": np.geomspace(thin[0] / 5, 5 * thin[-1], _POINTS),
+        "t": np.geomspace(2 * params.eps, params.T, _POINTS),
+    }
+    rows = [_scheme(scheme, params, grids, few, axes) for scheme in progress(list(schemes))]
+    study = {
+        "factor": stability.FACTOR,
+        "excess": stability.EXCESS,
+        "bound": BOUND,
+        "budget": BUDGET,
+        "budgets": list(BUDGETS),
+        "dimensions": data.variances.size,
+        "thin": thin.size,
+        "variances": [thin[0], thin[-1]],
+        "grids": list(grids),
+        "axes": {name: _rounded(values) for name, values in axes.items()},
+        "gammas": [row["gamma"] for row in rows[0]["gammas"]],
+        "stationary_steps": list(STATIONARY_STEPS),
+        "stationary_variances": [thin[0], *STATIONARY_VARIANCES],
+        "twins": _twins(schemes, rows, params, grids),
+    }
+    return study, rows
+
+
+def _scheme(
+    scheme: Scheme, params: Parameters, grids: Sequence[str], few: Spectrum, axes: dict[str, np.ndarray]
+) -> Results:
+    least = {grid: least_steps(scheme, params, grid) for grid in grids}
+    some = thinned(few.variances, 24)
+    return {
+        "least": {grid: _least(found, scheme) for grid, found in least.items()},
+        "budget": {grid: _measured(scheme, params, grid, _affordable(scheme, BUDGET)) for grid in grids},
+        "growth": {grid: _curve(scheme, params, grid, few) for grid in grids},
+        "stationary": _stationary(scheme, params, few),
+        "gammas": [_gamma(scheme, params, gamma, least) for gamma in sorted({*GAMMAS, params.gamma})],
+        "regions": {
+            "last_step": _rounded(stability.last_step_excess(scheme, params, axes["h"], axes["variance"])),
+            "trajectory": _rounded(stability.worst_excess(scheme, params, axes["h"], axes["t"], some)),
+        },
+    }
+
+
+def _least(found: LeastSteps, scheme: Scheme | None) -> Results:
+    cost = None if scheme is None or found.steps is None else found.steps * scheme.nfe_per_step
+    steady = None if scheme is None or found.steady is None else found.steady * scheme.nfe_per_step
+    return asdict(found) | {"nfe": cost, "steady_nfe": steady}
+
+
+def _affordable(scheme: Scheme, nfe: int) -> int:
+    return nfe // scheme.nfe_per_step if scheme.nfe_per_step else 0
+
+
+def _curve(scheme: Scheme, params: Parameters, grid: str, few: Spectrum) -> list[Results]:
+    """The growth of the runs that the budgets buy."""
+    levels = [steps for nfe in BUDGETS if (steps := _affordable(scheme, nfe))]
+    runs = [stability.worst_growth(scheme, params, time_grid(grid, steps, params), few) for steps in levels]
+    return [
+        {"steps": steps, "nfe": steps * scheme.nfe_per_step, "growth": run.growth}
+        for steps, run in zip(levels, runs, strict=True)
+    ]
+
+
+def _measured(scheme: Scheme, params: Parameters, grid: str, steps: int) -> Results | None:
+    """A run on the whole spectrum, its step of largest excess on some of it, and its last step; None for no step."""
+    if steps == 0:
+        return None
+    taus = time_grid(grid, steps, params)
+    thin = thinned(cifar10_spectrum().variances)
+    target = GaussianTarget.of(0.0, thin, scheme.splitting.diffusion, params)
+    return {
+        "steps": steps,
+        "nfe": steps * scheme.nfe_per_step,
+        **asdict(stability.worst_growth(scheme, params, taus)),
+        "worst_step": asdict(stability.worst_step(scheme, target, taus)),
+        "last_h": float(taus[-1] - taus[-2]),
+    }
+
+
+def _gamma(scheme: Scheme, params: Parameters, gamma: float, least: dict[str, LeastSteps]) -> Results:
+    """The least steps with another Gamma and the same M; looked for up to four times those of the given one."""
+    if gamma == params.gamma:
+        return {"gamma": gamma, "steps": {grid: found.steps for grid, found in least.items()}}
+    other = replace(params, gamma=gamma, nu=gamma + abs(params.nu - params.gamma))
+    bounds = {grid: 4 * (found.steps or found.bound) for grid, found in least.items()}
+    return {
+        "gamma": gamma,
+        "steps": {grid: scan_steps(scheme, other, grid, bound=max(2, b)) for grid, b in bounds.items()},
+    }
+
+
+def _stationary(scheme: Scheme, params: Parameters, few: Spectrum) -> list[Results] | None:
+    """With the clock stopped at the cut-off: the standard deviation in x that steps of length h settle at, relative to
+    that of the frozen dynamics, less 1; None where the step is unstable, and for a scheme without noise."""
+    if not any(part.sde.has_noise for part in scheme.parts):
+        return None
+    variances = np.array([few.variances[0], *STATIONARY_VARIANCES])
+    still = stability.stop_clock(variances, params.eps, scheme.splitting.diffusion, params)
+    lengths = params.beta(params.eps) * np.array(STATIONARY_STEPS)  # the clock stands: int beta is h beta(eps)
+    words = (scheme, stability.exact_word(scheme.splitting))
+    found, exact = (stability.stationary_cov(stability.frozen_maps(word, still, lengths))[0, 0] for word in words)
+    return [
+        {"variance": variance, "h": h, "error": None if np.isnan(error) else float(error)}
+        for h, row in zip(STATIONARY_STEPS, np.sqrt(found / exact) - 1, strict=True)
+        for variance, error in zip(variances.tolist(), row, strict=True)
+    ]
+
+
+def _twins(
+    schemes: Sequence[Scheme], rows: Sequence[Results], params: Parameters, grids: Sequence[str]
+) -> list[Results]:
+    """Pairs of schemes with the same parts in the same order, of which one evaluates the score more often: at the
+    budget, and the cheaper one also at the dearer one's number of steps."""
+    pairs = []
+    for i, dear in enumerate(schemes):
+        for j, cheap in enumerate(schemes):
+            same = _without_scores(dear) == _without_scores(cheap)
+            if same and dear.nfe_per_step > cheap.nfe_per_step > 0 and rows[i]["budget"][grids[0]]:
+                pairs.append((i, j))
+    return [
+        {
+            "dear": i,
+            "cheap": j,
+            "grid": grid,
+            "dear_run": (run := rows[i]["budget"][grid]),
+            "same_steps": _measured(schemes[j], params, grid, run["steps"]),
+            "cheap_run": rows[j]["budget"][grid],
+        }
+        for grid in grids
+        for i, j in pairs
+    ]
+
+
+def _without_scores(scheme: Scheme) -> tuple[Any, ...]:
+    letters = tuple((token.symbol, token.weight) for token in scheme.tokens if not token.is_score)
+    return scheme.splitting.name, scheme.flow, scheme.lambda_s, letters
+
+
+def _rounded(values: np.ndarray) -> Any:
+    """Four significant digits, as lists: a region is for the eye."""
+    flat = [None if np.isnan(v) else float(f"{min(v, 1e9):.4g}") for v in values.ravel()]
+    return np.array(flat, dtype=object).reshape(values.shape).tolist()
+
+
+# --- The command ------------------------------------------------------------------------------------------------------
+
+
+def judge(
+    sampler: Scheme | Sampler, params: Parameters, steps: int | None, grid: str, progress: Progress = iter
+) -> tuple[Results, bool]:
+    """What `weakorder stability` prints, and whether it is stable: one run of `steps` steps on `grid`, or, without
+    steps, the fewest on each grid."""
+    scheme = sampler if isinstance(sampler, Scheme) else None
+    study: Results = {"factor": stability.FACTOR, "excess": stability.EXCESS}
+    if steps is not None:
+        growth = stability.worst_growth(sampler, params, time_grid(grid, steps, params))
+        stable = growth.growth <= stability.FACTOR
+        run = {"grid": grid, "steps": steps, "stable": stable, **asdict(growth)}
+        return study | run | {"nfe": scheme.nfe_per_step * steps if scheme else None}, stable
+    bound = BOUND if scheme else BLACK_BOX_BOUND
+    found = [least_steps(sampler, params, name, bound=bound) for name in progress(list(GRIDS))]
+    return study | {"bound": bound, "grids": [_least(one, scheme) for one in found]}, True
+
+
+def stability_text(answer: Results) -> str:
+    """`judge`'s answer for people."""
+    limit = f"a growth of at most {answer['factor']:g}"
+    if "grids" not in answer:
+        verdict = "stable" if answer["stable"] else "UNSTABLE"
+        return f"{verdict}: {answer['steps']} steps ({answer['grid']}): {growth_text(answer)}; stable is {limit}"
+    lines = []
+    for least in answer["grids"]:
+        name = f"{least['grid']} grid"
+        if least["steps"] is None:
+            lines.append(f"{name}: no number of steps up to {least['bound']} is stable: {growth_text(least['holds'])}")
+            continue
+        cost = "" if least["nfe"] is None else f" ({least['nfe']} NFE)"
+        lines.append(f"{name}: {least['steps']} steps{cost}, {limit}")
+        if least["breaks"]:
+            lines.append(f"  at {least['steps'] - 1}: {growth_text(least['breaks'])}")
+        if least["steady"] is None:
+            lines.append(f"  some step is unstable at every number of steps up to {least['bound']}")
+        elif least["unstable"]:
+            what = step_text(least["unstable"])
+            lines.append(f"  no step is unstable from {least['steady']} on; at {least['steady'] - 1}: {what}")
+    return "\n".join(lines)
+
+
+def growth_text(run: Results) -> str:
+    """Where a run grows most, in words."""
+    span = f"from t = {run['t_from']:.3g} to {run['t_to']:.3g}"
+    what = step_text(run["step"]) if run["step"]["cause"] != "accuracy" else "no step of it is unstable"
+    return f"growth {run['growth']:.4g} {span} at data variance {run['variance']:.3g}; {what}"
+
+
+def step_text(step: Results) -> str:
+    """An unstable step, in words."""
+    radii = f"radius {step['radius']:.3g}, exact {step['exact_radius']:.3g}"
+    place = f"from t = {step['t']:.3g} of h = {step['h']:.3g} at data variance {step['variance']:.3g}"
+    return f"{step['cause']} in the step {place} ({radii})"

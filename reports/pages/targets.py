@@ -1,0 +1,318 @@
+"""The page's section on targets whose score is not affine: orders without sampling, and by sampling, and its costs.
+
+`collect` runs the studies; everything shown is plain values for JSON, and targets_figures draws them.
+
+    noise-free    every scheme on the 1-D bimodal mixture, its law carried on a lattice (exact.noise_free)
+    sampled       a few schemes on every target by coupled Monte Carlo (sampled.monte_carlo); on the 1-D mixture
+                  the law carried on a lattice says how many of the 95% intervals hold the exact answer
+    known costs   for f = x^2 on N(0, 1/4) the variances are exact: the published costs of OBA, computed again
+    calibration   the coupled estimate, repeated, against the exact answer
+
+The last two check the suite, not the user's model: their parameters are the default ones.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...integrators.catalogue import CATALOGUE
+from ...integrators.compiled import compile_run
+from ...integrators.grids import time_grid
+from ...integrators.threads import one_thread
+from ...theory.model import PSLD_DIFFUSION, Parameters
+from ...theory.scheme import Scheme
+from ...verification.exact import exact_moments, noise_free
+from ...verification.targets import TARGETS, GaussianTarget, make_target
+from ..figures import MIXTURE, SAMPLED_FUNCTIONS
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from ...verification.sampled import Functionals, MonteCarloStudy
+    from ...verification.targets import Target
+    from ...verification.verdicts import BlockMeans
+
+Results = dict[str, Any]
+Progress = Callable[[Sequence[Any]], Iterable[Any]]
+
+# The functions of the noise-free table, and the quantity whose cost is shown of sampled studies.
+CONSTANTS = ("x", "x^2", "cos 2x", "mode x > 0")
+COST_QUANTITY = "covariance"
+# How well the answers are known that intervals are compared with: a hundredth of the narrowest or less.
+EXACT_ACCURACY = 1e-6
+LEVEL = 0.95
+
+# The scheme of the known costs and the calibration, its data variance, and what was published of it for E x^2 at the
+# cut-off: paths for 0.1% of the weak error, Var f(u_N) over Var (f(u_N) - f(u_2N)), how many times cheaper the
+# multilevel sum of `CHAIN` differences is, by the number of steps.
+KNOWN, KNOWN_VARIANCE, KNOWN_ACCURACY = CATALOGUE["ROBA"], 0.25, 1e-3
+PUBLISHED = {"plain_paths": {25: 6e5, 400: 5e8}, "variance_ratio": {100: 34, 400: 641}, "gain": {400: 27}}
+KNOWN_STEPS, CHAIN = (25, 50, 100, 200, 400), 5
+# How far from 95% the calibration may be.
+CALIBRATION_MARGIN = 0.015
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Numbers of steps and the most score evaluations of a sampled study."""
+
+    steps: tuple[int, ...] = (25, 50, 100, 200, 400)
+    evaluations: float = 1e7
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the section runs.
+
+    steps, accuracy: of the noise-free studies. sampling: per target; schemes: the report's schemes to sample, the first
+    of them on all targets, the others on the mixture only (the report's own first one, if it has none of them).
+    known_steps, repetitions, paths: of the known costs and the calibration. seed: of all that is sampled. Images are
+    the dearest: a pilot of 3,072 dimensions is all that a minute allows, so their levels are coarser.
+    """
+
+    steps: tuple[int, ...] = noise_free.STEPS
+    accuracy: float = noise_free.ACCURACY
+    sampling: Mapping[str, Sampling] = field(
+        default_factory=lambda: {
+            "empirical-cifar10": Sampling((25, 50, 100, 200), 1e4),
+            "student": Sampling(),
+            "banana": Sampling(),
+            MIXTURE: Sampling(evaluations=3e7),
+        }
+    )
+    schemes: tuple[str, ...] = ("ROBA", "SSCS", "RSE")
+    known_steps: tuple[int, ...] = KNOWN_STEPS
+    repetitions: int = 2000
+    paths: int = 512
+    seed: int = 0
+
+
+def collect(
+    schemes: Sequence[Scheme], params: Parameters, t_end: float, settings: Settings, progress: Progress = iter
+) -> tuple[Results, list[Results]]:
+    """What the report says of nonlinear targets: of the studies, and of each scheme. progress wraps the jobs.
+
+    Jobs run side by side, one per processor: they spend their time in numpy and torch, which let other threads run.
+    """
+    named = {scheme.name: place for place, scheme in reversed(list(enumerate(schemes)))}
+    chosen = [named[name] for name in settings.schemes if name in named] or [0]
+    pairs = [(place, target) for target in settings.sampling for place in (chosen if target == MIXTURE else chosen[:1])]
+    for scheme in (*schemes, KNOWN):  # sympy derives the flows here, before there are threads
+        compile_run(scheme, time_grid("uniform", 2, params, t_end), params)
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(_noise_free, scheme, params, t_end, settings) for scheme in schemes]
+        jobs += [pool.submit(_sampled, schemes[i], i, target, params, t_end, settings) for i, target in pairs]
+        jobs += [pool.submit(_calibration, settings)]
+        try:
+            for job in progress(jobs):
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    found = [job.result() for job in jobs]
+    study = {
+        "steps": list(settings.steps),
+        "t_end": t_end,
+        "accuracy": settings.accuracy,
+        "observables": [observable.name for observable in noise_free.OBSERVABLES],
+        "constants": list(CONSTANTS),
+        "targets": {target: TARGETS[target] for target in settings.sampling},
+        "seed": settings.seed,
+        "sampled": found[len(schemes) : -1],
+        "known": known_costs(settings.known_steps),
+        "calibration": found[-1],
+    }
+    return study, found[: len(schemes)]
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a run that overflows is reported as such
+def _noise_free(scheme: Scheme, params: Parameters, t_end: float, settings: Settings) -> Results:
+    """A scheme on the mixture without sampling; `refused` says why it cannot be."""
+    steps, accuracy = settings.steps, settings.accuracy
+    try:
+        target = make_target(MIXTURE, params, 1, None, scheme.splitting.diffusion)
+        study = noise_free.study_noise_free(scheme, target, steps, t_end=t_end, accuracy=accuracy)  # type: ignore[arg-type]
+    except ValueError as error:
+        return {"refused": str(error)}
+    scale = (study.span / study.steps[-1]) ** study.expected
+    return {
+        "refused": None,
+        **study.as_dict(),
+        "settled": len(study.settled),
+        "constants": {name: float(errors[-1]) / scale for name, errors in study.errors.items()},
+        "known_to": max(float(level.estimates.max()) for level in study.levels),
+    }
+
+
+def _sampled(scheme: Scheme, place: int, name: str, params: Parameters, t_end: float, settings: Settings) -> Results:
+    """A scheme on a target by coupled Monte Carlo, with the exact answers beside it where the law can be carried."""
+    from ...verification.sampled import Functionals, study_target
+
+    sampling = settings.sampling[name]
+    answer: Results = {
+        "scheme": place,
+        "target": name,
+        "steps": list(sampling.steps),
+        "options": ["--target", name, "--method", "monte-carlo", "--evaluations", f"{sampling.evaluations:g}"],
+        "refused": None,
+    }
+    if settings.seed:
+        answer["options"] += ["--seed", str(settings.seed)]
+    try:
+        target = make_target(name, params, None, None, scheme.splitting.diffusion)
+        with np.errstate(all="ignore"):  # a run that overflows is reported as such
+            study = study_target(
+                scheme, target, steps=sampling.steps, t_end=t_end, evaluations=sampling.evaluations, seed=settings.seed
+            )
+            answer |= {"dimensions": math.prod(target.event), "components": len(target.weights)} | study.as_dict()
+            exact = (
+                _exact(scheme, target, Functionals(target, t_end), sampling.steps, t_end) if name == MIXTURE else None
+            )
+            estimates = _estimates(study, exact)
+    except ValueError as error:
+        return answer | {"refused": str(error)}
+    costs = [cost for cost in answer.pop("costs") if cost["quantity"] == COST_QUANTITY]
+    shown = [k for k, function in enumerate(study.names) if function in SAMPLED_FUNCTIONS]
+    return answer | {
+        "paths": sum(sample.paths for sample in (*study.differences, *study.plain.values())),
+        "costs": costs,
+        "estimates": {study.names[k]: [_one(level, k) for level in estimates] for k in shown},
+        "held": None if exact is None else _held(estimates),
+    }
+
+
+def _exact(scheme: Scheme, target: Target, functionals: Functionals, steps: Sequence[int], t_end: float) -> np.ndarray:
+    """The weak errors of the functionals at each number of steps (levels, F), without sampling; nan where the law is
+    not resolved."""
+    import torch
+
+    def observable(k: int) -> noise_free.Observable:
+        def function(x: np.ndarray, m: np.ndarray) -> np.ndarray:
+            return functionals.values(torch.from_numpy(np.stack([x, m], axis=-1))[..., None])[:, k].numpy()
+
+        return noise_free.Observable(functionals.names[k], function)
+
+    observables = [observable(k) for k in range(len(functionals.names))]
+    grids = [time_grid("uniform", count, target.params, t_end) for count in steps]
+    levels = [noise_free.noise_free_errors(scheme, target, taus, observables, EXACT_ACCURACY) for taus in grids]  # type: ignore[arg-type]
+    return np.array([np.full(len(observables), np.nan) if level.problem else level.errors for level in levels])
+
+
+def _estimates(study: MonteCarloStudy, exact: np.ndarray | None) -> list[Results]:
+    """Per level and function (F,): plain and multilevel estimates of the weak error and the coupled difference to the
+    next level, with the half-widths of their 95% intervals, and the exact answers."""
+    functions, levels = slice(0, len(study.names)), []
+    for level in range(len(study.steps)):
+        plain = study.level(level)
+        value, error, systematic = study.multilevel(level)
+        fewest = min(study.differences, key=lambda sample: len(sample.values))
+        entry = {
+            "steps": int(study.steps[level]),
+            "plain": (plain.mean, _quantile(plain) * plain.standard_error),
+            "multilevel": (value, _quantile(fewest) * error + systematic),
+            "exact": None if exact is None else exact[level],
+        }
+        if level < len(study.coupled):
+            difference = study.differences[level].take(functions)
+            entry["difference"] = (difference.mean, _quantile(difference) * difference.standard_error)
+            entry["exact_difference"] = None if exact is None else exact[level] - exact[level + 1]
+        levels.append(entry)
+    return levels
+
+
+def _quantile(sample: BlockMeans) -> float:
+    """Student's, of a 95% interval from the means of the sample's blocks."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + LEVEL) / 2, len(sample.values) - 1))
+
+
+def _one(level: Results, k: int) -> Results:
+    """One function's numbers of a level."""
+    entry: Results = {"steps": level["steps"], "exact": None if level["exact"] is None else float(level["exact"][k])}
+    for name in ("plain", "multilevel", "difference"):
+        if name in level:
+            value, half = level[name]
+            entry[name] = {"value": float(value[k]), "half": float(half[k])}
+    return entry
+
+
+def _held(levels: list[Results]) -> Results:
+    """How many of the 95% intervals of all functions at all levels hold the exact answer."""
+    held = {}
+    for name, answer in (("plain", "exact"), ("multilevel", "exact"), ("difference", "exact_difference")):
+        found = [(level[name], level[answer]) for level in levels if name in level]
+        known = np.concatenate([np.isfinite(exact) for _, exact in found])
+        inside = np.concatenate([np.abs(value - exact) <= half for (value, half), exact in found])
+        held[name] = {"held": int((inside & known).sum()), "of": int(known.sum())}
+    return held
+
+
+def known_costs(steps: Sequence[int] = KNOWN_STEPS) -> Results:
+    """What E x^2 of `KNOWN` on N(0, `KNOWN_VARIANCE`) at the cut-off costs, from exact variances, beside `PUBLISHED`.
+
+    The multilevel sum is sum_k E (f(u_k) - f(u_2k)) over `CHAIN` levels k = N, 2N, ...; a path of a difference takes
+    3 k evaluations (times the scheme's per step), and with the best division of the paths it is
+    Var f(u_N) N / (sum_k sqrt(Var_k 3 k))^2 times cheaper than plain sampling at N.
+    """
+    from ...verification.sampled import exact_second_moment
+
+    params = Parameters()
+    law = GaussianTarget.of(0.0, KNOWN_VARIANCE, PSLD_DIFFUSION, params)
+    levels = sorted({count * 2**k for count in steps for k in range(CHAIN)})
+    grids = {count: time_grid("uniform", count, params) for count in {*levels, *(2 * count for count in levels)}}
+    found = {count: exact_second_moment(KNOWN, law, grids[count], grids[2 * count]) for count in levels}
+    rows = []
+    for count in steps:
+        moments = exact_moments(KNOWN, law, grids[count])
+        error = float(moments.computed.cov[0, 0, 0] - moments.exact.cov[0, 0, 0])
+        dear = sum(math.sqrt(found[k].coupled_variance * 3 * k) for k in levels if count <= k < 2**CHAIN * count)
+        row = {
+            "steps": count,
+            "error": error,
+            "plain_paths": found[count].plain_variance / (KNOWN_ACCURACY * error) ** 2,
+            "variance_ratio": found[count].plain_variance / found[count].coupled_variance,
+            "gain": found[count].plain_variance * count / dear**2,
+        }
+        rows.append(row | {"published": {name: PUBLISHED[name].get(count) for name in PUBLISHED}})
+    return {
+        "scheme": KNOWN.name,
+        "variance": KNOWN_VARIANCE,
+        "accuracy": KNOWN_ACCURACY,
+        "t_end": params.eps,
+        "chain": CHAIN,
+        "levels": rows,
+    }
+
+
+def _calibration(settings: Settings) -> Results:
+    """The coupled estimate of E x^2 on N(0, `KNOWN_VARIANCE`), repeated, and how often its 95% interval holds."""
+    from scipy.stats import binomtest
+
+    from ...verification.sampled import calibrate
+    from ...verification.targets import MixtureTarget
+
+    params = Parameters()
+    law = GaussianTarget.of(0.0, KNOWN_VARIANCE, PSLD_DIFFUSION, params)
+    target = MixtureTarget.of([1], [[0.0]], [[[KNOWN_VARIANCE]]], params, name="gaussian")
+    steps = KNOWN_STEPS[0]
+    found = calibrate(
+        KNOWN, target, law, steps=steps, repetitions=settings.repetitions, paths=settings.paths, seed=settings.seed
+    )
+    interval = binomtest(found.contained, found.repetitions).proportion_ci(LEVEL)
+    return {
+        "scheme": KNOWN.name,
+        "variance": KNOWN_VARIANCE,
+        "steps": [steps, 2 * steps],
+        **found._asdict(),
+        "coverage": found.coverage,
+        "interval": [float(interval.low), float(interval.high)],
+        "level": LEVEL,
+        "margin": CALIBRATION_MARGIN,
+        "within": abs(found.coverage - LEVEL) <= CALIBRATION_MARGIN,
+    }

@@ -1,0 +1,45 @@
+"""Pages from templates: one way to read them, with every name defined and every value escaped where it is HTML; and how
+numbers are set in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+
+def template(name: str, filters: Mapping[str, Callable[..., Any]]) -> Template:
+    """The template `name` of the folder templates/, with `filters` besides jinja's own.
+
+    It may include others. A name that nobody gave raises jinja2.UndefinedError, and values are escaped, except in
+    Markdown (NAME.md.j2).
+    """
+    folder = resources.files("weakorder.reports") / "templates"
+    environment = Environment(
+        loader=FunctionLoader(lambda file: folder.joinpath(file).read_text("utf-8")),
+        autoescape=lambda file: file is None or not file.endswith(".md.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    return environment.get_template(name)
+
+
+def number(value: float | None, digits: int = 3) -> str | Markup:
+    """A number as a paper sets it: integers as they are, others to `digits` significant digits; a dash for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return str(value)
+    if value == 0 or 1e-3 <= abs(value) < 10**digits:
+        exponent = 0 if value == 0 else math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+        return f"{value:.{max(0, digits - 1 - exponent)}f}".replace("-", "−")
+    if 10**digits <= abs(value) < 1e5:
+        return f"{value:.0f}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return Markup("{}×10<sup>{}</sup>").format(mantissa.replace("-", "−"), str(int(exponent)).replace("-", "−"))

@@ -1,0 +1,41 @@
+"""Coupled runs that more than one file of tests looks at: random pairs of them, and the noises of one as rows."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+from strategies import parameters, splittings, words
+from weakorder.integrators.coupling import Coupling
+from weakorder.theory.model import Parameters
+from weakorder.theory.scheme import Scheme
+from weakorder.theory.splitting import PSLD, PSLD_LINEAR, PSLD_WHOLE
+
+
+def images(coupling: Coupling, run: int = 0) -> np.ndarray:
+    """The noises of all segments of a run as rows: (segments, 2, columns width)."""
+    coupled = coupling.runs[run]
+    dense = np.zeros((coupled.updates + 1, 2, coupling.columns, coupling.width))
+    dense[coupled.segment, :, coupled.column] = coupled.image
+    return dense.reshape(coupled.updates + 1, 2, coupling.columns * coupling.width)
+
+
+@st.composite
+def coupled_runs(draw: st.DrawFn) -> tuple[list[tuple[Scheme, np.ndarray]], Parameters]:
+    """Two words over one splitting, or over two, on grids where the second one's times are the first one's and more."""
+    params = draw(parameters())
+    splitting = draw(splittings())
+    other = draw(
+        st.sampled_from([splitting, *((PSLD, PSLD_LINEAR, PSLD_WHOLE) if splitting.diffusion.name == "psld" else ())])
+    )
+    runs = []
+    steps = draw(st.integers(1, 3))
+    first, last = draw(st.floats(0, 0.4)), draw(st.floats(0.5, 1 - params.eps))
+    cuts = np.cumsum([0, *draw(st.lists(st.integers(1, 5), min_size=2 * steps, max_size=2 * steps))])
+    fine = first + (last - first) * cuts / cuts[-1]
+    for chosen, grid in ((splitting, fine[::2]), (other, fine)):
+        word = draw(words(chosen, consistent=draw(st.booleans()), within_step=True))
+        scheme = Scheme(word, chosen, flow=draw(st.sampled_from(["euler", "exact"])))
+        if any(part.sde.noise[0, 0] != 0 for part in scheme.parts):
+            scheme = Scheme(word, chosen, flow=scheme.flow, lambda_s=draw(st.sampled_from([1.0, 0.7, 1.3])))
+        runs.append((scheme, grid))
+    return runs, params

@@ -1,0 +1,254 @@
+"""The torch sampler is the exact moments' map, and its samples do not depend on how they are batched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from strategies import parameters, splittings, words
+from weakorder.integrators import sampler
+from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.integrators.compiled import compile_run, compile_step
+from weakorder.integrators.grids import GRIDS, time_grid
+from weakorder.integrators.noise import normal_pairs
+from weakorder.integrators.sampler import ScoreError, draw_prior, integrate, sample
+from weakorder.theory.model import Parameters
+from weakorder.theory.scheme import Scheme
+from weakorder.verification.exact.moments import exact_moments, step_maps
+from weakorder.verification.targets.gaussian import GaussianTarget
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+PARAMS = Parameters()
+ROBA = CATALOGUE["ROBA"]
+
+
+def gaussian_score(target: GaussianTarget) -> Callable[[torch.Tensor, float], torch.Tensor]:
+    """The score of a target with one mean and variance, for states (batch, 2, *event)."""
+
+    def score(u: torch.Tensor, t: float) -> torch.Tensor:
+        law = target.law(t)
+        precision, mean = (
+            torch.as_tensor(array[..., 0], dtype=u.dtype, device=u.device)
+            for array in (target.precision(law), law.mean)
+        )
+        return -torch.einsum("ij,bj...->bi...", precision, u - mean.reshape(2, *(1 for _ in u.shape[2:])))
+
+    return score
+
+
+def probe(scheme: Scheme, target: GaussianTarget, taus: np.ndarray, params: Parameters) -> tuple[np.ndarray, ...]:
+    """Read R, b and Q of the sampler's affine map off: run it on zero and unit states, and on zero and unit noises."""
+    run = compile_run(scheme, taus, params)
+    intervals = 1 + len(run.updates.flow.propagator)
+    probes = 3 + 2 * intervals
+    states = torch.zeros(probes, 2, dtype=torch.float64)
+    states[1, 0] = states[2, 1] = 1
+
+    def noise(interval: int) -> torch.Tensor:
+        xi = torch.zeros(probes, 2, dtype=torch.float64)
+        row = 3 + 2 * (interval - 1)
+        xi[row, 0] = xi[row + 1, 1] = 1
+        return xi
+
+    out = integrate(run, gaussian_score(target), states, noise).numpy()
+    columns = (out[1:] - out[0]).T
+    return columns[:, :2], out[0], columns[:, 2:] @ columns[:, 2:].T
+
+
+@st.composite
+def runs(draw: st.DrawFn, steps: int) -> tuple[Scheme, GaussianTarget, np.ndarray, Parameters]:
+    splitting = draw(splittings())
+    params = draw(parameters())
+    word = draw(words(splitting, consistent=draw(st.booleans()), within_step=True))
+    scheme = Scheme(word, splitting, flow=draw(st.sampled_from(["euler", "exact"])))
+    target = GaussianTarget.of(draw(st.floats(-2, 2)), draw(st.floats(0.05, 4)), scheme.splitting.diffusion, params)
+    first, last = draw(st.floats(0, 0.5)), draw(st.floats(0.6, 1 - params.eps))
+    return scheme, target, np.linspace(first, last, steps + 1), params
+
+
+def assert_close(actual: np.ndarray, expected: np.ndarray, size: float = 1.0) -> None:
+    """1e-12, relative to `size` or the largest entry: the entries of one map are sums of terms of that size."""
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12 * max(size, float(np.abs(expected).max())))
+
+
+def growth(scheme: Scheme, target: GaussianTarget, taus: np.ndarray, params: Parameters) -> float:
+    """The size of the terms that a one-step map is summed from: the product of its segments' absolute values. Rounding
+    is relative to it, and in an unstable step, where the terms cancel, it is far above the map's own entries."""
+    total = np.eye(2)
+    for time, flow in compile_step(scheme, taus, params):
+        P, K, _ = (np.abs(entry[0]) for entry in flow)
+        closed = P if time is None else P + K @ np.abs(target.precision(target.law(time[0]))[..., 0])
+        total = closed @ total
+    return float(total.max())
+
+
+@given(runs(steps=1))
+def test_the_probed_step_is_the_exact_moments_map_for_any_word(run) -> None:
+    scheme, target, taus, _params = run
+    expected = step_maps(scheme, target, taus)
+    size = growth(*run)
+    matrix, offset, noise_cov = probe(*run)
+    assert_close(matrix, expected.matrix[..., 0, 0], size)
+    assert_close(offset, expected.offset[..., 0, 0], size * max(1.0, abs(float(target.mean[0]))))
+    assert_close(noise_cov, expected.noise_cov[..., 0, 0], size**2)
+
+
+def test_the_probe_sees_a_noise_off_by_a_part_in_a_million() -> None:
+    taus = np.array([0.3, 0.32])
+    target = GaussianTarget.of(0.5, 0.25, ROBA.splitting.diffusion, PARAMS)
+    off = Scheme(ROBA.word, ROBA.splitting, lambda_s=1 + 1e-6)
+    with pytest.raises(AssertionError):
+        assert_close(probe(off, target, taus, PARAMS)[2], step_maps(ROBA, target, taus).noise_cov[..., 0, 0])
+
+
+@pytest.mark.parametrize("scheme", CATALOGUE.values(), ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_run_merged_across_steps_has_the_exact_moments(scheme: Scheme, grid: str) -> None:
+    params = Parameters(beta_min=0.1, beta_max=15.9)
+    target = GaussianTarget.of(0.7, 0.3, scheme.splitting.diffusion, params)
+    taus = time_grid(grid, 20, params, t_end=0.1)
+    matrix, offset, noise_cov = probe(scheme, target, taus, params)
+    start = target.law(1.0)
+    expected = exact_moments(scheme, target, taus).computed
+    assert_close(matrix @ start.mean[:, 0] + offset, expected.mean[:, 0])
+    assert_close(matrix @ start.cov[..., 0] @ matrix.T + noise_cov, expected.cov[..., 0])
+
+
+def _start(batch: int, event: tuple[int, ...] = (3,), dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return draw_prior(ROBA.splitting.diffusion, PARAMS, torch.arange(batch), event, dtype=dtype)
+
+
+SCORE = gaussian_score(GaussianTarget.of(0.5, 0.25, ROBA.splitting.diffusion, PARAMS))
+TAUS = time_grid("quadratic", 8, PARAMS)
+
+
+@given(st.integers(1, 7), st.integers(0, 2**32), st.data())
+def test_samples_do_not_depend_on_batch_splits_or_order(batch, seed, data) -> None:
+    numbers = torch.tensor(data.draw(st.lists(st.integers(0, 2**40), min_size=batch, max_size=batch)))
+    start = draw_prior(ROBA.splitting.diffusion, PARAMS, numbers, (3,), seed)
+    whole = sample(ROBA, SCORE, start, TAUS, PARAMS, samples=numbers, seed=seed, denoise=True)
+    order = torch.tensor(data.draw(st.permutations(range(batch))))
+    cut = data.draw(st.integers(0, batch))
+    for rows in (order[:cut], order[cut:]):
+        if len(rows):
+            part = sample(ROBA, SCORE, start[rows], TAUS, PARAMS, samples=numbers[rows], seed=seed, denoise=True)
+            # Bit for bit up to the order of the sums in a matrix product, which libraries choose by shape.
+            torch.testing.assert_close(part, whole[rows], rtol=1e-13, atol=1e-13)
+
+
+def test_another_seed_or_sample_number_gives_other_samples() -> None:
+    start = _start(2)
+    plain = sample(ROBA, SCORE, start, TAUS, PARAMS)
+    assert not torch.allclose(sample(ROBA, SCORE, start, TAUS, PARAMS, seed=1), plain)
+    assert not torch.allclose(sample(ROBA, SCORE, start, TAUS, PARAMS, samples=torch.tensor([5, 6])), plain)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("event", [(), (4,), (3, 4, 4)])
+@pytest.mark.parametrize("scheme", CATALOGUE.values(), ids=lambda scheme: scheme.name)
+def test_dtype_device_and_shape_are_kept(scheme, event, dtype, device) -> None:
+    start = _start(2, event, dtype).to(device)
+    out = sample(scheme, SCORE, start, TAUS, PARAMS, denoise=True)
+    assert (out.dtype, out.device.type, out.shape) == (dtype, device, start.shape)
+    double = sample(scheme, SCORE, start.double(), TAUS, PARAMS, denoise=True)
+    torch.testing.assert_close(out.double(), double, rtol=1e-4, atol=1e-4)
+
+
+def test_the_score_is_asked_as_often_as_the_scheme_says_and_at_its_times() -> None:
+    times: list[float] = []
+
+    def counting(u: torch.Tensor, t: float) -> torch.Tensor:
+        times.append(t)
+        return SCORE(u, t)
+
+    scheme = CATALOGUE["ROBAB"]
+    sample(scheme, counting, _start(1), TAUS, PARAMS, denoise=True)
+    assert len(times) == scheme.nfe_per_step * 8 + 1
+    ends = 1 - TAUS
+    expected = np.stack([ends[:-1], ends[1:]], axis=1).reshape(-1)
+    np.testing.assert_allclose(times, [*expected, PARAMS.eps], rtol=1e-15)
+
+
+def _z_scores(out: torch.Tensor, scheme: Scheme, taus: np.ndarray) -> np.ndarray:
+    """Sample means and (co)variances against the exact ones, in standard errors of Gaussian samples."""
+    target = GaussianTarget.of(0.5, 0.25, scheme.splitting.diffusion, PARAMS)
+    law = exact_moments(scheme, target, taus, start="prior", denoise=True).computed
+    mean, cov = law.mean[:, 0], law.cov[..., 0]
+    u = out.transpose(1, 2).reshape(-1, 2).numpy()
+    n = len(u)
+    centred = u - mean
+    products = (centred[:, :, None] * centred[:, None, :]).mean(0)
+    variances = (np.outer(np.diag(cov), np.diag(cov)) + cov**2) / n
+    z_mean = centred.mean(0) / np.sqrt(np.diag(cov) / n)
+    z_cov = (products - cov) / np.sqrt(variances)
+    return np.array([*z_mean, z_cov[0, 0], z_cov[0, 1], z_cov[1, 1]])
+
+
+# Five normal z-scores for each of five schemes: |z| < 6.4 fails by chance once in 2.6e8 suites at a fresh seed.
+BOUND = float(stats.norm.isf(4e-9 / 50))
+
+
+@pytest.mark.parametrize("name", ["EM", "SSCS", "NOBAB", "ROBA", "ROBAB"])
+def test_samples_follow_the_exact_law(name: str) -> None:
+    scheme = CATALOGUE[name]
+    out = sample(scheme, SCORE, _start(500, (40,)), TAUS, PARAMS, denoise=True)
+    assert np.abs(_z_scores(out, scheme, TAUS)).max() < BOUND
+
+
+def test_the_test_of_the_law_sees_ten_percent_more_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler, "normal_pairs", lambda *arguments: 1.1 * normal_pairs(*arguments))
+    out = sample(ROBA, SCORE, _start(500, (40,)), TAUS, PARAMS, denoise=True)
+    assert np.abs(_z_scores(out, ROBA, TAUS)).max() > BOUND
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_stops_the_run_and_says_where(bad: float) -> None:
+    def breaks(u: torch.Tensor, t: float) -> torch.Tensor:
+        s = SCORE(u, t).clone()
+        if t < 0.5:
+            s[0, 0, 0] = bad
+        return s
+
+    with pytest.raises(ScoreError, match=r"1 of 12 entries .* at step 4 of 8, t = 0\.39\d*; the state is finite, up"):
+        sample(ROBA, breaks, _start(2), TAUS, PARAMS)
+
+
+def test_a_state_that_is_not_finite_already_is_told_from_a_score_that_is_not() -> None:
+    start = _start(2)
+    start[1, 0] = float("nan")
+    with pytest.raises(ScoreError, match="the state was already not finite; correct the score, or take more steps"):
+        sample(ROBA, SCORE, start, TAUS, PARAMS)
+
+
+def test_a_score_of_the_wrong_shape_stops_the_run_and_says_where() -> None:
+    with pytest.raises(ScoreError, match=r"shape \(2, 1, 3\) at step 1 of 8, t = 1; it must have .* \(2, 2, 3\)"):
+        sample(ROBA, lambda u, _: u[:, :1], _start(2), TAUS, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("state", "samples", "message"),
+    [
+        (torch.zeros(3, 3, dtype=torch.float64), None, r"\(3, 3\).*\(batch, 2, \*event\)"),
+        (torch.zeros(3, 2, dtype=torch.int64), None, "floating"),
+        (
+            torch.zeros(3, 2, dtype=torch.float64),
+            torch.tensor([1, 2]),
+            r"\(2,\).* give one integer >= 0 for each of the 3 states",
+        ),
+        (torch.zeros(3, 2, dtype=torch.float64), torch.tensor([-1, 2, 3]), "from -1: give one integer >= 0"),
+    ],
+)
+def test_a_bad_state_or_sample_number_is_refused(state, samples, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        sample(ROBA, SCORE, state, TAUS, PARAMS, samples=samples)
+
+
+def test_the_true_flow_cannot_be_compiled_and_says_what_to_use() -> None:
+    with pytest.raises(ValueError, match="use exact moments"):
+        sample(Scheme("O S B A", ROBA.splitting, flow="true"), SCORE, _start(1), TAUS, PARAMS)

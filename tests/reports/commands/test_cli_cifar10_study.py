@@ -1,0 +1,424 @@
+"""`weakorder cifar10 study`, with a tiny network: the page, resuming, several processes, bad input."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from weakorder.reports.commands.cli import cli, main
+from weakorder.theory.model import Parameters
+from weakorder.verification import files
+from weakorder.verification.cifar10.model.checkpoint import save_network
+from weakorder.verification.cifar10.model.network import Config, NCSNpp
+from weakorder.verification.cifar10.study import design as studies
+from weakorder.verification.cifar10.study import sampling
+from weakorder.verification.cifar10.study.sampling import Batch, Cell, Samples, Store
+
+# Images keep CIFAR-10's size, which the shipped statistics are of; nothing else of the network does.
+TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(), dropout=0.0)
+SMALL = ("--schemes", "ROBA", "SSCS", "RVV", "--nfe", "4", "6", "-n", "9", "--refinement", "2", "--batch", "3")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny network with random weights."""
+    network, generator = NCSNpp(TINY), torch.Generator().manual_seed(0)
+    for weight in network.parameters():
+        weight.data = 0.2 * torch.randn(weight.shape, generator=generator)
+    path = tmp_path_factory.mktemp("network") / "tiny.safetensors"
+    save_network(path, network.state_dict(), TINY, Parameters())
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small study, by one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = invoke("--checkpoint", str(checkpoint), *SMALL, "-o", str(folder))
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["cifar10", "study", *words])
+
+
+def refused(*words: str) -> str:
+    """The one line of an error, as `main` prints it."""
+    result = invoke(*words)
+    assert result.exception is not None
+    assert isinstance(result.exception, ValueError | OSError | SystemExit), repr(result.exception)
+    text = result.output if isinstance(result.exception, SystemExit) else str(result.exception)
+    assert result.exit_code != 0
+    return text
+
+
+def cells(folder: Path) -> dict[str, bytes]:
+    """Every cell's samples."""
+    found = {}
+    for path in sorted(folder.rglob("*.npz")):
+        with np.load(path) as arrays:
+            found[str(path.relative_to(folder))] = arrays["x"].tobytes()
+    return found
+
+
+def test_the_page_and_its_results_are_there_and_say_the_same(whole: Path) -> None:
+    results = json.loads((whole / "results.json").read_text())
+    page = (whole / "index.html").read_text()
+    assert [scheme["name"] for scheme in results["schemes"]] == ["ROBA", "SSCS", "RVV"]
+    for scheme in results["schemes"]:
+        assert [cell["nfe"] for cell in scheme["cells"]] == [4, 6]
+        for cell in scheme["cells"]:
+            assert cell["evaluations"] == scheme["nfe_per_step"] * cell["steps"] + 1 <= cell["nfe"]
+        assert f">{scheme['label']}</th>" in page
+    assert [(r["kind"], r["name"]) for r in results["references"]] == [("stochastic", "ROBA"), ("deterministic", "RVV")]
+    assert results["settings"]["samples"] == 9
+    assert not [name for name in results["comparison"]["quantities"] if "Fréchet distance of" in name]  # of 9 samples
+    assert results["model"]["parameters"]["gamma"] == 0.01
+    assert "NaN" not in (whole / "results.json").read_text()
+
+
+def test_the_same_command_samples_nothing_again_and_says_the_same(whole: Path, checkpoint: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.npz")}
+    first = json.loads((whole / "results.json").read_text())
+    result = invoke("--checkpoint", str(checkpoint), *SMALL, "-o", str(whole), "--json")
+    assert result.exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*.npz")} == before
+    second = json.loads(result.stdout)
+    for results in (first, second):
+        for key in ("date", "seconds", "command"):
+            results.pop(key)
+    assert first == second
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_samples_do_not_depend_on_the_number_of_processes(
+    processes: int, whole: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    program = ["-c", "from weakorder.reports.commands.cli import main; main()"]
+    script = tmp_path / "study.py"
+    script.write_text(program[1])
+    words = ["cifar10", "study", "--checkpoint", str(checkpoint), *SMALL, "-o", str(tmp_path / "study"), "--json"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [*launcher, str(script), *words], capture_output=True, text=True, env=environment, check=False, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    answer = json.loads(run.stdout)  # one process speaks, and says nothing else
+    assert answer["processes"] == processes
+    assert cells(tmp_path / "study") == cells(whole)
+    alone = json.loads((whole / "results.json").read_text())
+    assert answer["schemes"] == [
+        scheme
+        | {
+            "cells": [
+                cell | {"seconds": mine["seconds"]} for cell, mine in zip(scheme["cells"], other["cells"], strict=True)
+            ]
+        }
+        for scheme, other in zip(alone["schemes"], answer["schemes"], strict=True)
+    ]
+
+
+def test_lambda_s_makes_schemes_of_its_own_and_leaves_those_without_noise(checkpoint: Path, tmp_path: Path) -> None:
+    words = (
+        "--schemes",
+        "ROBA",
+        "RVV",
+        "--nfe",
+        "20",
+        "--lambda-s",
+        "1",
+        "0.9",
+        "-n",
+        "3",
+        "--refinement",
+        "2",
+    )
+    result = invoke("--checkpoint", str(checkpoint), *words, "-o", str(tmp_path), "--json")
+    assert result.exit_code == 0, result.output
+    results = json.loads(result.stdout)
+    assert [(s["name"], s["lambda_s"]) for s in results["schemes"]] == [("ROBA", 1), ("ROBA λ=0.9", 0.9), ("RVV", 1)]
+    first, second = (scheme["cells"][0] for scheme in results["schemes"][:2])
+    assert first["strong"]["value"] != second["strong"]["value"]
+    assert results["schemes"][1]["verdict"] == "FAIL"
+    assert results["settings"]["lambda_s"] == [0.9]
+
+
+def test_without_references_there_are_images_and_distances_to_the_data_and_no_errors(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    words = ("--schemes", "SSCS", "--nfe", "9", "-n", "4", "--refinement", "0", "-o", str(tmp_path), "--json")
+    result = invoke("--checkpoint", str(checkpoint), *words)
+    assert result.exit_code == 0, result.output
+    (scheme,) = json.loads(result.stdout)["schemes"]
+    assert scheme["verdict"] is None
+    assert scheme["cells"][0]["weak"] is None
+    assert scheme["cells"][0]["frechet"]["pixels"]["to_data"] > 0
+    assert not list(tmp_path.glob("cells/RO*"))
+    assert "No cell of this study has weak errors" in (tmp_path / "index.html").read_text()
+
+
+def test_the_shipped_network_is_the_default(tmp_path: Path) -> None:
+    words = ("--schemes", "SSCS", "--nfe", "2", "-n", "2", "--refinement", "0", "-o", str(tmp_path), "--json")
+    result = invoke(*words)
+    assert result.exit_code == 0, result.output
+    model = json.loads(result.stdout)["model"]
+    assert model["checkpoint"].startswith("cifar10_compact.safetensors")
+    assert model["weights"] > 1e6
+    assert model["held_out_loss"]["value"] < 0.05
+    assert len(model["losses"]["loss"]) > 50
+
+
+def test_a_reference_that_diverged_is_said_to_and_its_cells_have_no_errors(checkpoint: Path, tmp_path: Path) -> None:
+    words = ("--schemes", "SSCS", "--nfe", "3", "-n", "2", "--refinement", "2", "-o", str(tmp_path))
+    result = invoke("--checkpoint", str(checkpoint), *words)
+    assert result.exit_code == 0, result.output
+    assert "reference, ROBA, diverged at 4 steps; give a larger --refinement" in result.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["references"][0]["diverged"]
+    assert results["schemes"][0]["verdict"] is None
+    assert "diverged" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--nfe", "1"), "from 2"),
+        (("--nfe", "twenty"), "'twenty' is not a list of ints"),
+        (("-n", "1"), "samples = 1"),
+        (("-n", "99999999999"), "samples = 99999999999"),
+        (("--seed", "-1"), "seed = -1"),
+        (("--schemes", "ROBA", "RVV", "--nfe", "2"), "RVV: no budget"),
+        (("--refinement", "1"), "refinement = 1"),
+        (("--refinement", "99999999999"), "a smaller --nfe"),
+        (("--schemes", "NOPE"), "NOPE"),
+        (("--schemes", "O S B A", "O S B A"), "each once"),
+        (("--lambda-s", "-1"), "lambda_s = -1"),
+        (("--batch", "0"), "batch = 0"),
+        (("--checkpoint", "nowhere.ckpt"), "nowhere.ckpt"),
+        (("--gamma", "0.02"), "gamma = 0.02"),
+        (("--data", "nowhere.npz"), "nowhere.npz"),
+        (("--fid",), "--data"),
+        (("--inception-weights", "w.pth"), "--fid"),
+        (("--device", "nonsense"), "nonsense"),
+        (("-o", "."), "no folder"),
+        (("20",), "unexpected extra argument"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it(
+    words: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(*words)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_a_page_of_something_else_is_not_replaced(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    assert "holds another page" in refused("--checkpoint", str(checkpoint), *SMALL, "-o", str(tmp_path))
+    assert (tmp_path / "index.html").read_text() == "mine"
+
+
+def test_one_image_is_too_few_to_compare_with_and_said_so_before_sampling(checkpoint: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", images=np.zeros((1, 32, 32, 3), np.uint8))
+    words = ("--checkpoint", str(checkpoint), *SMALL, "-o", str(tmp_path / "study"))
+    assert "one.npz' holds 1 image" in refused(*words, "--data", str(tmp_path / "one.npz"))
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_folder_keeps_the_size_of_its_batches(checkpoint: Path, tmp_path: Path) -> None:
+    words = (
+        "--checkpoint",
+        str(checkpoint),
+        "--schemes",
+        "SSCS",
+        "--nfe",
+        "9",
+        "--refinement",
+        "0",
+        "-o",
+        str(tmp_path),
+    )
+    assert invoke(*words, "-n", "4", "--batch", "2").exit_code == 0
+    before = cells(tmp_path)
+    assert invoke(*words, "-n", "5").exit_code == 0  # a batch more, of the same size
+    after = cells(tmp_path)
+    assert before.items() < after.items()
+    assert invoke(*words, "-n", "3").exit_code == 0
+    assert cells(tmp_path) == after
+    assert json.loads((tmp_path / "results.json").read_text())["settings"]["samples"] == 3
+    (tmp_path / "batch").write_text("many")
+    assert "holds no number" in refused(*words, "-n", "3")
+
+
+def test_the_parameters_of_the_network_are_in_its_file_and_only_the_cut_off_may_differ(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    words = ("--checkpoint", str(checkpoint), "--schemes", "ROBA", "--nfe", "3", "-n", "2", "--refinement", "20")
+    result = invoke(*words, "--eps", "0.01", "-o", str(tmp_path), "--json")
+    assert json.loads(result.stdout)["model"]["parameters"] == asdict(Parameters(eps=0.01)) | {"M_inv": 4.0}
+
+
+def test_precisions_are_compared_in_the_order_of_their_bits(checkpoint: Path, tmp_path: Path) -> None:
+    words = ["--checkpoint", str(checkpoint), "--schemes", "ROBA", "--nfe", "6", "-n", "4", "--refinement", "2"]
+    words += ["-o", str(tmp_path), "--precision", "bfloat16", "float32", "bfloat16"]
+    result = invoke(*words, "--json")
+    assert result.exit_code == 0, result.output
+    results = json.loads(result.stdout)
+    assert results["settings"]["precisions"] == ["float32", "bfloat16"]
+    assert list(results["rounding"]) == ["bfloat16"]
+    assert len(cells(tmp_path)) == 3 * 2  # the reference, the cell and its twin, of two batches
+    assert "What rounding changes" in (tmp_path / "index.html").read_text()
+    assert "bfloat16: changes by rounding over weak errors, in the middle: " in invoke(*words).stdout
+
+
+def test_precisions_without_float32_have_nothing_to_be_compared_with(checkpoint: Path, tmp_path: Path) -> None:
+    text = refused("--checkpoint", str(checkpoint), "--precision", "bfloat16", "tf32", "-o", str(tmp_path))
+    assert "precision tf32 bfloat16: give one, or float32" in text
+    assert "'half' is not one of" in refused("--precision", "half", "-o", str(tmp_path))
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], checkpoint: Path, tmp_path: Path
+) -> Callable[..., Outcome]:
+    """The command as a shell runs it, on the tiny network and into a folder of its own."""
+
+    def command(*words: str) -> Outcome:
+        here = ["--checkpoint", str(checkpoint), "-o", str(tmp_path / "study")]
+        monkeypatch.setattr(sys, "argv", ["weakorder", "cifar10", "study", *words, *here])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Outcome(int(stop.value.code or 0), *capsys.readouterr())
+
+    return command
+
+
+FEW = ("--schemes", "SSCS", "--nfe", "3", "4", "--batch", "2", "--refinement", "0")
+
+
+def test_a_full_disk_is_one_line_below_the_bar_and_what_was_sampled_is_kept(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert run(*FEW, "-n", "2").code == 0
+    before = cells(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_replace", full)
+        patch.setattr(studies, "keep_batch", lambda *_: None)
+        stopped = run(*FEW, "-n", "4")
+    assert (stopped.code, stopped.out) == (2, "")
+    assert stopped.err.startswith("\r"), "there is no bar to be closed"
+    line = stopped.err.split("\n")[-2]
+    assert line.startswith("weakorder: error: cannot write ")
+    assert line.endswith(".npz': No space left on device; make room there, then repeat the command")
+    assert cells(tmp_path) == before
+    assert run(*FEW, "-n", "4").code == 0
+    assert before.items() < cells(tmp_path).items()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_study_ends_with_the_signals_code_and_keeps_what_is_complete(
+    number: int, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    save, came = Store.save, threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, *words: Any, **options: Any) -> None:
+            came.set()
+            super().shutdown(*words, **options)
+
+    def stopped(store: Store, cell: Cell, batch: Batch, samples: Samples) -> None:
+        save(store, cell, batch, samples)
+        os.kill(os.getpid(), number)
+        assert came.wait(60), "the signal, which is the main thread's, stopped nothing"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling, "ThreadPoolExecutor", Pool)
+        patch.setattr(Store, "save", stopped)
+        patch.setattr(studies, "available_threads", lambda: 1)  # of two, both may have a cell to save by then
+        outcome = run(*FEW, "-n", "2")
+    assert (outcome.code, outcome.out) == (128 + number, "")
+    assert outcome.err.split("\n")[-2:] == ["weakorder: interrupted", ""]
+    assert len(cells(tmp_path)) == 1
+    assert [path.name for path in tmp_path.rglob(".*")] == [], "a file is half written"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert run(*FEW, "-n", "2").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "of_the_second", "message"),
+    [
+        (["--nfe", "x"], [], "'x' is not a list of ints"),
+        (["--nfe", "1"], [], "budgets [1]"),
+        (["--schemes", "SSCS", "--nfe", "3"], ["--data", "nowhere.npz"], "'nowhere.npz': there is no such file"),
+    ],
+    ids=["words that cannot be read", "values that cannot be", "a file that one process does not have"],
+)
+def test_of_several_processes_one_tells_what_is_wrong_and_none_samples(
+    words: list[str], of_the_second: list[str], message: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "study.py"
+    script.write_text(
+        "import os, sys\nfrom weakorder.reports.commands.cli import main\n"
+        f"sys.argv += {of_the_second!r} if os.environ['RANK'] == '1' else []\nmain()"
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    run = subprocess.run(
+        [*launcher, "cifar10", "study", *words, "-o", str(tmp_path / "study")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=300,
+    )
+    (line,) = (line for line in run.stderr.splitlines() if line.startswith("weakorder: "))
+    assert message in line
+    assert "evaluation/s" not in run.stderr
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_a_study_after_a_trial_says_that_its_batches_are_larger(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "batch_size", lambda config, columns, samples, device: samples // 2)
+    words = ("--schemes", "SSCS", "--nfe", "3", "--refinement", "0")
+    assert "note" not in run(*words, "-n", "2").err
+    assert "note: batches of 4, which is faster; those of 1" in run(*words, "-n", "8").err
+    assert "note" not in run(*words, "-n", "8").err
+
+
+def test_memory_that_is_too_small_is_one_line_with_the_cure(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nSee documentation")
+
+    monkeypatch.setattr(studies, "sample", full)
+    code, _, err = run(*FEW, "-n", "2")
+    line = "weakorder: error: batch = 2: memory is too small (CUDA out of memory. Tried to allocate 20.00 MiB. See "
+    assert (code, err) == (2, f"{line}documentation); choose a smaller --batch\n")

@@ -1,0 +1,318 @@
+"""The report: complete, self-contained, honest about its numbers, safe with names, and never half written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from weakorder.integrators.blackbox import as_black_box
+from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.reports.figures import style as figures
+from weakorder.reports.pages import report, targets
+from weakorder.reports.pages import templates as pages
+from weakorder.theory.model import Parameters
+from weakorder.theory.scheme import Scheme, parse
+from weakorder.verification.blackbox.subject import BlackBox
+
+PARAMS = Parameters()
+NONLINEAR = targets.Settings(
+    steps=(4, 8, 16, 32),
+    accuracy=1e-2,
+    sampling={targets.MIXTURE: targets.Sampling((5, 10, 20, 40), 1.0), "student": targets.Sampling((2, 4, 8, 16), 1.0)},
+    known_steps=(5, 10),
+    repetitions=40,
+    paths=64,
+)
+SMALL: dict[str, Any] = {"steps": (100, 200, 400, 800), "budgets": (3, 20, 50, 100), "nonlinear": NONLINEAR}
+ONE_GRID = SMALL | {"grids": ("quadratic",)}
+HOSTILE = "<script>alert('x')</script> & $\\frac{"
+FIGURES = (
+    *("convergence-steps", "convergence-nfe", "error-constants", "local-slopes", "cifar10-spectrum"),
+    *("stability-growth", "stability-last-step", "stability-trajectory"),
+    *("targets-noise-free", "targets-sampled", "targets-intervals"),
+)
+
+
+def _schemes() -> list[Scheme]:
+    hostile = dataclasses.replace(CATALOGUE["ROBA"], name=HOSTILE, lambda_s=1.1, reference="<b>me</b>")
+    return [hostile, CATALOGUE["NSE"]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on two schemes, one of them with a hostile name and a bias."""
+    page = report.write_report(_schemes(), PARAMS, tmp_path_factory.mktemp("report") / "new" / "folder", **SMALL)
+    assert page.name == "index.html"
+    return page.parent
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> dict[str, Any]:
+    """results.json, read by a parser that takes nothing but JSON."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    return json.loads((folder / "results.json").read_text("utf-8"), parse_constant=refuse)
+
+
+class _Page(HTMLParser):
+    """A page's tables as lists of cells (text, value), and what it refers to."""
+
+    VOID = frozenset({"meta", "br", "link", "img", "path", "use", "rect"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[tuple[str, str | None]]]] = {}
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.references += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href", "data", "action", "srcset")]
+        if tag == "table":
+            self.rows = self.tables[attributes["id"] or ""] = []
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append(("", attributes.get("data-value")))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            text, value = self.rows[-1][-1]
+            self.rows[-1][-1] = (text + ("e" if self.open[-1] == "sup" else "") + data, value)
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> _Page:
+    """The page, parsed; its elements are closed in order."""
+    parsed = _Page((folder / "index.html").read_text("utf-8"))
+    assert parsed.open == []
+    return parsed
+
+
+def _numbers(value: Any) -> set[float]:
+    if isinstance(value, dict):
+        return set().union(*map(_numbers, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(_numbers, value))
+    return {float(value)} if isinstance(value, int | float) and not isinstance(value, bool) else set()
+
+
+def test_all_files_are_written(folder: Path) -> None:
+    """The page, the numbers, each figure as SVG and PNG, and nothing else."""
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert found == {
+        "index.html",
+        "results.json",
+        *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")),
+    }
+    for name in FIGURES:
+        assert (folder / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+        assert (folder / f"figures/{name}.svg").read_text("utf-8").rstrip().endswith("</svg>")
+
+
+def test_results_say_what_was_run(results: dict[str, Any]) -> None:
+    """Parameters, versions, date, settings, and the seed of what was sampled."""
+    assert results["parameters"]["nu"] == 4.01
+    assert {"python", "numpy", "scipy", "sympy", "torch", "weakorder"} <= set(results["versions"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", results["date"])
+    assert results["seed"] == 0
+    assert results["order_study"]["steps"] == list(SMALL["steps"])
+    assert results["spectrum_study"]["budgets"] == list(SMALL["budgets"])
+
+
+def test_the_verdicts_are_the_studies(results: dict[str, Any]) -> None:
+    """A biased scheme fails and says why; a plain one passes."""
+    biased, plain = results["schemes"]
+    assert (biased["verdict"], plain["verdict"]) == ("FAIL", "PASS")
+    assert "lambda_s" in biased["reason"]
+    assert biased["warnings"]
+    assert (biased["kind"], plain["kind"]) == ("stochastic", "deterministic")
+    assert plain["error_constant"] == plain["levels"][-1]["constant"]
+
+
+def _leave_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blank figures, for a page of which only the text is looked at."""
+    monkeypatch.setattr(report, "_draw", lambda _: dict.fromkeys(FIGURES))
+    monkeypatch.setattr(figures, "as_svg", lambda _: b"<svg ></svg>")
+    monkeypatch.setattr(figures, "as_png", lambda _: b"")
+
+
+def test_diverged_runs_are_null_in_the_results_and_named_on_the_page(
+    results: dict[str, Any], page: _Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NSE with one step of 3 evaluations ends beyond the prior."""
+    _leave_undrawn(monkeypatch)
+    curve = results["schemes"][1]["spectrum"]["uniform"]
+    assert curve["diverged"][0] is True
+    assert curve["distance"][0] is None
+    assert curve["distance"][-1] is not None
+    text = report.render(results | {"spectrum_study": results["spectrum_study"] | {"table_budgets": [3]}})
+    assert any(cell == "diverged" for row in _Page(text).tables["spectrum"] for cell, _ in row)
+    assert not any(cell == "diverged" for row in page.tables["spectrum"] for cell, _ in row)
+
+
+def test_every_number_in_the_tables_is_in_the_results(results: dict[str, Any], page: _Page) -> None:
+    """Each numeric cell carries its value, the value is in results.json, and the text is that value rounded."""
+    known = _numbers(results["schemes"])
+    cells = [cell for name in ("verdicts", "spectrum") for row in page.tables[name] for cell in row]
+    valued = [(text, float(value)) for text, value in cells if value is not None]
+    assert len(valued) >= 2 * (4 + 2 * 2 + 1)
+    for text, value in valued:
+        assert value in known
+        assert float(text.replace("−", "-").replace("×10", "")) == pytest.approx(value, rel=6e-3)
+
+
+def test_the_tables_rows_are_the_results_rows(results: dict[str, Any], page: _Page) -> None:
+    """The right number in the right place: the verdict row field by field, the spectrum row by grid and budget."""
+    study = results["spectrum_study"]
+    assert study["table_budgets"] == [50, 100]
+    for scheme, verdict, distances in zip(
+        results["schemes"], page.tables["verdicts"][1:], page.tables["spectrum"][2:], strict=True
+    ):
+        texts = [text.strip() for text, _ in verdict]
+        assert texts[:2] == [scheme["label"], scheme["word"]]
+        assert texts[3] == ("yes" if scheme["palindrome"] else "no")
+        assert texts[-1] == scheme["verdict"]
+        low, high = scheme["order"]["ci"]
+        assert texts[7] == f"[{low:.3f}, {high:.3f}]"
+        values = [float(value) for _, value in verdict if value is not None]
+        orders = [scheme["order"][name] for name in ("expected", "proven", "measured")]
+        constants = [scheme[name] for name in ("error_constant", "predicted_constant")]
+        shown = [scheme["nfe_per_step"], *orders, *constants]
+        assert values == [value for value in shown if value is not None]
+        curves = [scheme["spectrum"][grid] for grid in study["grids"]]
+        expected = [c["distance"][c["budgets"].index(b)] for c in curves for b in study["table_budgets"]]
+        assert [float(value) for _, value in distances if value is not None] == [*expected, curves[0]["floor"]]
+
+
+def test_the_page_is_self_contained(page: _Page, folder: Path) -> None:
+    """No script, no style sheet, no picture from elsewhere; references stay within the page and are met."""
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert page.tags.count("svg") == len(FIGURES)
+    text = (folder / "index.html").read_text("utf-8")
+    assert page.references
+    for reference in {*page.references, *re.findall(r"url\((.*?)\)", text)}:
+        assert reference.startswith("#")
+        assert f'id="{reference[1:]}"' in text
+    assert "@import" not in text
+
+
+def test_a_hostile_name_is_text(page: _Page, folder: Path) -> None:
+    """Names, words and sources come from users: they are shown as they are, and nothing of them is markup."""
+    text = (folder / "index.html").read_text("utf-8")
+    assert "<script" not in text
+    assert "<b>me</b>" not in text
+    assert page.tables["verdicts"][1][0][0] == f"{HOSTILE} λ=1.1"
+    for name in FIGURES:
+        assert "<script" not in (folder / f"figures/{name}.svg").read_text("utf-8")
+
+
+def test_the_page_is_a_function_of_the_results(results: dict[str, Any], folder: Path) -> None:
+    """Rendered again from the JSON file it is the same page: nothing on it has another source."""
+    assert report.render(results) == (folder / "index.html").read_text("utf-8")
+
+
+def test_figures_are_reproducible_to_the_byte(results: dict[str, Any], folder: Path) -> None:
+    """SVG and PNG, drawn again."""
+    for name, figure in figures.draw(results).items():
+        assert figures.as_svg(figure) == (folder / f"figures/{name}.svg").read_bytes()
+        assert figures.as_png(figure) == (folder / f"figures/{name}.png").read_bytes()
+
+
+def test_an_interrupted_write_leaves_the_old_file(
+    results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that dies leaves the earlier report whole, and no scrap beside it."""
+    page = tmp_path / "index.html"
+    page.write_text("the old page")
+    monkeypatch.setattr(report, "collect_results", lambda *_: results)
+    _leave_undrawn(monkeypatch)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        report.write_report(_schemes(), PARAMS, tmp_path)
+    assert page.read_text() == "the old page"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [page]
+
+
+def test_a_failed_study_writes_nothing(tmp_path: Path) -> None:
+    """Bad input is reported before a file exists."""
+    with pytest.raises(ValueError, match="at least one"):
+        report.write_report([], PARAMS, tmp_path / "report")
+    with pytest.raises(ValueError, match="levels"):
+        report.write_report([CATALOGUE["EM"]], PARAMS, tmp_path / "report", steps=(10, 20))
+    assert not (tmp_path / "report").exists()
+
+
+def test_one_scheme_that_always_diverges_can_be_reported(tmp_path: Path) -> None:
+    """No error, no point and no fit is still a report, with its verdict."""
+    stiff = Parameters(beta_min=4e4, beta_max=4e4)
+    settings = ONE_GRID | {"steps": (100, 200, 400, 700), "budgets": (200, 300)}
+    page = report.write_report([CATALOGUE["EM"]], stiff, tmp_path, **settings)
+    (scheme,) = json.loads((tmp_path / "results.json").read_text())["schemes"]
+    assert scheme["verdict"] == "FAIL"
+    assert scheme["order"]["measured"] is None
+    assert scheme["error_constant"] is None
+    assert "diverges at 700 steps" in page.read_text("utf-8")
+
+
+def test_a_word_without_evaluations_can_be_reported(tmp_path: Path) -> None:
+    """It buys no step, its curve is empty, and its verdict says what is wrong."""
+    page = report.write_report([parse("U(1/2) U(1/2)")], PARAMS, tmp_path, **ONE_GRID)
+    assert "the weights of E sum to 0" in page.read_text("utf-8")
+
+
+def test_the_command_of_a_scheme_repeats_its_study(results: dict[str, Any]) -> None:
+    """It names the word, the splitting and what differs from the defaults."""
+    biased, _ = results["schemes"]
+    assert biased["command"] == ("weakorder verify 'O S B A' --splitting psld --lambda-s 1.1 --steps 100,200,400,800")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"), (3, "3"), (0.0, "0.00"), (1.0, "1.00"), (0.9996, "1.00"), (13.94, "13.9"), (309.2, "309"),
+        (2975.5, "2976"), (0.006667, "0.00667"), (-1.25e-5, "−1.25×10<sup>−5</sup>"), (3.2e7, "3.20×10<sup>7</sup>"),
+        (999.6, "1000"),
+    ],
+)  # fmt: skip
+def test_numbers_are_set_to_three_significant_digits(value: float | None, text: str) -> None:
+    """With powers of ten outside the range that a reader takes in at once."""
+    assert pages.number(value) == text
+
+
+def test_a_black_box_is_reported_beside_a_scheme(tmp_path: Path) -> None:
+    """Its order and its spectrum are the scheme's; what needs a word, proofs and regions, is the scheme's alone."""
+    box = BlackBox("mine.py:step", as_black_box(CATALOGUE["RSE"], PARAMS))
+    page = report.write_report([box, CATALOGUE["RSE"]], PARAMS, tmp_path, **ONE_GRID)
+    mine, scheme = json.loads((tmp_path / "results.json").read_text())["schemes"]
+    assert (mine["word"], mine["kind"], mine["order"]["proven"]) == ("black box", "deterministic", None)
+    assert mine["verdict"] == scheme["verdict"] == "PASS"
+    assert mine["stability"] is None
+    assert mine["command"].startswith("weakorder verify mine.py:step")
+    pairs = [(mine["spectrum"][grid], scheme["spectrum"][grid]) for grid in mine["spectrum"]]
+    for a, b in pairs:
+        assert a["diverged"] == b["diverged"]
+        finite = [(x, y) for x, y in zip(a["distance"], b["distance"], strict=True) if y is not None]
+        assert [x for x, _ in finite] == pytest.approx([y for _, y in finite], rel=1e-8)
+    assert "mine.py:step" in page.read_text()

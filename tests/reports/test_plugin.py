@@ -1,0 +1,113 @@
+"""The pytest plugin: three lines test a sampler, failures show the slopes, and who does not use it does not notice."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.theory.model import Parameters
+from weakorder.verification.blackbox import baseline
+from weakorder.verification.testing import UPDATE, assert_matches_baseline
+
+SAMPLER = """
+import torch
+
+def step(u, tau, h, score):
+    x, m = u.unbind(1)
+    s_x, s_m = score(u, 1 - tau).unbind(1)
+    drift = torch.stack([4 * (0.01 * x - 4 * m + 0.02 * s_x), 4 * (x + 4.01 * m + 2.005 * s_m)], dim=1)
+    scale = torch.tensor([0.08, 8.02], dtype=u.dtype).sqrt().reshape(2, *(1,) * (u.ndim - 2))
+    return u + h * drift + FACTOR * h**0.5 * scale * torch.randn_like(u)
+
+FACTOR = 1.0
+"""
+THREE_LINES = """
+from weakorder.verification.testing import assert_weak_order
+from sampler import step
+
+def test_my_sampler():
+    assert_weak_order(step, 1, steps=(25, 50, 100, 200))
+"""
+WITH_BASELINE = """
+import sampler
+
+def test_my_sampler(weakorder):
+    weakorder.assert_matches_baseline(sampler.step, "baseline.json", steps=(25, 50, 100, 200))
+"""
+
+
+def run_pytest(folder: Path, *arguments: str) -> tuple[int, str]:
+    """A session of a user, in the user's folder, with warnings as errors."""
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *arguments]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return result.returncode, result.stdout + result.stderr
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A user's, whose own folders have our folders' names."""
+    for name in ("theory", "integrators", "verification", "reports", "examples"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("OURS = False\n")
+    (tmp_path / "conftest.py").write_text(
+        "import examples, integrators, reports, theory, verification\n"
+        "assert not any(m.OURS for m in (examples, integrators, reports, theory, verification))\n"
+    )
+    (tmp_path / "sampler.py").write_text(SAMPLER)
+    return tmp_path
+
+
+def test_three_lines_test_a_sampler_beside_the_users_own_folders(repository: Path) -> None:
+    (repository / "tests").mkdir()
+    (repository / "tests" / "__init__.py").touch()
+    (repository / "tests" / "test_mine.py").write_text(THREE_LINES)
+    code, out = run_pytest(repository)
+    assert code == 0, out
+    (repository / "sampler.py").write_text(SAMPLER.replace("FACTOR = 1.0", "FACTOR = 1.1"))
+    code, out = run_pytest(repository)
+    assert code == 1, out
+    assert "the noise covariance of m and m is 1.21 times what is right" in out
+    assert re.search(r"steps +NFE +W2 error +slope", out)
+
+
+def test_a_baseline_is_written_on_demand_and_compared_after(repository: Path) -> None:
+    (repository / "test_mine.py").write_text(WITH_BASELINE)
+    code, out = run_pytest(repository)
+    assert code == 1
+    assert "cannot read the baseline" in out
+    assert "--weakorder-update" in out
+    assert run_pytest(repository, "--weakorder-update")[0] == 0
+    code, out = run_pytest(repository)
+    assert code == 0, out
+    (repository / "sampler.py").write_text(SAMPLER.replace("FACTOR = 1.0", "FACTOR = 1 + 1e-9"))
+    code, out = run_pytest(repository)
+    assert code == 1
+    assert "noise covariance of m and m is 1.000000002 times what it was" in out
+    assert "if that is meant: pytest --weakorder-update" in out
+
+
+def test_a_baseline_that_is_rewritten_keeps_what_the_test_does_not_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, steps = tmp_path / "baseline.json", [25, 50, 100, 200]
+    baseline.save(baseline.record("rse", CATALOGUE["RSE"], Parameters(kappa=0.1), expected=2, steps=steps), path)
+    monkeypatch.setenv(UPDATE, "1")
+    assert_matches_baseline(CATALOGUE["RSE"], path)
+    kept = baseline.load(path)
+    assert (kept["parameters"]["kappa"], kept["order"]["expected"], kept["order"]["steps"]) == (0.1, 2, steps)
+    assert_matches_baseline(CATALOGUE["RSE"], path, steps=[*steps[1:], 400])
+    assert baseline.load(path)["order"]["steps"] == [50, 100, 200, 400]
+
+
+def test_a_session_that_does_not_use_it_imports_nothing_heavy(repository: Path) -> None:
+    (repository / "test_light.py").write_text(
+        "import sys\n\n\ndef test_light():\n"
+        "    assert 'weakorder.reports.pytest_plugin' in sys.modules\n"
+        "    assert not {'torch', 'sympy', 'scipy', 'weakorder.verification.testing'} & set(sys.modules)\n"
+    )
+    code, out = run_pytest(repository)
+    assert code == 0, out

@@ -1,0 +1,43 @@
+"""Models of images that are small enough for tests: a tiny random network, and the score of Gaussian data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.theory.model import PSLD_DIFFUSION, Parameters
+from weakorder.verification.cifar10.model.checkpoint import NetworkScore
+from weakorder.verification.cifar10.model.network import Config, NCSNpp
+from weakorder.verification.cifar10.study.sampling import Model
+from weakorder.verification.targets.gaussian import GaussianTarget
+
+TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(4,), dropout=0.0, image_size=8)
+CPU = torch.device("cpu")
+PARAMS = Parameters()
+SCHEMES = tuple(CATALOGUE[name] for name in ("ROBA", "SSCS", "EM", "NOBA", "RVV"))
+
+
+def network() -> NCSNpp:
+    """A tiny network whose output is of size 1."""
+    made = NCSNpp(TINY)
+    generator = torch.Generator().manual_seed(0)
+    for weight in made.parameters():
+        weight.data = 0.3 * torch.randn(weight.shape, generator=generator)
+    return made
+
+
+def neural() -> Model:
+    made = network()
+    return Model("tiny", PARAMS, TINY, lambda _: NetworkScore(made, PARAMS))
+
+
+def gaussian(variance: float = 0.25, mean: float = 0.0) -> tuple[Model, GaussianTarget]:
+    """A model whose score is that of Gaussian data."""
+    target = GaussianTarget.of(mean, variance, PSLD_DIFFUSION, PARAMS)
+
+    def score(u: Tensor, t: float) -> Tensor:
+        law = target.law(t)
+        precision, centre = (torch.from_numpy(a[..., 0]) for a in (target.precision(law), law.mean[..., None]))
+        return -torch.einsum("ij,bj...->bi...", precision, u - centre.reshape(2, 1, 1, 1))
+
+    return Model("gaussian", PARAMS, TINY, lambda _: score), target

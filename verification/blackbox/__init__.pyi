@@ -1,0 +1,14 @@
+from .adapters import EpsNetwork as EpsNetwork
+from .anatomy import inconsistencies as inconsistencies
+from .anatomy import on_images as on_images
+from .mutants import MUTANTS as MUTANTS
+from .mutation import Mutant as Mutant
+from .mutation import Outcome as Outcome
+from .mutation import run_mutant as run_mutant
+from .mutation import variations as variations
+from .probing import ProbedStep as ProbedStep
+from .probing import probed_moments as probed_moments
+from .study import BLACK_BOX_STEPS as BLACK_BOX_STEPS
+from .study import study_black_box as study_black_box
+from .subject import BlackBox as BlackBox
+from .subject import order_study_of as order_study_of

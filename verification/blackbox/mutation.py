@@ -1,0 +1,433 @@
+"""Mutation: samplers that are right, broken on purpose, and what the checks say of them.
+
+A verification suite is as good as the bugs it finds. A `Base` is the source text of a correct sampler: a worked example
+(examples/), or a word of the catalogue written out as data. A `Mutant` is a base and a few exact edits of that text, as
+people break samplers. `run_mutant` asks, as a user would,
+
+    verify      does the order study (exact.order) fail it, or refuse it as no sampler that can be verified?
+    baseline    does it differ from the baseline (blackbox.baseline) that was recorded from its base?
+
+under two models: constant beta on a uniform grid, and beta linear in t, on a quadratic grid, where slips of clocks and
+of step sizes show. How large the fault is is measured apart from both checks: its `effect` is the largest difference of
+the final moments, mutant against base, in units of the law's size. `variations` is the other side: samplers
+that are right, in which the checks must find nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cache, cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...integrators.catalogue import CATALOGUE, LANGEVIN_CONTROLS
+from ...integrators.grids import time_grid
+from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
+from ...theory.scheme import Scheme
+from ..exact import Moments, OrderStudy, exact_moments, gaussian_targets, study_order
+from ..targets import GaussianLaw, GaussianTarget
+from ..verdicts import Verdict
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+# Few steps, and a stop early enough that their slopes have settled.
+STEPS, T_END = (20, 40, 80, 160), 0.3
+# What baselines run for their order study, which is the least of what they compare.
+BASELINE_STEPS = (10, 20, 40, 80)
+# The step count at which effects are measured, and the effect above which a mutant is a fault that must be found.
+EFFECT_STEPS, SMALLEST_EFFECT = 50, 1e-9
+
+
+# Moments of 50 steps, products of a few hundred float64 matrices, that are equal but for roundings.
+SAME = 1e-11
+
+
+class Model(NamedTuple):
+    """What a sampler is studied on: parameters and a time grid."""
+
+    params: Parameters
+    grid: str
+
+
+MODELS = {
+    "constant": Model(Parameters(), "uniform"),
+    "linear": Model(Parameters(beta_min=0.1, beta_max=15.9), "quadratic"),
+}
+
+
+class MutationError(ValueError):
+    """An edit that does not match its base exactly once: the library is out of date."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A correct sampler as source text; `objects` names the sampler for each of `MODELS`, `order` its weak order."""
+
+    name: str
+    text: str
+    objects: Mapping[str, str]
+    order: int
+
+    def load(self, model: str, text: str | None = None) -> Any:
+        """The sampler that the text (default: unedited) defines for a model; a fresh one at each call."""
+        module = ModuleType(f"weakorder_mutation_{self.name}")
+        source = self.text if text is None else text
+        sys.modules[module.__name__] = module  # dataclasses look their module up
+        try:
+            exec(compile(source, f"<{self.name}>", "exec"), module.__dict__)
+        finally:
+            del sys.modules[module.__name__]
+        return getattr(module, self.objects[model])
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A base with edits, (old, new) replacements that must match exactly once, in order.
+
+    fault: what was broken, in words. clue: a regular expression that what the checks say must match, so that it points
+    at the right place. models: those it is run under. A mutant that is `equivalent` is no fault, and must not be
+    flagged.
+    """
+
+    name: str
+    base: str
+    edits: tuple[tuple[str, str], ...]
+    fault: str
+    clue: str = ""
+    models: tuple[str, ...] = tuple(MODELS)
+    equivalent: bool = False
+
+    @cached_property
+    def text(self) -> str:
+        """The edited source. Raises MutationError unless every edit matches once."""
+        text = bases()[self.base].text
+        for old, new in self.edits:
+            if (count := text.count(old)) != 1:
+                raise MutationError(f"mutant {self.name!r}: the edit of {old!r} matches {count} times; it must once")
+            text = text.replace(old, new)
+        return text
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the checks said of a mutant.
+
+    check: the first one that killed it, "refused", "verify", "baseline", or "warned" by verify, with the measured
+    size, that it rounds to float32; "" if it survived. model: under which.
+    effect: the size of the fault, nan where it has no exact moments. message: what that check said; explanation: what
+    the baseline says under the same model, asked for where the message does not match the mutant's clue.
+    """
+
+    mutant: Mutant
+    check: str
+    model: str
+    effect: float
+    message: str
+    explanation: tuple[str, ...] = ()
+
+    @property
+    def survived(self) -> bool:
+        """Whether no check caught it."""
+        return not self.check
+
+    @property
+    def points(self) -> bool:
+        """Whether what was said matches the mutant's clue."""
+        return re.search(self.mutant.clue, "\n".join((self.message, *self.explanation))) is not None
+
+    @property
+    def right(self) -> bool:
+        """Whether the checks did what they should: kill a fault and point at it, or let an equivalent pass.
+
+        A survivor is right only if its effect is too small to be a fault.
+        """
+        if self.mutant.equivalent:
+            return self.survived and not self.effect > SMALLEST_EFFECT
+        return self.points if self.check else self.effect <= SMALLEST_EFFECT
+
+    @property
+    def reason(self) -> str:
+        """Why it survived."""
+        if self.check:
+            return ""
+        if self.mutant.equivalent:
+            return f"no fault: {self.mutant.fault}"
+        return f"effect {self.effect:.1e}: {self.message}"
+
+
+# --- Bases ------------------------------------------------------------------------------------------------------------
+
+
+def _example(file: str, name: str, order: int = 1) -> Base:
+    text = (EXAMPLES / file).read_text(encoding="utf-8")
+    return Base(name, text, {"constant": name, "linear": f"{name}_linear"}, order)
+
+
+def scheme_source(scheme: Scheme) -> str:
+    """Python text that builds the scheme: its word and options as data, its splitting's parts written out."""
+    splitting = scheme.splitting
+    parts = "".join(
+        f'    Part("{part.name}", drift=({part.sde.drift[0]}, {part.sde.drift[1]}), '
+        f"diffusion=({part.sde.diffusion[0]}, {part.sde.diffusion[1]})),\n"
+        for part in splitting.parts
+    )
+    return (
+        "from sympy import Abs, sqrt\n"
+        "from weakorder.theory.model import gamma, kappa, m, nu, s_m, s_x, x\n"
+        "from weakorder.theory.scheme import Scheme\n"
+        "from weakorder.theory.splitting import SPLITTINGS, Part, Splitting\n"
+        f'whole = SPLITTINGS["{splitting.name}"]\n'
+        f"parts = (\n{parts})\n"
+        f'splitting = Splitting("{splitting.name}", whole.diffusion, whole.whole, parts)\n'
+        f'scheme = Scheme("{scheme.word}", splitting, "{scheme.name}", flow="{scheme.flow}", '
+        f"lambda_s={scheme.lambda_s}, order={scheme.order})\n"
+    )
+
+
+@cache
+def bases() -> dict[str, Base]:
+    """Every base by its name: examples by their object, schemes (catalogue and Langevin controls) by theirs."""
+    examples = [_example("splitting.py", name) for name in ("sscs", "oba", "naive_oba", "robab", "verlet")]
+    examples += [_example("published_em.py", name) for name in ("step", "sample")]
+    examples += [_example("multistep.py", name, order=2) for name in ("ab2", "sab2")]
+    schemes = [
+        Base(scheme.name, scheme_source(scheme), dict.fromkeys(MODELS, "scheme"), scheme.order or 1)
+        for scheme in (*CATALOGUE.values(), *LANGEVIN_CONTROLS)
+    ]
+    return {base.name: base for base in (*examples, *schemes)}
+
+
+# --- The checks -------------------------------------------------------------------------------------------------------
+
+
+def study(
+    sampler: Any,
+    order: int,
+    model: Model,
+    steps: tuple[int, ...] = STEPS,
+    t_end: float = T_END,
+    target: GaussianTarget | None = None,
+) -> OrderStudy:
+    """The order study of a scheme or a black box on a model. Raises ValueError where it is refused."""
+    params, grid = model
+    if isinstance(sampler, Scheme):
+        return study_order(sampler, params, sampler.order or order, steps, target, t_end, grid)
+    from .study import study_black_box
+
+    return study_black_box("sampler", sampler, params, order, steps, target, t_end, grid)
+
+
+def moments(sampler: Any, model: Model) -> Moments:
+    """The moments after `EFFECT_STEPS` steps, on the targets of an order study."""
+    diffusion = sampler.splitting.diffusion if isinstance(sampler, Scheme) else PSLD_DIFFUSION
+    target = gaussian_targets(diffusion, model.params)
+    taus = time_grid(model.grid, EFFECT_STEPS, model.params, T_END)
+    if isinstance(sampler, Scheme):
+        return exact_moments(sampler, target, taus)
+    from .probing import probed_moments  # imports torch, which schemes do not need
+
+    return probed_moments(sampler, target, taus)
+
+
+def effect_of(changed: Moments, base: Moments, params: Parameters) -> float:
+    """The largest difference of the moments, in units of the law's size; inf if only the changed run overflows."""
+    if changed.diverged.any():
+        return math.inf
+    unit = np.array([1.0, params.M**0.5])
+
+    def scaled(law: GaussianLaw) -> tuple[np.ndarray, np.ndarray]:
+        return law.mean / unit[:, None], law.cov / (unit[:, None] * unit)[..., None]
+
+    pairs = zip(scaled(changed.computed), scaled(base.computed), scaled(base.exact), strict=True)
+    return max(float(np.abs(new - old).max() / max(1.0, np.abs(exact).max())) for new, old, exact in pairs)
+
+
+@cache
+def _base_moments(base: str, model: str) -> Moments:
+    return moments(bases()[base].load(model), MODELS[model])
+
+
+@cache
+def _baseline(base: str, model: str) -> dict[str, Any]:
+    return _record(bases()[base].load(model), base, bases()[base].order, MODELS[model].params)
+
+
+def _record(sampler: Any, name: str, order: int, params: Parameters) -> dict[str, Any]:
+    from .baseline import record
+
+    return record(name, sampler, params, expected=order, steps=STEPS)
+
+
+def _differences(mutant: Mutant, model: str) -> tuple[str, ...]:
+    """What the baseline of its base says of a mutant; empty if it is the same, or if baselines, which are of PSLD, do
+    not know its diffusion."""
+    from .baseline import check
+
+    sampler = bases()[mutant.base].load(model, mutant.text)
+    if isinstance(sampler, Scheme) and sampler.splitting.diffusion != PSLD_DIFFUSION:
+        return ()
+    return check(_baseline(mutant.base, model), sampler).lines
+
+
+def run_mutant(mutant: Mutant, steps: tuple[int, ...] = STEPS, t_end: float = T_END) -> Outcome:
+    """Verify a mutant, then check it against its base's baseline, under each of its models until something kills it.
+
+    Raises MutationError if it is out of date.
+    """
+    base, text = bases()[mutant.base], mutant.text
+    effect, reasons = 0.0, []
+    for name in mutant.models:
+        model = MODELS[name]
+        try:
+            result = study(base.load(name, text), base.order, model, steps, t_end)
+            changed = moments(base.load(name, text), model)
+            effect = max(effect, effect_of(changed, _base_moments(base.name, name), model.params))
+            if result.verdict is Verdict.FAIL:
+                outcome = Outcome(mutant, "verify", name, effect, result.reason)
+                return outcome if outcome.points else replace(outcome, explanation=_differences(mutant, name))
+            if lines := _differences(mutant, name):
+                return Outcome(mutant, "baseline", name, effect, "\n".join(lines))
+        except ValueError as error:
+            return Outcome(mutant, "refused", name, effect or math.nan, str(error))
+        if any(rounding := [warning for warning in result.warnings if "float32" in warning]):
+            return Outcome(mutant, "warned", name, effect, "\n".join(rounding))
+        reasons.append(f"{name}: {result.reason}")
+    return Outcome(mutant, "", "", effect, "; ".join(reasons))
+
+
+# --- Correct variations -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A correct sampler: `make` gives it, `plain` the same sampler without the rewriting, that it must not differ from
+    (a black box by its baseline, a word by its exact moments).
+
+    order: its weak order; params, grid, target: what it is studied on, down to t_end.
+    """
+
+    name: str
+    make: Callable[[], Any]
+    plain: Callable[[], Any]
+    order: int
+    model: Model
+    target: GaussianTarget
+    t_end: float
+
+    def alarms(self, steps: tuple[int, ...] = STEPS) -> tuple[str, ...]:
+        """What the checks say against it, which should be nothing: FAIL, a refusal, a difference from its baseline."""
+        from .baseline import check
+
+        params, sampler = self.model.params, self.make()
+        try:
+            result = study(sampler, self.order, self.model, steps, self.t_end, self.target)
+            found = [f"verify: {result.reason}"] if result.verdict is Verdict.FAIL else []
+            if isinstance(sampler, Scheme):
+                difference = effect_of(moments(sampler, self.model), moments(self.plain(), self.model), params)
+                lines = [] if difference <= SAME else [f"the moments differ by {difference:.1e}"]
+            else:
+                lines = check(_record(self.plain(), self.name, self.order, params), sampler).lines
+            return (*found, *(f"baseline: {line}" for line in lines))
+        except ValueError as error:
+            return (f"refused: {error}",)
+
+
+# Ways to draw the same standard normals as `torch.randn_like(v)`, of any floating type and with any seed.
+DRAWS = {
+    "randn_like": "torch.randn_like(v)",
+    "float32": "torch.randn(v.shape, dtype=torch.float32).to(v.dtype)",
+    "bfloat16": "torch.randn(v.shape, dtype=torch.bfloat16).to(v.dtype)",
+    "generator": "torch.randn(v.shape, generator=GENERATOR, dtype=v.dtype)",
+    "normal": "torch.normal(torch.zeros_like(v), torch.ones_like(v))",
+    "normal_": "torch.empty_like(v).normal_()",
+    "two draws": "0.6 * torch.randn_like(v) + 0.8 * torch.randn_like(v)",
+    "negated": "-torch.randn_like(v)",
+    "without gradients": "torch.randn(v.shape, dtype=v.dtype, requires_grad=True).detach()",
+}
+# The samplers of the examples for any parameters, by the base that holds their text.
+BUILDERS = {
+    "sscs": "SSCS(PSLD(beta_0, beta_1, gamma, nu))",
+    "oba": "OBA(PSLD(beta_0, beta_1, gamma, nu))",
+    "naive_oba": "NaiveOBA(PSLD(beta_0, beta_1, gamma, nu))",
+    "robab": "ROBAB(PSLD(beta_0, beta_1, gamma, nu))",
+    "verlet": "VelocityVerlet(PSLD(beta_0, beta_1, gamma, nu))",
+    "step": "as_step(PSLD(beta_0, beta_1, gamma, nu, kappa), PARAMS)",
+    "sample": "as_trajectory(PSLD(beta_0, beta_1, gamma, nu, kappa), PARAMS)",
+    "ab2": "AB2(PSLD(beta_0, beta_1, gamma, nu))",
+    "sab2": "SAB2(PSLD(beta_0, beta_1, gamma, nu))",
+}
+
+
+def variations(count: int) -> Iterator[Variation]:
+    """`count` correct samplers, the same at every call: a third black boxes, the others words of the catalogue.
+
+    Number i is drawn by the generator of seed i, and shows what no seed was chosen for.
+    """
+    for i in range(count):
+        yield _black_box(i) if i % 3 == 0 else _word(i)
+
+
+def _setting(rng: np.random.Generator, diffusion: Diffusion) -> tuple[Model, GaussianTarget, float]:
+    """Parameters, grid and targets at which some hundred steps are stable."""
+    beta_min = float(rng.choice([0.1, 0.5, 2.0, 4.0, 8.0]))
+    params = Parameters(
+        gamma=float(rng.choice([0.005, 0.01, 0.02, 0.1, 0.25])),
+        nu=float(rng.choice([2.0, 3.0, 4.01, 4.02, 5.0])),
+        kappa=float(rng.choice([0.01, 0.04, 0.25, 1.0])),
+        beta_min=beta_min,
+        beta_max=beta_min if rng.random() < 0.5 else float(rng.choice([8.0, 12.0, 15.9])),
+    )
+    mean, variance = rng.normal(size=3), np.exp(rng.uniform(np.log(0.02), np.log(5.0), size=3))
+    target = GaussianTarget(mean, variance, diffusion, params)
+    return Model(params, str(rng.choice(["uniform", "quadratic"]))), target, float(rng.choice([0.1, 0.2, 0.3, 0.5]))
+
+
+def _word(i: int) -> Variation:
+    """A scheme of the catalogue, with the parts that are solved exactly cut into pieces: the same map."""
+    rng = np.random.default_rng(i)
+    schemes = list(CATALOGUE.values())
+    plain = replace(schemes[int(rng.integers(len(schemes)))], flow=str(rng.choice(["euler", "exact"])))
+    setting = _setting(rng, plain.splitting.diffusion)
+    tokens: list[str] = []
+    for token in plain.tokens:
+        share = Fraction(int(rng.integers(1, 4)), 4)
+        if token.weight is None or plain.splitting[token.symbol].sde.uses_score or rng.random() < 0.3:
+            tokens.append(str(token))
+        else:
+            tokens += [f"{token.symbol}({weight})" for weight in (share * token.weight, (1 - share) * token.weight)]
+    scheme = replace(plain, word=" ".join(tokens))
+    return Variation(f"{i}: {plain.name} as {scheme.word}", lambda: scheme, lambda: plain, plain.order or 1, *setting)
+
+
+def _black_box(i: int) -> Variation:
+    """An example at other parameters, drawing its noise in another way."""
+    rng = np.random.default_rng(i)
+    name, draw = list(BUILDERS)[int(rng.integers(len(BUILDERS)))], list(DRAWS)[int(rng.integers(len(DRAWS)))]
+    model, target, t_end = _setting(rng, PSLD_DIFFUSION)
+    p = model.params
+    given = (
+        f"\nbeta_0, beta_1, gamma, nu, kappa = {p.beta_min}, {p.beta_max}, {p.gamma}, {p.nu}, {p.kappa}\n"
+        "from weakorder.theory.model import Parameters\nPARAMS = Parameters(gamma, nu, kappa, beta_0, beta_1)\n"
+        f"SAMPLER = {BUILDERS[name]}\n"
+    )
+    base = bases()[name]
+    base = replace(base, text=base.text + given, objects=dict.fromkeys(base.objects, "SAMPLER"))
+    drawing = f"\nGENERATOR = torch.Generator().manual_seed({i})\n\n\ndef draw(v):\n    return {DRAWS[draw]}\n"
+    rewritten = base.text.replace("torch.randn_like(", "draw(") + drawing
+    return Variation(
+        f"{i}: {name} drawing by {draw}",
+        lambda: base.load("constant", rewritten),
+        lambda: base.load("constant"),
+        base.order,
+        model,
+        target,
+        t_end,
+    )

@@ -1,0 +1,9 @@
+from .design import BATCH as BATCH
+from .features import shipped_network as shipped_network
+from .features import yardstick as yardstick
+from .frechet import ENOUGH as ENOUGH
+from .frechet import Moments as Moments
+from .frechet import frechet_distance as frechet_distance
+from .processes import Processes as Processes
+from .processes import may_speak as may_speak
+from .sampling import Store as Store

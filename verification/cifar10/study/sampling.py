@@ -1,0 +1,426 @@
+"""Samples of many schemes from one network, coupled, and kept on disk cell by cell.
+
+A cell is a scheme at a number of steps: its samples numbered 0 .. n - 1 run from the prior to the cut-off and take the
+denoising step, whose evaluation counts. A stochastic cell shares its Brownian motion with a reference, one run of the
+same dynamics with many more steps (integrators.anchored); a deterministic one shares the start, which is all there is.
+
+Sample j of a cell is a function of the network, the parameters, the scheme, the steps, the grid, the reference, the
+seed and j, and of nothing else: not of the other cells, nor of who computes it. So work is divided by samples, a batch
+at a time, among threads and processes that need not speak to each other, and each (cell, batch) is a file of its own,
+
+    cells/NAME-STEPS-KEY/FIRST-SIZE.npz          x (size, 3, side, side) float32, positions in the data's units
+
+written whole or not at all, KEY a hash of all that the samples depend on. What is there is never computed again: a
+study that was stopped goes on, one with another scheme or budget adds to what there is, and both end in the same bits
+as one that ran through, as long as the reference is the same: a budget beyond those before asks for a finer one, on
+whose noise all stochastic cells are sampled anew, unless it was chosen fine enough from the start. (The last bits of a
+network's output may depend on the batch it is in and on the machine. So batches are always full, their size is part of
+KEY, and on a processor each runs on one thread.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ....integrators.anchored import Anchor, AnchoredRun, anchor_to, sample_anchored
+from ....integrators.catalogue import CATALOGUE
+from ....integrators.compiled import denoising_run
+from ....integrators.coupling import CoupledRun, Coupling, couple, run_coupled, sample_coupled
+from ....integrators.grids import MOST_STEPS, time_grid
+from ....integrators.sampler import Score, draw_prior
+from ....integrators.threads import one_thread
+from ....theory.model import PSLD_DIFFUSION, Parameters
+from ....theory.scheme import FROZEN_FLOWS, Scheme
+from ...files import make_folder, write_atomically
+from ..model import FLOAT32, PRECISIONS, Config, keep_freed_memory, products
+
+Images = NDArray[np.float32]
+
+# The fine run of each kind of dynamics. Of the catalogue they come closest to the exact law of CIFAR-10's spectrum for
+# the same evaluations (exact moments, quadratic grid, 1,584 evaluations).
+REFERENCES = {"stochastic": CATALOGUE["ROBA"], "deterministic": CATALOGUE["RVV"]}
+REFINEMENT = 16  # how many times the steps of the finest cell a reference takes, at least
+
+FORMAT = 2  # of the samples: the next number whenever the same key would give others
+LARGEST_BATCH = 4096
+TOO_LARGE = 1e3  # a position this far out, in units where data are within 1, has diverged
+
+
+def kind_of(scheme: Scheme) -> str:
+    """The dynamics a scheme approximates: "stochastic" (the reverse SDE) or "deterministic" (the flow)."""
+    return "stochastic" if scheme.splitting.whole.has_noise else "deterministic"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is sampled: `score(u, t)`, made anew for each device; `fingerprint` tells one network from another."""
+
+    fingerprint: str
+    params: Parameters
+    config: Config
+    score: Callable[[torch.device], Score]
+
+    @property
+    def event(self) -> tuple[int, int, int]:
+        """The shape of an image."""
+        return self.config.in_ch // 2, self.config.image_size, self.config.image_size
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A scheme at `steps` steps of `grid`, on the noise of `reference`, or on its own (None); `precision`: of the
+    network's products.
+
+    Raises ValueError on fewer than 1 step, other dynamics than PSLD's, and sub-flows that are not sampled.
+    """
+
+    scheme: Scheme
+    steps: int
+    grid: str
+    reference: Cell | None = None
+    precision: str = FLOAT32
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise ValueError(
+                f"{self.scheme.name} at {self.steps} steps: a run takes 1 to {MOST_STEPS:,}; give a smaller --nfe, "
+                "--refinement or --reference-steps"
+            )
+        if self.scheme.splitting.diffusion != PSLD_DIFFUSION:
+            raise ValueError(
+                f"scheme {self.scheme.name!r} moves under {self.scheme.splitting.diffusion.name!r}; the network's "
+                f"dynamics are {PSLD_DIFFUSION.name!r}; give a scheme of those"
+            )
+        if self.scheme.flow not in FROZEN_FLOWS or self.scheme.nfe_per_step == 0:
+            raise ValueError(
+                f"scheme {self.scheme.name!r} ({self.scheme.flow} sub-flows, {self.scheme.nfe_per_step} NFE/step) is "
+                f"not sampled from a network; its word needs an S, and its sub-flows are {' or '.join(FROZEN_FLOWS)}"
+            )
+
+    @property
+    def nfe(self) -> int:
+        """The evaluations it should take, the denoising step's included; what it takes is counted."""
+        return self.scheme.nfe_per_step * self.steps + 1
+
+    @property
+    def kind(self) -> str:
+        """See `kind_of`."""
+        return kind_of(self.scheme)
+
+    def description(self) -> list[object]:
+        """All that tells it from other cells."""
+        scheme = self.scheme
+        words = [scheme.word, repr(scheme.splitting.parts), scheme.flow, scheme.lambda_s, self.steps, self.grid]
+        return [*words, self.precision, self.reference.description() if self.reference and self.noise else None]
+
+    @property
+    def noise(self) -> Cell | None:
+        """The run whose noise it is sampled on: its reference, or itself; None of a deterministic one."""
+        return (self.reference or self) if self.kind == "stochastic" else None
+
+
+def plan(
+    schemes: Sequence[Scheme],
+    budgets: Sequence[int],
+    grid: str,
+    refinement: int = REFINEMENT,
+    reference_steps: int | None = None,
+    precision: str = FLOAT32,
+) -> dict[tuple[int, int], Cell]:
+    """The cells by place of the scheme and budget: as many whole steps as the evaluations buy, one of them denoising.
+
+    References take `refinement` times the steps of the finest cell of their kind, or `reference_steps` if that is not
+    fewer; refinement 0: there are none, and every cell has its own noise. precision: of the cells; references have
+    float32. A budget that does not buy a step has no cell. Raises ValueError on bad schemes, budgets, steps.
+    """
+    if not schemes or len({scheme.name for scheme in schemes}) < len(schemes):
+        names = [scheme.name for scheme in schemes]
+        twice = next((name for name in names if names.count(name) > 1), "none")
+        raise ValueError(f"schemes: {twice}: give at least one, and each once")
+    if not budgets or list(budgets) != sorted(set(budgets)) or budgets[0] < 2:
+        raise ValueError(f"budgets {list(budgets)}: give increasing numbers of evaluations, from 2 (a step, denoising)")
+    if refinement != 0 and refinement < 2:
+        raise ValueError(f"refinement = {refinement}: a reference takes at least 2 times the steps; 0 is none")
+    cells = {
+        (place, budget): Cell(scheme, (budget - 1) // max(1, scheme.nfe_per_step), grid, precision=precision)
+        for place, scheme in enumerate(schemes)
+        for budget in budgets
+        if budget > max(1, scheme.nfe_per_step)
+    }
+    if poor := [scheme.name for place, scheme in enumerate(schemes) if not any(at == place for at, _ in cells)]:
+        raise ValueError(f"{', '.join(poor)}: no budget of {list(budgets)} buys a step; give a larger --nfe")
+    if not refinement:
+        return cells
+    finest: dict[str, int] = {}
+    for cell in cells.values():
+        finest[cell.kind] = max(finest.get(cell.kind, 0), refinement * cell.steps)
+    if reference_steps is not None and reference_steps < max(finest.values()):
+        raise ValueError(
+            f"reference_steps = {reference_steps}: {refinement} times the steps of the finest cell are "
+            f"{max(finest.values())}; give at least as many, or a smaller --refinement"
+        )
+    references = {kind: Cell(REFERENCES[kind], reference_steps or steps, grid) for kind, steps in finest.items()}
+    return {place: replace(cell, reference=references[cell.kind]) for place, cell in cells.items()}
+
+
+def is_bounded(x: Images) -> bool:
+    """Whether positions are finite, and within `TOO_LARGE`."""
+    return bool(x.min() >= -TOO_LARGE and x.max() <= TOO_LARGE)  # False for nan
+
+
+# --- On disk ----------------------------------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """Samples `first` to `first + size` - 1."""
+
+    first: int
+    size: int
+
+    @property
+    def file(self) -> str:
+        """Its file's name, in the order of numbers."""
+        return f"{self.first:07d}-{self.size:04d}.npz"
+
+
+class Samples(NamedTuple):
+    """x (n, C, side, side) float32; `evaluations` of the score per sample; `seconds` they took altogether."""
+
+    x: Images
+    evaluations: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of a study, its model and what all its samples have in common; `imitates`: whether precisions other
+    than float32 are imitated, not an accelerator's own (machine.products)."""
+
+    folder: Path
+    model: Model
+    seed: int = 0
+    batch: int = 16
+    imitates: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 64:
+            raise ValueError(f"seed = {self.seed}: give an integer in [0, 2^64)")
+        if not 1 <= self.batch <= LARGEST_BATCH:
+            raise ValueError(f"batch = {self.batch}: give 1 to {LARGEST_BATCH} samples")
+
+    def batches(self, samples: int) -> list[Batch]:
+        """The full batches that samples 0 .. samples - 1 are in."""
+        return [Batch(first, self.batch) for first in range(0, samples, self.batch)]
+
+    def path(self, cell: Cell) -> Path:
+        """The cell's folder."""
+        model = [self.model.fingerprint, asdict(self.model.params), asdict(self.model.config)]
+        parts = [FORMAT, cell.description(), model, self.seed, self.batch]
+        parts += ["imitated"] if self.imitates and cell.precision != FLOAT32 else []
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        name = "".join(letter if letter.isalnum() else "_" for letter in cell.scheme.name)[:40]
+        return self.folder / "cells" / f"{name}-{cell.steps}-{key}"
+
+    def has(self, cell: Cell, batch: Batch) -> bool:
+        """Whether it has been sampled."""
+        return (self.path(cell) / batch.file).is_file()
+
+    def save(self, cell: Cell, batch: Batch, samples: Samples) -> None:
+        """Write a batch, whole or not at all."""
+        folder = self.path(cell)
+        make_folder(folder)
+        content = io.BytesIO()
+        np.savez(content, x=samples.x, evaluations=samples.evaluations, seconds=samples.seconds)
+        write_atomically(folder / batch.file, content.getvalue())
+
+    def load(self, cell: Cell, samples: int) -> Samples | None:
+        """All samples of a cell, None if some are missing. Raises ValueError on a file that is not what was written."""
+        batches = self.batches(samples)
+        if not all(self.has(cell, batch) for batch in batches):
+            return None
+        found = [self._read(self.path(cell) / batch.file, batch) for batch in batches]
+        counts = {entry.evaluations for entry in found}
+        if len(counts) > 1:
+            raise ValueError(f"{str(self.path(cell))!r}: batches took {sorted(counts)} evaluations; remove the folder")
+        return Samples(
+            np.concatenate([entry.x for entry in found])[:samples], counts.pop(), sum(entry.seconds for entry in found)
+        )
+
+    def _read(self, path: Path, batch: Batch) -> Samples:
+        try:
+            with path.open("rb") as file, np.load(file) as arrays:
+                found = Samples(arrays["x"], int(arrays["evaluations"]), float(arrays["seconds"]))
+        except Exception as error:  # a damaged file raises a dozen kinds
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise ValueError(f"{str(path)!r} cannot be read ({reason}); remove it, and it is sampled again") from error
+        if found.x.shape != (batch.size, *self.model.event) or found.x.dtype != np.float32:
+            raise ValueError(f"{str(path)!r} holds {found.x.dtype} {found.x.shape}; remove it, and it is sampled again")
+        return found
+
+
+# --- Sampling ---------------------------------------------------------------------------------------------------------
+
+
+class Interrupted(Exception):
+    """Raised inside workers when the study is being stopped."""
+
+
+class CountedScore:
+    """A score that counts its evaluations, reports each, and ends when it is told to."""
+
+    def __init__(self, score: Score, tick: Callable[[int], None], stop: threading.Event) -> None:
+        self.score, self.tick, self.stop, self.evaluations = score, tick, stop, 0
+
+    def __call__(self, u: Tensor, t: float) -> Tensor:
+        if self.stop.is_set():
+            raise Interrupted
+        self.evaluations += 1
+        result = self.score(u, t)
+        self.tick(len(u))
+        return result
+
+
+@dataclass(frozen=True)
+class Work:
+    """Cells on the noise of one reference (deterministic ones: of none) that a batch still lacks; the reference itself
+    may be among them."""
+
+    batch: Batch
+    reference: Cell | None
+    cells: tuple[Cell, ...]
+
+    @property
+    def evaluations(self) -> int:
+        """Of all its samples together."""
+        return self.batch.size * sum(cell.nfe for cell in self.cells)
+
+
+def missing_work(store: Store, cells: Iterable[Cell], samples: int) -> list[Work]:
+    """What is not on disk yet, batch by batch: of each the reference first, then its cells."""
+    groups: dict[Cell | None, list[Cell]] = {}
+    for cell in cells:
+        own = [] if cell.reference is None else [cell.reference]
+        groups.setdefault(cell.noise, []).extend([*own, cell])
+    work = []
+    for batch in store.batches(samples):
+        for reference, group in groups.items():
+            missing = tuple(cell for cell in dict.fromkeys(group) if not store.has(cell, batch))
+            if missing:
+                work.append(Work(batch, reference, missing))
+    return work
+
+
+def run_work(
+    store: Store,
+    work: Sequence[Work],
+    device: torch.device,
+    workers: int = 1,
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Sample and save. progress(k): another evaluation of k samples is done; called from any thread.
+
+    On a processor batches run side by side on `workers` threads, each batch on one; the longest work comes first, so
+    that at the end the threads have little to wait for.
+    Stopped by an exception, an interrupt too, it has saved what was complete.
+    """
+    keep_freed_memory()
+    stop = threading.Event()
+    score, runs = store.model.score(device), _Runs(store.model.params)
+    threads = workers if device.type == "cpu" else 1
+    alone: AbstractContextManager[None] = one_thread() if device.type == "cpu" else nullcontext()
+    with alone, ThreadPoolExecutor(threads) as pool:
+        try:  # an interrupt may come as soon as there is a job
+            longest_first = sorted(work, key=lambda item: item.evaluations, reverse=True)
+            jobs = [pool.submit(_sample, store, item, runs, score, device, progress, stop) for item in longest_first]
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+class _Runs:
+    """Compiled cells and references, each made once, whichever thread asks first."""
+
+    def __init__(self, params: Parameters) -> None:
+        self.params, self.lock = params, threading.Lock()
+        self.anchors: dict[Cell, Anchor] = {}
+        self.anchored: dict[Cell, AnchoredRun] = {}
+        self.coupled: dict[Cell, Coupling] = {}
+
+    def taus(self, cell: Cell) -> NDArray[np.float64]:
+        return time_grid(cell.grid, cell.steps, self.params)
+
+    def anchor(self, reference: Cell) -> Anchor:
+        with self.lock:
+            if reference not in self.anchors:
+                self.anchors[reference] = Anchor(reference.scheme, self.taus(reference), self.params)
+            return self.anchors[reference]
+
+    def given(self, reference: Cell, cell: Cell) -> AnchoredRun:
+        """The cell's run given the reference's noise."""
+        anchor = self.anchor(reference)
+        with self.lock:
+            if cell not in self.anchored:
+                self.anchored[cell] = anchor_to(anchor, cell.scheme, self.taus(cell))
+            return self.anchored[cell]
+
+    def alone(self, cell: Cell) -> Coupling:
+        """The cell's run on noise of its own."""
+        with self.lock:
+            if cell not in self.coupled:
+                self.coupled[cell] = couple([(cell.scheme, self.taus(cell))], self.params)
+            return self.coupled[cell]
+
+
+def _sample(
+    store: Store,
+    work: Work,
+    runs: _Runs,
+    score: Score,
+    device: torch.device,
+    tick: Callable[[int], None],
+    stop: threading.Event,
+) -> None:
+    """All missing cells of a batch, on one draw of the reference's noise."""
+    params, event, seed = store.model.params, store.model.event, store.seed
+    numbers = torch.arange(work.batch.first, work.batch.first + work.batch.size, device=device)
+    start = draw_prior(PSLD_DIFFUSION, params, numbers, event, seed)
+    normals = None
+    if work.reference is not None:
+        normals = runs.anchor(work.reference).draw(numbers, event, seed, torch.float32)
+    for cell in work.cells:
+        began, counted = time.perf_counter(), CountedScore(score, tick, stop)
+        with products(cell.precision, device):
+            if work.reference is None or normals is None:
+                u = sample_coupled(runs.alone(cell), counted, start, numbers, seed)[0]
+            else:
+                u = sample_anchored(runs.given(work.reference, cell), counted, start, normals, numbers, seed)
+            u = _denoised(cell, counted, u, params)
+        x = u[:, 0].to(torch.float32).cpu().numpy()
+        store.save(cell, work.batch, Samples(x, counted.evaluations, time.perf_counter() - began))
+
+
+def _denoised(cell: Cell, score: Score, u: Tensor, params: Parameters) -> Tensor:
+    """After the last, drift-only step from the cut-off; a state that overflowed stays what it is."""
+    nothing = np.zeros(0, dtype=np.int64)
+    last = CoupledRun(denoising_run(cell.scheme, params.eps, params), nothing, nothing, np.zeros((0, 2, 0)))
+    return run_coupled(Coupling((last,), 0, 0), score, u, lambda _: u)[0]

@@ -1,0 +1,210 @@
+"""The law of a sampler on a nonlinear target, without sampling: for one data dimension it is carried on lattices.
+
+Phase space (x, m) is then a plane. Between evaluations of the score a scheme is a segment u <- P u + K s(u, t) + xi,
+xi ~ N(0, Q) (integrators.compiled), so a segment moves the points of a law by g(u) = P u + K s(u, t) and, if it has
+noise, spreads them: the next density is
+
+    q'(y) = int q(u) N(y; g(u), Q) du,      its Fourier transform
+    phi'(k) = exp(-k.Q k / 2) int q(u) exp(-i k.g(u)) du.
+
+The start is p_T, a mixture of Gaussians; the score of a mixture is analytic, and Gaussian noise keeps a density so,
+with Gaussian tails. For such functions the trapezoid rule on a lattice is exact but for the content of the integrand
+beyond the lattice's frequency, which falls exponentially with the number of nodes (Trefethen and Weideman 2014, doi
+10.1137/130932132). So both integrals are plain sums, with no interpolation:
+
+    law       points u_j, the nodes of a lattice, with weights w_j = q(u_j) |cell|, carried along by g
+    spreading phi'(k) = exp(-k.Q k / 2) sum_j w_j exp(-i k.g(u_j)) on a lattice of frequencies (two matrix products),
+              then one FFT gives q' at the nodes of a new lattice
+
+Points without noise are carried on, without a new lattice, until noise spreads them; for a deterministic scheme that is
+to the end. Each lattice is laid in the frame of its own law: origin and axes from the mean and the Cholesky factor of
+the covariance, its box around all points with the reach of their noise, and its frequencies as far as phi' goes. So a
+law that shrinks, turns, splits in two or spreads without bound under an unstable scheme always fits its lattice.
+
+Nothing depends on a guess: a `Resolution` says below which size weights and frequencies are dropped and by how much the
+nodes are closer than the density needs. A law that no lattice resolves (a deterministic step that folds the plane, a
+law that overflows) is reported so (`Unresolved`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ...integrators.compiled import compile_run
+from ...integrators.threads import one_thread
+from ...theory.scheme import Scheme
+from ..verdicts import Array
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from ..targets import MixtureTarget
+
+
+class Cloud(NamedTuple):
+    """The law sum_j w_j N(points_j, noise_cov): points (2, J), weights (J,), noise_cov (2, 2)."""
+
+    points: Array
+    weights: Array
+    noise_cov: Array
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How finely a law is represented.
+
+    tail: weights below this, relative to the largest, are dropped. oversampling: nodes of a lattice, relative to the
+    fewest that hold the density's frequencies; the integrand q(u) exp(-i k.g(u)) needs twice as many if g is nearly the
+    identity.
+    """
+
+    tail: float
+    oversampling: float
+
+    @property
+    def spectrum(self) -> float:
+        """The size of phi below which frequencies are dropped. The ripples that this leaves in the weights are some
+        hundred times smaller beside the largest weight, the sum of all frequencies: below `tail`, so that they are
+        dropped and no box grows around them."""
+        return 10 * self.tail
+
+
+# Every level has a third more nodes on each axis than the one before. Weights of 1e-15 are rounding.
+RESOLUTIONS = tuple(Resolution(max(1e-12 * 10.0**-level, 1e-14), 1.75 * (4 / 3) ** level) for level in range(7))
+MOST_NODES = 1 << 18
+# Points whose exponentials are computed at once: they stay in a processor's cache.
+_BLOCK = 1 << 12
+
+
+class Unresolved(Exception):
+    """A law that no lattice holds; the message says why."""
+
+
+class TooCoarse(Unresolved):
+    """A law that this resolution does not hold, and a finer one may."""
+
+
+def _spread(clouds: Sequence[Cloud], band: Array, limit: Array, resolution: Resolution) -> tuple[Cloud, Array]:
+    """The law of `clouds` as the nodes of one lattice with their weights, and its band.
+
+    band (2,): where the search for the largest frequencies begins, in the law's own frame; limit (2,): how far the
+    points tell frequencies apart. Raises Unresolved.
+    """
+    mass = sum(cloud.weights.sum() for cloud in clouds)
+    mean = np.sum([cloud.points @ cloud.weights for cloud in clouds], axis=0) / mass
+    centred = [cloud._replace(points=cloud.points - mean[:, None]) for cloud in clouds]
+    covs = [(c.points * c.weights) @ c.points.T + c.weights.sum() * c.noise_cov for c in centred]
+    cov = np.sum(covs, axis=0) / mass
+    try:
+        root = np.linalg.cholesky(cov)
+    except np.linalg.LinAlgError as error:
+        raise Unresolved("its covariance is not positive: the law overflowed or collapsed") from error
+    inverse = np.linalg.inv(root)
+    framed = [Cloud(inverse @ c.points, c.weights, inverse @ c.noise_cov @ inverse.T) for c in centred]
+    low, width = _box(framed, resolution)
+    while True:
+        counts = np.ceil(band * width / (2 * math.pi)).astype(int)
+        nodes = np.ceil(2 * resolution.oversampling * counts).astype(int) + 2
+        if not nodes.prod() <= MOST_NODES:
+            raise Unresolved(f"a lattice of {nodes[0]} x {nodes[1]} nodes would be needed, more than {MOST_NODES}")
+        phi = np.sum([_coefficients(cloud, low, width, counts) for cloud in framed], axis=0)
+        size = np.abs(phi)
+        sizes = (np.maximum(size[: counts[0] + 1].max(1), size[np.r_[0, -1 : -counts[0] - 1 : -1]].max(1)), size.max(0))
+        cut = np.array([profile[-1] > resolution.spectrum for profile in sizes])
+        if not cut.any():
+            break
+        if (cut & (band >= limit)).any():
+            raise TooCoarse("its points are too far apart for the frequencies that the score's nonlinearity adds")
+        band = np.where(cut, np.minimum(1.25 * band, limit), band)
+    spectrum = np.zeros((nodes[0], nodes[1] // 2 + 1), dtype=complex)
+    spectrum[: counts[0] + 1, : counts[1] + 1] = phi[: counts[0] + 1]
+    spectrum[-counts[0] :, : counts[1] + 1] = phi[counts[0] + 1 :]
+    weights = np.fft.irfft2(spectrum, s=tuple(nodes))
+    kept = np.nonzero(np.abs(weights) > resolution.tail * np.abs(weights).max())
+    steps = width / nodes
+    points = root @ np.stack([low[a] + steps[a] * kept[a] for a in range(2)]) + mean[:, None]
+    used = np.array([np.flatnonzero(profile > resolution.spectrum)[-1] for profile in sizes])
+    return Cloud(points, weights[kept], np.zeros((2, 2))), (1.05 * used + 1) * 2 * math.pi / width
+
+
+def _box(clouds: Sequence[Cloud], resolution: Resolution) -> tuple[Array, Array]:
+    """The lower corner (2,) and widths (2,) of a box around every point, with its noise as far as the tail's weight."""
+    least = resolution.tail * max(np.abs(cloud.weights).max() for cloud in clouds)
+    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    for points, weights, noise_cov in clouds:
+        deviations = np.sqrt(2 * np.log(np.maximum(np.abs(weights) / least, 1)))
+        reach = np.sqrt(np.diagonal(noise_cov))[:, None] * deviations
+        low = np.minimum(low, (points - reach).min(1))
+        high = np.maximum(high, (points + reach).max(1))
+    margin = 0.01 * (high - low)
+    return low - margin, high - low + 2 * margin
+
+
+def _coefficients(cloud: Cloud, low: Array, width: Array, counts: Array) -> Array:
+    """phi at the frequencies 2 pi n / width: n_1 = 0 .. counts_1, -counts_1 .. -1 in rows, n_2 = 0 .. counts_2."""
+    import torch
+
+    rows, columns = (int(count) + 1 for count in counts)
+    products = np.zeros((2 * rows, 2 * columns))
+    for first in range(0, cloud.weights.size, _BLOCK):
+        block = slice(first, first + _BLOCK)
+        phases = -2 * math.pi * (cloud.points[:, block] - low[:, None]) / width[:, None]
+        one, two = (_powers(np.exp(1j * phase), count) for phase, count in zip(phases, (rows, columns), strict=True))
+        one *= cloud.weights[block]
+        left, right = (torch.from_numpy(np.concatenate([z.real, z.imag])) for z in (one, two))
+        products += (left @ right.T).numpy()
+    (cc, cs), (sc, ss) = (np.hsplit(half, 2) for half in np.vsplit(products, 2))
+    positive, negative = cc - ss + 1j * (sc + cs), cc + ss + 1j * (cs - sc)
+    k = [2 * math.pi / width[a] * np.arange(counts[a] + 1) for a in range(2)]
+    k1 = np.concatenate([k[0], -k[0][:0:-1]])[:, None]
+    (q_xx, q_xm), (_, q_mm) = cloud.noise_cov
+    damping = np.exp(-(q_xx * k1**2 + 2 * q_xm * k1 * k[1] + q_mm * k[1] ** 2) / 2)
+    return damping * np.concatenate([positive, negative[:0:-1]])
+
+
+def _powers(z: Array, count: int) -> Array:
+    """z^0 .. z^(count - 1), (count, J), by doubling: log2(count) roundings in each."""
+    powers = np.empty((count, z.size), dtype=complex)
+    powers[0] = 1
+    done = 1
+    while done < count:
+        more = min(done, count - done)
+        leap = z if done == 1 else powers[done - 1] * z
+        np.multiply(powers[:more], leap, out=powers[done : done + more])
+        done += more
+    return powers
+
+
+# --- A run ------------------------------------------------------------------------------------------------------------
+
+
+@one_thread()
+def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: Resolution) -> Cloud:
+    """The law of `scheme` after the steps of the grid `taus` (steps + 1,) from p_t at its first time, as points with
+    weights. Raises Unresolved."""
+    run = compile_run(scheme, taus, target.params)
+    P, _, Q = run.prologue
+    components = zip(*(np.asarray(a) for a in target.components(target.params.T - float(taus[0]))), strict=True)
+    start = [Cloud(P @ mean, np.array([w]), P @ cov[:, 0, :, 0] @ P.T + Q) for w, mean, cov in components]
+    cloud, band = _spread(start, np.full(2, 8.0), np.full(2, np.inf), resolution)
+    times, flows = run.updates
+    for t, P, K, Q in zip(() if times is None else times.tolist(), *flows, strict=True):
+        moved = P @ cloud.points + K @ _score(target, cloud.points, t)
+        if not np.isfinite(moved).all():
+            raise Unresolved(f"the run overflowed at t = {t:.3g}")
+        cloud = Cloud(moved, cloud.weights, Q)
+        if Q.any():
+            # What the nodes tell apart, less what the density itself fills.
+            cloud, band = _spread([cloud], band, (2 * resolution.oversampling - 1) * band, resolution)
+    return cloud
+
+
+def _score(target: MixtureTarget, points: Array, t: float) -> Array:
+    """s(u, t) of points (2, J)."""
+    import torch
+
+    u = torch.from_numpy(np.ascontiguousarray(points.T))[..., None]
+    return target.score(u, t)[..., 0].numpy().T

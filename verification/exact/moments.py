@@ -1,0 +1,203 @@
+"""Exact moments: on Gaussian data a sampler's step is an affine-Gaussian map, and nothing has to be sampled.
+
+With the score s = -Lambda_t (u - mean_t), a segment u <- P u + K s + xi becomes
+
+    u <- (P - K Lambda_t) u + K Lambda_t mean_t + xi,   xi ~ N(0, Q),
+
+and mean and covariance after N steps follow from a 2x2 recursion in float64, for all data variances at once. The maps
+of many steps are computed in one sweep, and neighbours are composed pairwise, so no Python loop runs over steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...integrators.compiled import PartStage, ScoreStage, Segment, compile_step, denoising_step, stages
+from ...integrators.grids import check_grid
+from ...theory.flows import linear_flow
+from ...theory.model import Diffusion
+from ...theory.scheme import FROZEN_FLOWS, Scheme
+from ..targets import GaussianLaw, GaussianTarget
+from ..verdicts import Array, components_first, congruence, matmul, matvec
+
+# Steps times targets that one sweep holds: arrays of 2 to 8 MB, large beside what a numpy call costs to make.
+_SWEEP = 1 << 18
+
+
+class AffineMap(NamedTuple):
+    """u -> R u + b + xi, xi ~ N(0, Q), for a batch: R and Q (2, 2, ...), b (2, ...), float64."""
+
+    matrix: Array
+    offset: Array
+    noise_cov: Array
+
+    def then(self, later: AffineMap) -> AffineMap:
+        """This map, followed by `later`."""
+        return AffineMap(
+            matmul(later.matrix, self.matrix),
+            matvec(later.matrix, self.offset) + later.offset,
+            congruence(later.matrix, self.noise_cov) + later.noise_cov,
+        )
+
+    def apply(self, law: GaussianLaw) -> GaussianLaw:
+        """The law of the image of a Gaussian."""
+        return GaussianLaw(
+            matvec(self.matrix, law.mean) + self.offset, congruence(self.matrix, law.cov) + self.noise_cov
+        )
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean (2, V) and covariance (2, 2, V) that a sampler delivers, the exact ones at the same time, and its cost.
+
+    `nfe` counts score evaluations of the whole run. A run that overflowed holds inf or nan: see `diverged`. `rounding`:
+    how far a black box departed from an affine map by rounding to float32, relative to the law; 0 in float64.
+    """
+
+    computed: GaussianLaw
+    exact: GaussianLaw
+    nfe: int
+    rounding: float = 0.0
+
+    @property
+    def diverged(self) -> NDArray[np.bool_]:
+        """Whether the run overflowed, per target (V,)."""
+        finite = np.isfinite(self.computed.mean).all(0) & np.isfinite(self.computed.cov).all((0, 1))
+        return np.logical_not(finite)
+
+
+def step_maps(scheme: Scheme, target: GaussianTarget, taus: Array) -> AffineMap:
+    """The one-step maps of `scheme` on `target` for every step of the grid: batch (steps, V), or (steps, 1) where
+    nothing depends on the target."""
+    total = _identity((len(taus) - 1, 1))
+    if scheme.flow in FROZEN_FLOWS:
+        for segment in compile_step(scheme, taus, target.params):
+            total = total.then(closed_map(segment, target))
+        return total
+    since, score = total, None
+    for stage in stages(scheme, taus, target.params):
+        if isinstance(stage, ScoreStage):
+            total, since = total.then(since), _identity((len(taus) - 1, 1))
+            score = _Score(target, stage.time)
+        else:
+            since = _unfrozen(stage, scheme, score, target, since)
+    return total.then(since)
+
+
+def check_diffusion(scheme: Scheme, diffusion: Diffusion) -> None:
+    """Raises ValueError unless a scheme moves under the `diffusion` of its target."""
+    if scheme.splitting.diffusion != diffusion:
+        raise ValueError(
+            f"scheme {scheme.name!r} moves under {scheme.splitting.diffusion.name!r} and the target under "
+            f"{diffusion.name!r}; give the target the scheme's diffusion"
+        )
+
+
+def exact_moments(
+    scheme: Scheme,
+    target: GaussianTarget,
+    taus: Array,
+    start: str = "exact",
+    denoise: bool = False,
+) -> Moments:
+    """Mean and covariance of `scheme` on Gaussian data after the steps of the grid `taus` (steps + 1,).
+
+    start: "exact", the law p_t at the grid's first time, or "prior". denoise: whether a last drift-only step follows,
+    which is compared with the same exact law and costs one evaluation more. The word's splitting and the target must
+    share their diffusion. Raises ValueError otherwise, and on an unknown start.
+    """
+    check_diffusion(scheme, target.diffusion)
+    params = target.params
+    taus = check_grid(taus, params)
+    t_last = params.T - taus[-1]
+    law = starting_law(target, float(taus[0]), start)
+    sweep = max(1, _SWEEP // target.mean.size)
+    with np.errstate(over="ignore", invalid="ignore"):  # an unstable scheme overflows: `diverged` tells
+        for first in range(0, len(taus) - 1, sweep):
+            law = _compose(step_maps(scheme, target, taus[first : first + sweep + 1])).apply(law)
+        if denoise:
+            law = _compose(closed_map(denoising_step(scheme.splitting, t_last, params), target)).apply(law)
+    nfe = scheme.nfe_per_step * (len(taus) - 1) + denoise
+    return Moments(law, target.law(t_last), nfe)
+
+
+def starting_law(target: GaussianTarget, tau: float, start: str) -> GaussianLaw:
+    """What a run starts from: "exact", the law p_t at tau = T - t, or "prior". Raises ValueError on another start."""
+    if start not in ("exact", "prior"):
+        raise ValueError(f"start {start!r} is unknown; choose exact or prior")
+    return target.law(target.params.T - tau) if start == "exact" else target.prior()
+
+
+def _identity(batch: tuple[int, ...]) -> AffineMap:
+    unit = np.zeros((2, 2, *batch))
+    unit[0, 0] = unit[1, 1] = 1
+    return AffineMap(unit, np.zeros((2, *batch)), np.zeros((2, 2, *batch)))
+
+
+def closed_map(segment: Segment, target: GaussianTarget) -> AffineMap:
+    """A segment with the target's affine score put in."""
+    P, K, Q = (components_first(entry) for entry in segment.flow)
+    if segment.time is None:
+        return AffineMap(P, np.zeros(P.shape[1:]), Q)
+    law = target.law(segment.time)
+    gain = matmul(K, target.precision(law))
+    return AffineMap(P - gain, matvec(gain, law.mean), Q)
+
+
+class _Score:
+    """The target's score at the times of an S, s = -Lambda (u - mean): `precision` (2, 2, n, V), `mean` (2, n, V)."""
+
+    def __init__(self, target: GaussianTarget, time: Array) -> None:
+        law = target.law(time)
+        self.mean, self.precision = law.mean, target.precision(law)
+
+
+def _unfrozen(
+    stage: PartStage, scheme: Scheme, score: _Score | None, target: GaussianTarget, since: AffineMap
+) -> AffineMap:
+    """The map since the last S, followed by a part that evaluates the score itself, at the frozen time of that S.
+
+    true: the linear SDE du = (A - G Lambda) u + G Lambda mean + noise, exactly.
+    midpoint: u_mid = u + theta/2 (A u + G sigma), u <- u + theta (A u_mid + G s(u_mid)) + noise, sigma the score at the
+    S.
+    """
+    if score is None or not stage.part.sde.uses_score:
+        flow = stage.part.flow("exact", stage.length, target.params)
+        P, _, Q = (components_first(entry) for entry in flow)
+        return since.then(AffineMap(P, np.zeros(P.shape[1:]), _scaled(Q, scheme.lambda_s)))
+    A, G, D = stage.part.sde.numbers(target.params.values())
+    gain = matmul(G[..., None, None], score.precision)
+    pull = matvec(gain, score.mean)
+    drift = A[..., None, None] - gain
+    length = stage.length[:, None]
+    unit = np.eye(2)[..., None, None]
+    if scheme.flow == "true":
+        flows = linear_flow(np.moveaxis(drift, (0, 1), (-2, -1)), D, length)
+        E, Phi, Q = (np.moveaxis(entry, (-2, -1), (0, 1)) for entry in flows)
+        return since.then(AffineMap(E + unit, matvec(Phi, pull), _scaled(Q, scheme.lambda_s)))
+    matrix = unit + length * matmul(drift, unit + length / 2 * A[..., None, None])
+    moved = since.then(AffineMap(matrix, length * pull, _scaled(D[..., None, None] * length, scheme.lambda_s)))
+    half = length**2 / 2
+    return moved._replace(
+        matrix=moved.matrix - half * matmul(drift, gain), offset=moved.offset + half * matvec(drift, pull)
+    )
+
+
+def _scaled(Q: Array, lambda_s: float) -> Array:
+    return congruence(np.diag([lambda_s, 1.0]).reshape((2, 2) + (1,) * (Q.ndim - 2)), Q)
+
+
+def _compose(maps: AffineMap) -> AffineMap:
+    """One map for all steps: (steps, V) to (V,), neighbours first."""
+    while (count := maps.offset.shape[1]) > 1:
+        even = count - count % 2
+        pairs = AffineMap(*(entry[..., 0:even:2, :] for entry in maps)).then(
+            AffineMap(*(entry[..., 1:even:2, :] for entry in maps))
+        )
+        rest = (entry[..., even:, :] for entry in maps)
+        maps = AffineMap(*(np.concatenate(both, axis=-2) for both in zip(pairs, rest, strict=True)))
+    return AffineMap(*(entry[..., 0, :] for entry in maps))

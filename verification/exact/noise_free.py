@@ -1,0 +1,361 @@
+"""Weak errors without sampling: on a one-dimensional mixture the law of a sampler is computed, and its order follows.
+
+The law after the last step is points u_j with weights w_j, carried on lattices (exact.lattice). The weak error
+of a test function f is
+
+    E f(u_N) - E f(u),      E f(u_N) = sum_j w_j f(u_j),
+
+the exact E f by Gauss-Hermite quadrature in the mixture's components. A run is repeated at finer resolutions until its
+answers move by less than the accuracy asked for. The last movement, the error of the coarser run, is the estimate that
+every number comes with.
+
+Orders are fitted by `fits.fit_order`, to each function by itself, with two differences from exact.order: the
+errors are signed, so that one which changes its sign with h is not fitted across the change; and a level is fitted only
+where the error stands well above its estimate. Functions can then stay open which say nothing against a scheme (one may
+vanish by symmetry): PASS takes some orders settled, all of those as expected, and a limit of every error that is 0
+within its uncertainty.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from ...integrators.compiled import noise_factor
+from ...integrators.grids import check_grid, time_grid
+from ...theory.scheme import Scheme
+from ..verdicts import (
+    Array,
+    Fit,
+    Verdict,
+    claim_of,
+    extrapolate,
+    fit_order,
+    lowest,
+    magnification,
+    order_entry,
+    order_sentence,
+    weigh,
+)
+from .lattice import RESOLUTIONS, TooCoarse, Unresolved, carried_law
+from .moments import check_diffusion
+from .order import SURE, T_END
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from ..targets import MixtureTarget
+
+STEPS = (25, 50, 100, 200, 400)
+ACCURACY = 1e-7
+
+
+# --- Test functions ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Observable:
+    """A test function f: `function` maps x and m, float64 arrays of one shape, to f(x, m) of that shape.
+
+    It should be smooth, ideally entire, on the scale of the law's modes, and grow like a polynomial; what it costs if
+    it is not shows in the estimates.
+    """
+
+    name: str
+    function: Callable[[Array, Array], Array]
+
+
+OBSERVABLES = (
+    Observable("x", lambda x, _: x),
+    Observable("x^2", lambda x, _: x**2),
+    Observable("x^3", lambda x, _: x**3),
+    Observable("x^4", lambda x, _: x**4),
+    Observable("m", lambda _, m: m),
+    Observable("x m", lambda x, m: x * m),
+    Observable("m^2", lambda _, m: m**2),
+    Observable("cos 2x", lambda x, _: np.cos(2 * x)),
+    Observable("mode x > 0", lambda x, _: ndtr(x / 0.25)),
+)
+
+# Gauss-Hermite nodes a coordinate: exact for polynomials, and far more than cosines and smooth steps need. The smaller
+# rule measures the larger one's error, for functions that need more.
+_NODES, _FEWER_NODES = 96, 64
+
+
+def expectation(observables: Sequence[Observable], target: MixtureTarget, t: float) -> tuple[Array, Array]:
+    """The exact E f under p_t, (F,), and an estimate of its error, (F,): Gauss-Hermite quadrature in each component."""
+    weights, means, covs = (np.asarray(a) for a in target.components(t))
+
+    def quadrature(count: int) -> Array:
+        nodes, mass = np.polynomial.hermite_e.hermegauss(count)
+        grid = np.stack(np.meshgrid(nodes, nodes)).reshape(2, -1)
+        mass = np.outer(mass, mass).ravel() / (2 * math.pi)
+        pairs = zip(weights, means[:, :, 0], noise_factor(covs[:, :, 0, :, 0]), strict=True)
+        averages = [w * _averages(observables, mean[:, None] + L @ grid, mass) for w, mean, L in pairs]
+        return np.sum(averages, axis=0)
+
+    exact = quadrature(_NODES)
+    return exact, np.abs(exact - quadrature(_FEWER_NODES))
+
+
+def _averages(observables: Sequence[Observable], points: Array, weights: Array) -> Array:
+    """sum_j w_j f(u_j) for every test function, (F,)."""
+    return np.array([weights @ observable.function(*points) for observable in observables])
+
+
+# --- Weak errors ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NoiseFreeErrors:
+    """E f(u_N) of one run and the exact E f, for the test functions `names` (F,), all arrays (F,), float64.
+
+    estimates: of the absolute error of `computed` - `exact`: how far the last refinement moved it (inf where there was
+    no second resolution to compare with). nodes: of the finest resolution's last law. problem: why the accuracy asked
+    for was not reached, empty if it was; `computed` may be nan then.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    steps: int
+    nfe: int
+    computed: Array
+    exact: Array
+    estimates: Array
+    nodes: int
+    problem: str = ""
+
+    @property
+    def errors(self) -> Array:
+        """The weak errors E f(u_N) - E f, signed."""
+        return self.computed - self.exact
+
+
+def noise_free_errors(
+    scheme: Scheme,
+    target: MixtureTarget,
+    taus: Array,
+    observables: Sequence[Observable] = OBSERVABLES,
+    accuracy: float = ACCURACY,
+) -> NoiseFreeErrors:
+    """The weak errors of `scheme` on a one-dimensional mixture after the steps of the grid `taus` (steps + 1,).
+
+    From the exact law at the grid's first time; refined until no answer moves by more than `accuracy`, absolutely.
+
+    Raises ValueError on a target of other dimension or diffusion, a sub-flow that is not frozen, a bad grid, no
+    observable, or an accuracy below 1e-10, which float64 cannot prove.
+    """
+    if target.event != (1,):
+        raise ValueError(
+            f"target of event shape {target.event}: a law is computed for one data dimension, (1,); sample the others "
+            "(--method monte-carlo)"
+        )
+    check_diffusion(scheme, target.diffusion)
+    if not observables:
+        raise ValueError("no test function; give at least one Observable")
+    if not accuracy >= 1e-10:
+        raise ValueError(f"accuracy = {accuracy:g}: an answer can be proved to 1e-10 or more in float64")
+    taus = check_grid(taus, target.params)
+    exact, estimate = expectation(observables, target, target.params.T - float(taus[-1]))
+    computed, moved, nodes, problem = np.full(exact.shape, np.nan), np.full(exact.shape, np.inf), 0, ""
+    for resolution in RESOLUTIONS:
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported as such
+                cloud = carried_law(scheme, target, taus, resolution)
+        except TooCoarse as failure:
+            problem = f"not resolved: {failure}"
+            continue
+        except Unresolved as failure:
+            problem = f"not resolved: {failure}"
+            break
+        before, computed, nodes = computed, _averages(observables, *cloud[:2]), cloud.weights.size
+        moved = np.where(np.isnan(before), np.inf, np.abs(computed - before))
+        worst = float((moved + estimate).max())
+        problem = f"not resolved to {accuracy:g}: the last refinement moved an answer by {worst:.1e}"
+        if worst <= accuracy:
+            problem = ""
+            break
+    return NoiseFreeErrors(
+        scheme.name,
+        tuple(observable.name for observable in observables),
+        len(taus) - 1,
+        scheme.nfe_per_step * (len(taus) - 1),
+        computed,
+        exact,
+        moved + estimate,
+        nodes,
+        problem,
+    )
+
+
+# --- The order --------------------------------------------------------------------------------------------------------
+
+# A level is fitted where its error is this many times its estimate: a slope is then right to 0.01 or so.
+_CLEAR = 100
+
+
+@dataclass(frozen=True)
+class NoiseFreeStudy:
+    """The weak errors of a scheme at increasing numbers of steps, their orders and limits. `levels`: coarse to fine.
+
+    expected: the order the scheme is held to; problems: what makes it fail outright; proven: the order that holds for
+    every score, None if none was proven.
+    """
+
+    name: str
+    expected: int
+    span: float
+    levels: tuple[NoiseFreeErrors, ...]
+    problems: tuple[str, ...] = ()
+    proven: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The test functions (F,)."""
+        return self.levels[0].names
+
+    @property
+    def steps(self) -> Array:
+        """(levels,)."""
+        return np.array([level.steps for level in self.levels], dtype=float)
+
+    @property
+    def errors(self) -> dict[str, Array]:
+        """The signed weak errors of every test function, (levels,)."""
+        return dict(zip(self.names, np.array([level.errors for level in self.levels]).T, strict=True))
+
+    @property
+    def estimates(self) -> dict[str, Array]:
+        """How well each of `errors` is known."""
+        return dict(zip(self.names, np.array([level.estimates for level in self.levels]).T, strict=True))
+
+    def fit(self, name: str) -> Fit | None:
+        """The order of one test function's error by `fits.fit_order`; None without four neighbouring
+        levels that are resolved, well above their estimates and of one sign."""
+        errors = np.where(np.isfinite(self.errors[name]), self.errors[name], np.nan)
+        clear = np.abs(errors) > _CLEAR * self.estimates[name]
+        # An error that changes its sign with h is not yet C h^p: coarser levels of the other sign are left out.
+        return fit_order(self.steps, np.where(clear & (np.sign(errors) == np.sign(errors[-1])), np.abs(errors), np.nan))
+
+    @property
+    def fits(self) -> dict[str, Fit]:
+        """The fits of the test functions that have one."""
+        fits = {name: self.fit(name) for name in self.names}
+        return {name: fit for name, fit in fits.items() if fit is not None}
+
+    @property
+    def settled(self) -> dict[str, Fit]:
+        """The fits that are known to a quarter of an order."""
+        return {name: fit for name, fit in self.fits.items() if fit.is_settled}
+
+    @property
+    def measured(self) -> Fit | None:
+        """The lowest settled order, else the lowest fitted one: the weak order is that of the worst test function."""
+        return lowest(self.fits, self.settled)
+
+    @property
+    def limit(self) -> tuple[str, float, float] | None:
+        """What the errors tend to as h -> 0: the function whose limit is farthest from 0 in units of its uncertainty,
+        the limit and that. None with an unresolved level."""
+        if not all(np.isfinite(level.errors).all() and not level.problem for level in self.levels):
+            return None
+        values, moved = extrapolate(1 / self.steps, [level.errors for level in self.levels])
+        known = np.max([level.estimates for level in self.levels], axis=0)
+        uncertainties = np.maximum(moved, magnification(1 / self.steps) * known)
+        worst = int(np.abs(values / uncertainties).argmax())
+        return self.names[worst], float(values[worst]), float(uncertainties[worst])
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS where some orders are settled, all of those are as expected, and no error tends to anything but 0."""
+        if self.problems:
+            return Verdict.FAIL
+        limit, settled = self.limit, self.settled
+        against = any(fit.misses(self.expected) for fit in self.fits.values())
+        against |= limit is not None and abs(limit[1]) > SURE * limit[2]
+        ordered = bool(settled) and all(fit.reaches(self.expected) for fit in settled.values())
+        return weigh(against, ordered and limit is not None, self.expected, self.proven)
+
+    @property
+    def reason(self) -> str:
+        """The verdict in a sentence."""
+        if self.problems:
+            return "; ".join(self.problems)
+        if unresolved := [f"{level.steps} steps: {level.problem}" for level in self.levels if level.problem]:
+            return "; ".join(unresolved)
+        name, value, uncertainty = self.limit or ("", 0.0, 1.0)
+        parts = []
+        if abs(value) > SURE * uncertainty:
+            parts.append(f"as h -> 0 the error of E {name} tends to {value:+.2e} +- {uncertainty:.0e}, not to 0")
+        parts.append(order_sentence(self.measured, self.expected, self.proven))
+        if moving := [name for name in self.names if name not in self.settled]:
+            parts.append(f"not settled at {int(self.steps[-1])} steps: {', '.join(moving)}")
+        return ", ".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The study for JSON. nan stands for what does not exist."""
+        limit = self.limit
+        slopes = [np.full(len(self.names), math.nan)]
+        for coarse, fine in itertools.pairwise(self.levels):
+            ratios = np.divide(coarse.errors, fine.errors, out=np.full(len(self.names), np.nan), where=fine.errors != 0)
+            ratios[~(ratios > 0)] = np.nan
+            slopes.append(np.log(ratios) / math.log(fine.steps / coarse.steps))
+        place = self.names.index("x^2") if "x^2" in self.names else 0
+        return {
+            "verdict": str(self.verdict),
+            "reason": self.reason,
+            "order": order_entry(self.measured, self.expected, self.proven),
+            "fits": {name: asdict(fit) for name, fit in self.fits.items()},
+            "limit": None if limit is None else dict(zip(("function", "value", "uncertainty"), limit, strict=True)),
+            "levels": [
+                {
+                    "steps": level.steps,
+                    "nfe": level.nfe,
+                    "function": self.names[place],
+                    "error": float(level.errors[place]),
+                    "estimate": float(level.estimates[place]),
+                    "slope": float(slope[place]),
+                    "weak_errors": {
+                        name: {"value": float(value), "estimate": float(estimate), "slope": float(order)}
+                        for name, value, estimate, order in zip(
+                            self.names, level.errors, level.estimates, slope, strict=True
+                        )
+                    },
+                    "problem": level.problem,
+                }
+                for level, slope in zip(self.levels, slopes, strict=True)
+            ],
+        }
+
+
+def study_noise_free(
+    scheme: Scheme,
+    target: MixtureTarget,
+    steps: Sequence[int] = STEPS,
+    observables: Sequence[Observable] = OBSERVABLES,
+    t_end: float = T_END,
+    grid: str = "uniform",
+    accuracy: float = ACCURACY,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+    expected: int | None = None,
+) -> NoiseFreeStudy:
+    """The weak errors of `scheme` on a one-dimensional mixture from t = T to t_end at every number of steps.
+
+    progress wraps the numbers of steps, to show how many are done; expected: the order to hold it to, default the
+    scheme's own, or 1. Raises ValueError as `noise_free_errors` does, and
+    without steps.
+    """
+    if not steps:
+        raise ValueError("no numbers of steps; give at least one, and four for an order")
+    params = target.params
+    with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges says so in its level's problem
+        levels = tuple(
+            noise_free_errors(scheme, target, time_grid(grid, count, params, t_end), observables, accuracy)
+            for count in progress(steps)
+        )
+    claim = claim_of(scheme, params, expected)
+    return NoiseFreeStudy(scheme.name, claim.expected, params.T - t_end, levels, claim.problems, claim.proven)

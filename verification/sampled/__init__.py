@@ -1,0 +1,5 @@
+"""Laws known from samples: coupled Monte Carlo, functionals, distances, calibration."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

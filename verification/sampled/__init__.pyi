@@ -1,0 +1,9 @@
+from .calibration import calibrate as calibrate
+from .calibration import exact_second_moment as exact_second_moment
+from .coupled_levels import Progress as Progress
+from .distances import SEED as SEED
+from .distances import energy_distance as energy_distance
+from .distances import sliced_wasserstein as sliced_wasserstein
+from .functionals import Functionals as Functionals
+from .monte_carlo import MonteCarloStudy as MonteCarloStudy
+from .monte_carlo import study_target as study_target

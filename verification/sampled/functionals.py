@@ -1,0 +1,152 @@
+"""Test functions: what a weak error is an error of.
+
+A weak error is E f(u_N) - E f(u) for test functions f of the state u = (x, m). With positions and momenta in units of
+the prior's standard deviations, averages over the coordinates of an image or a vector:
+
+    moments   mean_i x_i^a m_i^b, 1 <= a + b <= 4          quantities "mean", "covariance", "third", "fourth"
+    Fourier   cos(omega.u + phase), omega, phase fixed     quantity "fourier"
+    modes     r_k(u), probability of mixture component k   quantity "modes"
+
+All of them have exact expectations under a mixture of Gaussians N(mu_k, C_k) with weights w_k: the moments by Stein's
+recursion E[x f] = mu_x E f + C_xx E f_x + C_xm E f_m, the Fourier functions by exp(i omega.mu - omega^T C omega / 2),
+and E r_k = w_k.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...integrators.noise import START, normal_pairs
+from ..targets import HALF_RANGE, GaussianTarget
+from ..verdicts import Array
+from .distances import SEED
+
+if TYPE_CHECKING:
+    from ..targets import Target
+
+DEGREES = {1: "mean", 2: "covariance", 3: "third", 4: "fourth"}
+POWERS = tuple((degree - b, b) for degree in DEGREES for b in range(degree + 1))
+FREQUENCIES = 4
+# More modes than this are not told apart by their weights (a law of 512 images has 512).
+MOST_MODES = 32
+_CHUNK = 512  # components whose moments are computed at once
+
+
+@dataclass(frozen=True)
+class Functionals:
+    """The test functions of a target's states at time t, with their exact expectations.
+
+    names, quantities (F,): what each function is and which quantity it belongs to.
+    """
+
+    target: Target
+    t: float
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """One name for each function."""
+        moments = [_power("x", a) + _power("m", b) for a, b in POWERS]
+        fourier = [f"fourier {k + 1}" for k in range(FREQUENCIES)]
+        return (*moments, *fourier, *(f"mode {k + 1}" for k in range(self._modes)))
+
+    @cached_property
+    def quantities(self) -> tuple[str, ...]:
+        """The quantity of each function, its degree's for a moment."""
+        moments = [DEGREES[a + b] for a, b in POWERS]
+        return (*moments, *["fourier"] * FREQUENCIES, *["modes"] * self._modes)
+
+    def values(self, u: Tensor) -> Tensor:
+        """f(u) of states (batch, 2, *event): (batch, F), float64."""
+        pairs = self.scaled(u)
+        x, m = (_powers(pairs[:, axis]) for axis in (0, 1))
+        moments = [(x[a] * m[b]).mean(1) for a, b in POWERS]
+        omega, phase = self._waves
+        fourier = torch.cos(pairs.flatten(1) @ omega.flatten(1).T.to(pairs.device) + phase.to(pairs.device))
+        columns = [torch.stack(moments, dim=1), fourier]
+        if self._modes:
+            columns.append(self.target.responsibilities(u, self.t))
+        return torch.cat(columns, dim=1)
+
+    def scaled(self, u: Tensor) -> Tensor:
+        """States in units of the prior's standard deviations, (batch, 2, size), float64."""
+        return u.to(torch.float64).flatten(2) / torch.from_numpy(self.unit).to(u.device)[:, None]
+
+    @cached_property
+    def unit(self) -> Array:
+        """The prior's standard deviations (2,)."""
+        return np.sqrt(self.target.diffusion.variances(self.target.params.values())[1:])
+
+    @cached_property
+    def expectations(self) -> Array:
+        """E f under p_t, (F,), exactly."""
+        moments = np.zeros(len(POWERS))
+        fourier = np.zeros(FREQUENCIES)
+        omega, phase = (tensor.numpy() for tensor in self._waves)
+        for weights, mean, cov, exponents in self._components(omega):
+            by_power = gaussian_moments(mean, cov)
+            moments += [float(weights @ by_power[power].mean(1)) for power in POWERS]
+            angles = np.einsum("kai,jai->kj", mean, omega) + phase
+            fourier += weights @ (np.cos(angles) * np.exp(-exponents / 2))
+        return np.concatenate([moments, fourier, self.target.weights[: self._modes]])
+
+    @property
+    def _modes(self) -> int:
+        count = len(self.target.weights)
+        return count if 1 < count <= MOST_MODES else 0
+
+    @cached_property
+    def _waves(self) -> tuple[Tensor, Tensor]:
+        """omega (FREQUENCIES, 2, size) of length about 1 to 2 in every dimension, and phases (FREQUENCIES,)."""
+        size = math.prod(self.target.event)
+        normals = normal_pairs(SEED, torch.arange(FREQUENCIES), START, (size + 1,))
+        lengths = torch.linspace(1, 2, FREQUENCIES, dtype=torch.float64)[:, None, None]
+        return normals[..., :size] * lengths / math.sqrt(size), math.pi / 2 * normals[:, 0, size]
+
+    def _components(self, omega: Array):
+        """Chunks of the Gaussians that p_t is a mixture of, in scaled units: weights (K,), means (K, 2, size), each
+        coordinate's covariance (K, 2, 2, size) or (1, 2, 2, 1), and omega^T C omega (K, FREQUENCIES)."""
+        unit, weights = self.unit, self.target.weights
+        if hasattr(self.target, "components"):
+            _, means, covs = (np.asarray(entry) for entry in self.target.components(self.t))  # type: ignore[attr-defined]
+            covs = covs / (unit[:, None, None, None] * unit[:, None])
+            exponents = np.einsum("jai,kaibl,jbl->kj", omega, covs, omega, optimize=True)
+            yield weights, means / unit[:, None], np.einsum("kaibi->kabi", covs), exponents
+            return
+        point = GaussianTarget.of(1.0, 0.0, self.target.diffusion, self.target.params).law(self.t)
+        cov = (point.cov[..., 0] / np.multiply.outer(unit, unit))[None, ..., None]
+        exponents = np.einsum("jai,kabi,jbi->kj", omega, np.broadcast_to(cov, (1, 2, 2, omega.shape[2])), omega)
+        images = self.target.images  # type: ignore[attr-defined]
+        for first in range(0, len(images), _CHUNK):
+            points = images[first : first + _CHUNK].reshape(-1, omega.shape[2]) / HALF_RANGE - 1
+            mean = (point.mean / unit[:, None])[None] * points[:, None]
+            yield weights[first : first + _CHUNK], mean, cov, exponents
+
+
+def gaussian_moments(mean: Array, cov: Array) -> dict[tuple[int, int], Array]:
+    """E x^a m^b for a + b <= 4 of Gaussians with mean (K, 2, n) and cov (K, 2, 2, n), by Stein's recursion: (K, n)."""
+    moments = {(0, 0): np.ones_like(mean[:, 0])}
+    for a, b in POWERS:
+        i, (p, q) = (0, (a - 1, b)) if a else (1, (a, b - 1))
+        moments[a, b] = mean[:, i] * moments[p, q]
+        for j, (power, lower) in enumerate(((p, (p - 1, q)), (q, (p, q - 1)))):
+            if power:
+                moments[a, b] = moments[a, b] + cov[:, i, j] * power * moments[lower]
+    return moments
+
+
+def _power(name: str, power: int) -> str:
+    return "" if power == 0 else name if power == 1 else f"{name}^{power}"
+
+
+def _powers(values: Tensor) -> list[Tensor]:
+    powers = [torch.ones_like(values)]
+    for _ in range(max(DEGREES)):
+        powers.append(powers[-1] * values)
+    return powers

@@ -1,0 +1,327 @@
+"""Coupled Monte Carlo: the order and the limit of a scheme on any target with a known score, by sampling, judged.
+
+The estimates are those of sampled.multilevel: weak errors, the orders of the coupled differences, and limits, all
+with error bars. The verdict on them:
+
+    FAIL         not consistent or proven lower; or a run diverges at the finest level; or, where no proof contradicts
+                 it, an order lies below the expected one by more than `MARGIN`, or some limit is off by more than
+                 z standard errors + systematic (z = `estimates.threshold`)
+    PASS         a quantity has its order above the expected one less `MARGIN`, within +- `MARGIN`, and its limits are
+                 known to `LIMIT_SHARE` of its coarsest error; no quantity contradicts it
+    INCONCLUSIVE otherwise, with the paths and seconds that a conclusion would take
+
+One quantity is enough to pass, where exact.order asks for all: what a budget does not resolve says nothing. A
+proof of the expected order outranks what sampling says, so that a scheme whose order is proven, as is every one that
+can be declared today, fails for the first three reasons only; with a wrong score it ends INCONCLUSIVE, and says why.
+
+How many paths: a pilot measures variances; then every level gets the paths that bring its norm to the wanted relative
+accuracy, for as many quantities as the budget allows, cheapest first. Costs are counted in score evaluations, so the
+plan does not depend on how fast the machine is. Results are kept batch by batch in a checkpoint
+(sampled.coupled_levels), and a study that is stopped and resumed ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ...integrators.coupling import couple
+from ...integrators.grids import time_grid
+from ...theory.scheme import Scheme
+from ..exact import MIN_RATIO, T_END, check_diffusion
+from ..verdicts import Array, BlockMeans, Fit, Verdict, claim_of, lowest, order_entry, order_sentence, weigh
+from .coupled_levels import BATCH_ENTRIES, BLOCKS, FORMAT, Experiment, Progress, Store
+from .distances import DISTANCES
+from .functionals import Functionals
+from .multilevel import LIMIT_SHARE, Limit, MultilevelEstimates, reference_share, telescope
+
+if TYPE_CHECKING:
+    from ..targets import Target
+
+STEPS = (50, 100, 200, 400, 800)
+ACCURACY = 0.03
+# Score evaluations times coordinates that a study may spend unless told otherwise: about a minute.
+BUDGET = 2e8
+PILOT_BATCHES = 2
+# A pilot may see a difference too small or too large by chance; no round multiplies a level's paths by more than this.
+GROWTH = 4
+# Paths grow like its inverse square: beyond this nobody has them.
+FINEST_ACCURACY = 1e-9
+# While the verdict is open and the budget lasts, up to so many times the wanted accuracy.
+FINEST = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonteCarloStudy(MultilevelEstimates):
+    """The estimates of a scheme on a target, and the verdict on them.
+
+    h (L + 1,): mean step sizes; proven, problems: `verdict.Claim`; complete: whether time was left to sample all that
+    was planned.
+    """
+
+    name: str
+    target: str
+    proven: int | None
+    problems: tuple[str, ...]
+    h: Array
+    complete: bool = True
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the finest level overflowed."""
+        return not np.isfinite(self.level(len(self.steps) - 1).mean).all()
+
+    @cached_property
+    def ordered(self) -> tuple[str, ...]:
+        """The quantities whose order is known within `MARGIN` and is the expected one, or higher."""
+        return tuple(q for q, fit in self.fits.items() if fit.reaches(self.expected) and fit.is_settled)
+
+    @cached_property
+    def concluded(self) -> tuple[str, ...]:
+        """Of these, the quantities whose limits are known to `LIMIT_SHARE` of their error at the coarsest level."""
+        z, found = self.z, []
+        for quantity in self.ordered:
+            columns = self.columns(quantity)
+            limits = [self.limits[k] for k in columns]
+            widest = max(z * limit.standard_error + limit.systematic for limit in limits)
+            if widest <= LIMIT_SHARE * float(np.linalg.norm(self.multilevel(0)[0][columns])):
+                found.append(quantity)
+        return tuple(found)
+
+    @property
+    def wrong_limits(self) -> tuple[Limit, ...]:
+        """Limits that are not 0 within z standard errors and the systematic uncertainty."""
+        z = self.z
+        return tuple(b for b in self.limits if abs(b.bias) > z * b.standard_error + b.systematic)
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS, FAIL or INCONCLUSIVE, by the rules above."""
+        if self.problems or self.diverged:
+            return Verdict.FAIL
+        low = any(fit.misses(self.expected) for fit in self.fits.values())
+        return weigh(low or bool(self.wrong_limits), bool(self.concluded), self.expected, self.proven)
+
+    @property
+    def measured(self) -> Fit | None:
+        """The lowest order of the concluded quantities, or of those that have one."""
+        return lowest(self.fits, self.concluded, self.ordered)
+
+    @property
+    def reason(self) -> str:
+        """The verdict in a sentence, with what a conclusion costs."""
+        if self.problems:
+            return "; ".join(self.problems)
+        if self.diverged:
+            return f"diverges at {int(self.steps[-1])} steps"
+        z, worst = self.z, self.worst_limit
+        uncertain = z * worst.standard_error + worst.systematic
+        if self.wrong_limits and self.proven is None:
+            return f"converges to a wrong law: as h -> 0 E {worst.name} is off by {worst.bias:+.2e} +- {uncertain:.1e}"
+        parts = []
+        if self.measured is not None:
+            parts.append(order_sentence(self.measured, self.expected, self.proven))
+        parts.append(f"as h -> 0 E {worst.name} is off by {worst.bias:+.1e} +- {uncertain:.1e}")
+        if self.wrong_limits:
+            parts[-1] += (
+                ", against the proof: the levels are not asymptotic yet, or the score is not that of the target"
+            )
+        if unresolved := [q for q in self.norms if q not in self.concluded]:
+            parts.append(f"not resolved: {', '.join(unresolved)}")
+        if self.verdict is Verdict.INCONCLUSIVE:
+            parts.append(self._conclusion())
+        return "; ".join(parts)
+
+    def _conclusion(self) -> str:
+        costs = {q: self.conclusion(q) for q in self.norms}
+        quantity, (paths, evaluations, seconds) = min(costs.items(), key=lambda item: item[1][1])
+        if not math.isfinite(evaluations):
+            return "no difference stands above its noise: use fewer steps, or a larger budget"
+        if self.ordered and evaluations <= self.spent:
+            names = ", ".join(self.ordered)
+            return f"the limits of {names} are not known to {LIMIT_SHARE:g} of the error at {int(self.steps[0])} steps"
+        if evaluations <= self.spent and self.fits:
+            return (
+                f"the slopes still move: use more than {int(self.steps[-1])} steps, or --accuracy {self.accuracy / 2:g}"
+            )
+        return (
+            f"{self.accuracy:.2g} of the {quantity} differences takes {paths:.1e} paths, {evaluations:.1e} score "
+            f"evaluations, about {seconds:.0f} s (spent: {self.spent:.1e})"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The study for JSON. nan stands for what does not exist."""
+        levels = []
+        for level, steps in enumerate(self.steps.astype(int).tolist()):
+            how, value, error, systematic = self.weak_error(level)
+            entry: dict[str, Any] = {"steps": steps, "h": float(self.h[level]), "estimate": how}
+            entry["error"] = float(np.linalg.norm(value[self.columns("covariance")]))
+            functions = zip(self.names, value.tolist(), error.tolist(), systematic.tolist(), strict=True)
+            entry["weak_errors"] = {n: {"value": v, "standard_error": s, "systematic": b} for n, v, s, b in functions}
+            if level < len(self.coupled):
+                slopes = {q: self.slopes(q) for q in self.norms}
+                entry["paths"] = self.coupled[level].paths
+                entry["differences"] = {q: n[level]._asdict() for q, n in self.norms.items()}
+                entry["slopes"] = {q: float(s[level - 1]) if level else math.nan for q, s in slopes.items()}
+                entry["slope"] = entry["slopes"]["covariance"]
+                entry["strong_error"] = float(self.strong_errors[level])
+                distance = self.differences[level].take(slice(len(self.names), None))
+                entry["distances"] = {
+                    n: {"difference": v, "standard_error": s}
+                    for n, v, s in zip(DISTANCES, distance.mean.tolist(), distance.standard_error.tolist(), strict=True)
+                }
+            levels.append(entry)
+        costs = [self.cost(q, level) for q in self.norms for level in range(len(self.steps))]
+        return {
+            "verdict": str(self.verdict),
+            "reason": self.reason,
+            "target": self.target,
+            "order": order_entry(self.measured, self.expected, self.proven),
+            "fits": {q: asdict(fit) for q, fit in self.fits.items()},
+            "limits": [limit._asdict() for limit in self.limits],
+            "levels": levels,
+            "costs": [cost._asdict() | {"ratio": cost.ratio, "method": cost.method} for cost in costs],
+            "accuracy": self.accuracy,
+            "threshold": self.z,
+            "spent": {"evaluations": self.spent, "seconds": self.spent * self.pace},
+        }
+
+
+# --- Running a study --------------------------------------------------------------------------------------------------
+
+
+def study_target(
+    scheme: Scheme,
+    target: Target,
+    *,
+    steps: Sequence[int] = STEPS,
+    expected: int | None = None,
+    t_end: float = T_END,
+    grid: str = "uniform",
+    accuracy: float = ACCURACY,
+    evaluations: float | None = None,
+    seconds: float = math.inf,
+    seed: int = 0,
+    reference: Scheme | None = None,
+    refinement: int = 16,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> MonteCarloStudy:
+    """The weak order and limit of a scheme on a target with a known score, by coupled Monte Carlo.
+
+    steps: the levels N_0 < N_1 < ... in one ratio, 4 or more. expected: the order to hold it to; default the scheme's
+    own, or 1. accuracy: wanted, relative, of every level's difference; finer while the verdict is open. evaluations:
+    the most score evaluations to spend (default `BUDGET` over the target's coordinates), beyond the pilot's; seconds:
+    when to stop, with what there is by then. reference: run at `refinement` times the last level's steps on the same
+    Brownian motion (default: extrapolation). checkpoint: a file that keeps what was sampled; the same study goes on
+    from it, with another accuracy or budget too. device: torch's name of where states live; the last bits are its own.
+    Raises ValueError on bad input.
+    """
+    params = target.params
+    check_diffusion(scheme, target.diffusion)
+    _check(steps, accuracy, evaluations, seconds)
+    claim = claim_of(scheme, params, expected)
+    runs = [(scheme, time_grid(grid, count, params, t_end)) for count in steps]
+    pairs = [(runs[i], runs[i + 1]) for i in range(len(steps) - 1)]
+    if reference is not None:
+        pairs.append((runs[-1], (reference, time_grid(grid, refinement * steps[-1], params, t_end))))
+    functionals = Functionals(target, t_end)
+    groups = [*pairs, (runs[0],)]
+    experiments = [
+        Experiment(target, functionals, couple(group, params), seed, stream, torch.device(device))
+        for stream, group in enumerate(groups)
+    ]
+    per_path = np.array([experiment.evaluations for experiment in experiments], dtype=float)
+    plain_costs = np.array([scheme.nfe_per_step * count for count in steps], dtype=float)
+
+    def study(samples: list[BlockMeans], complete: bool) -> MonteCarloStudy:
+        return MonteCarloStudy(
+            name=scheme.name,
+            target=target.name,
+            expected=claim.expected,
+            proven=claim.proven,
+            problems=claim.problems,
+            steps=np.asarray(steps, dtype=float),
+            h=(params.T - t_end) / np.asarray(steps, dtype=float),
+            names=functionals.names,
+            quantities=functionals.quantities,
+            exact=functionals.expectations,
+            coupled=tuple(samples[: len(steps) - 1]),
+            plain={0: samples[-1]},
+            reference=None if reference is None else samples[-2],
+            weights=telescope(len(steps), steps[1] / steps[0], claim.expected, scheme, reference, refinement),
+            share=reference_share(scheme, reference, refinement),
+            evaluations=(np.maximum(plain_costs, 1), np.maximum(per_path[:-1], 1)),
+            accuracy=accuracy,
+            complete=complete,
+        )
+
+    budget = BUDGET / math.prod(target.event) if evaluations is None else evaluations
+    # All that samples depend on: those of a checkpoint with another description are another study's.
+    description = [str(scheme), scheme.splitting.name, scheme.flow, scheme.lambda_s, target.name, target.event]
+    description += [list(map(float, target.weights[:2])), functionals.expectations.tolist(), asdict(params)]
+    description += [list(steps), t_end, grid, seed, str(reference), refinement, BATCH_ENTRIES, BLOCKS, FORMAT]
+    if (kind := torch.device(device).type) != "cpu":
+        description.append(kind)
+    store = Store(experiments, json.dumps(description), checkpoint, time.monotonic() + seconds, progress)
+    counts, aim = np.full(len(experiments), PILOT_BATCHES), accuracy
+    while True:
+        complete = store.fill(counts)
+        found = study(store.samples(counts if complete else None), complete)
+        if not complete:
+            return found
+        batches = _plan(replace(found, accuracy=aim), budget, np.array([e.paths for e in experiments]), counts)
+        if (batches > counts).any():
+            counts = np.maximum(counts, batches)
+        elif found.verdict is Verdict.INCONCLUSIVE and aim > accuracy / FINEST:
+            aim /= math.sqrt(2)
+        else:
+            store.save()
+            return found
+
+
+def _check(steps: Sequence[int], accuracy: float, evaluations: float | None, seconds: float) -> None:
+    """Raises ValueError on levels, an accuracy or a budget that make no study."""
+    ratios = {later / earlier for earlier, later in itertools.pairwise(steps) if earlier > 0}
+    if len(steps) < 4 or steps[0] < 1 or len(ratios) != 1 or min(ratios) < MIN_RATIO:
+        raise ValueError(f"levels {list(steps)}: give 4 or more numbers of steps in one ratio: 50 100 200 400")
+    if not FINEST_ACCURACY <= accuracy < 1:
+        raise ValueError(
+            f"accuracy = {accuracy:g} is not between {FINEST_ACCURACY:g} and 1; 0.02 is 2% of the differences"
+        )
+    for name, value in (("evaluations", evaluations), ("seconds", seconds)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} = {value:g}: a budget is positive; leave it out for the usual one")
+
+
+def _plan(study: MonteCarloStudy, budget: float, batch: Array, counts: Array) -> Array:
+    """How many batches each experiment should have: those of the cheapest quantities that the budget allows."""
+    per_path = np.append(study.evaluations[1], study.evaluations[0][0])
+    paths = counts * batch
+    wanted = sorted(study.wanted.values(), key=lambda n: float(n @ per_path))
+    goal = np.zeros(len(counts))
+    for needed in wanted:
+        more = np.maximum(goal, needed)
+        if not float(more @ per_path) <= budget:
+            if not goal.any() and np.isfinite(more).all():  # nothing is affordable: as far as the budget goes
+                goal = more * budget / float(more @ per_path)
+            break
+        goal = more
+    if not goal.any():  # nothing stands out yet: grow until something does
+        goal = paths * GROWTH
+    if float(np.maximum(goal, paths) @ per_path) > budget * (1 + 1e-9) and not (goal <= paths).all():
+        room = budget - float(paths @ per_path)
+        extra = np.maximum(goal - paths, 0)
+        goal = paths + extra * max(0.0, room) / float(extra @ per_path)
+    return np.minimum(np.ceil(goal / batch), counts * GROWTH).astype(int)

@@ -1,0 +1,364 @@
+"""Stability on real grids: how a perturbation grows along the trajectory, and which step makes it grow.
+
+One step. theory.stability stops the clock; here the same test equation is a Gaussian target whose law stands still
+(`FrozenTarget`), so that every sampler, word or black box, runs on it as it is, and the frozen dynamics themselves are
+the word `S F` with the true flow. A step's rho(R) is compared with max(1, rho(E)), E that of the dynamics.
+
+The trajectory. Neighbouring maps do not commute and are not normal, and p_t moves, so radii decide nothing; norms do.
+Let Sigma_k be the covariance of p_t at the k-th time of the grid, and measure a perturbation in the law's own standard
+deviations: step k is S_k = Sigma_(k+1)^(-1/2) R_k Sigma_k^(1/2), and
+
+    growth = max over all intervals j <= k of |S_(k-1) ... S_j|_2    (1 for the empty interval).
+
+The exact dynamics V carry p_t along, V Sigma_j V^T + Q = Sigma_k with Q >= 0, so V Sigma_j V^T <= Sigma_k: the
+reverse SDE is a contraction in these units over every interval, its flow (Q = 0) an isometry, and the growth of the
+exact dynamics is exactly 1, whatever the data. A run is called stable if its growth is at most `FACTOR` = 2: no
+perturbation, of any eigendirection, made at any time, is ever more than twice as large beside the law as the exact
+dynamics would let it be. (A consistent scheme has growth 1 + O(h), so no smaller factor than some constant above 1 is
+met by all; a finite final variance is not enough: it can follow a growth by orders of magnitude.) Errors, rounding and
+the network's included, travel by the same maps, and the covariance is sum_k Phi_k Q_k Phi_k^T with Phi_k a product of
+them: growth bounds mean and mean square alike.
+
+The maximum over the N^2 / 2 intervals is bounded in one sweep: W_k >= Phi Phi^T for every product that ends at k is
+kept by W_(k+1) = the smallest ellipse around S W S^T and the unit circle, that is S W S^T with its eigenvalues raised
+to at least 1. Where the bound does not settle the question, all intervals are computed.
+
+What breaks. A step is called unstable if rho(R) > `EXCESS` max(1, rho(E)), with `EXCESS` = 1.1: where the dynamics
+neither grow nor decay a consistent step exceeds them by O(h^2), which is inaccuracy. The step of largest excess in the
+worst interval names the cause: growth, flip or rotation, after the Jury condition that R violates most; or accuracy,
+where no step is unstable: the steps contract less, or expand more, than the law does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ...integrators.compiled import noise_factor
+from ...integrators.grids import check_grid
+from ...theory.jury import lyapunov_weights
+from ...theory.model import Diffusion, Parameters
+from ...theory.scheme import Scheme
+from ...theory.splitting import PSLD, PSLD_FLOW, Part, Splitting
+from ..exact import AffineMap, Spectrum, cifar10_spectrum, step_maps
+from ..targets import GaussianLaw, GaussianTarget
+from ..verdicts import Array, congruence, determinant, inverse, matmul
+
+if TYPE_CHECKING:  # torch takes seconds to import, and only black boxes need it
+    from ...integrators.blackbox import Sampler
+
+# The growth that a stable run may have.
+FACTOR = 2.0
+# By how much a stable step's radius may exceed that of the dynamics.
+EXCESS = 1.1
+MOST_STEPS = 2000
+# Steps times eigenvalues in one sweep, as in exact.moments.
+_SWEEP = 1 << 18
+
+
+# --- The test equation ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FrozenTarget(GaussianTarget):
+    """A Gaussian target whose clock has stopped: its law is `frozen` at every t, mean (2, V), cov (2, 2, V)."""
+
+    frozen: GaussianLaw
+
+    def law(self, t: ArrayLike) -> GaussianLaw:
+        """The frozen law, for t of shape (...): mean (2, ..., V), cov (2, 2, ..., V)."""
+        shape = np.shape(t)
+        mean, cov = self.frozen
+        V = mean.shape[-1]
+        return GaussianLaw(
+            np.broadcast_to(mean.reshape(2, *(1 for _ in shape), V), (2, *shape, V)),
+            np.broadcast_to(cov.reshape(2, 2, *(1 for _ in shape), V), (2, 2, *shape, V)),
+        )
+
+
+def stop_clock(variance: ArrayLike, t: ArrayLike, diffusion: Diffusion, params: Parameters) -> FrozenTarget:
+    """Data N(0, variance) with the clock stopped at t; both broadcast to (V,). Raises ValueError as GaussianTarget."""
+    variance, t = (a.ravel().astype(float) for a in np.broadcast_arrays(variance, t))
+    mean, cov = np.zeros((2, variance.size)), np.empty((2, 2, variance.size))
+    for time in np.unique(t):
+        here = t == time
+        cov[..., here] = GaussianTarget.of(0.0, variance[here], diffusion, params).law(time).cov
+    return FrozenTarget(np.zeros_like(variance), variance, diffusion, params, GaussianLaw(mean, cov))
+
+
+def frozen_maps(scheme: Scheme, frozen: FrozenTarget, lengths: ArrayLike) -> AffineMap:
+    """The one-step maps of `scheme` on the test equation, batch (H, V), for steps of theta = int beta = `lengths` (H,).
+
+    With the clock stopped a step depends on h and beta through theta alone; beta is taken as constant, and the steps
+    stand side by side on one grid, whose differences hold them to about 1e-14 of the longest.
+    """
+    edges = np.concatenate([[0.0], np.cumsum(np.atleast_1d(np.asarray(lengths, dtype=float)))])
+    beta = 2 * float(edges[-1])
+    still = replace(frozen, params=replace(frozen.params, beta_min=beta, beta_max=beta))
+    maps = step_maps(scheme, still, edges / beta)
+    return AffineMap(*(np.broadcast_to(entry, (*entry.shape[:-1], frozen.variance.size)) for entry in maps))
+
+
+@cache
+def exact_word(splitting: Splitting) -> Scheme:
+    """The whole dynamics as one part with its true flow: on a frozen target, the exact frozen dynamics."""
+    whole = splitting.whole
+    part = Part.of("F", whole)
+    word = "S F" if part.sde.uses_score else "F"
+    return Scheme(word, Splitting("whole", splitting.diffusion, whole, (part,)), "exact dynamics", flow="true")
+
+
+def spectral_radius(matrix: Array) -> Array:
+    """rho of (2, 2, ...) matrices."""
+    half, det = (matrix[0, 0] + matrix[1, 1]) / 2, determinant(matrix)
+    # (a - d)^2 / 4 + b c: the discriminant without the cancellation of half^2 - det
+    square = (matrix[0, 0] - matrix[1, 1]) ** 2 / 4 + matrix[0, 1] * matrix[1, 0]
+    real = np.abs(half) + np.sqrt(np.maximum(square, 0))
+    return np.where(square >= 0, real, np.sqrt(np.maximum(det, 0)))
+
+
+def leaving(matrix: Array) -> str:
+    """Where the largest eigenvalue of a (2, 2) matrix lies: "rotation" of a complex pair, "growth" on the positive
+    axis, "flip" on the negative one. (Jury's quantities name the first crossing only; far outside several are < 0.)"""
+    trace = float(matrix[0, 0] + matrix[1, 1])
+    if trace**2 < 4 * float(determinant(matrix)):
+        return "rotation"
+    return "growth" if trace > 0 else "flip"
+
+
+def spectral_norm(matrix: Array) -> Array:
+    """The largest singular value of (2, 2, ...) matrices."""
+    a, b, c, d = matrix[0, 0], matrix[0, 1], matrix[1, 0], matrix[1, 1]
+    return (np.sqrt((a + d) ** 2 + (b - c) ** 2) + np.sqrt((a - d) ** 2 + (b + c) ** 2)) / 2
+
+
+def stationary_cov(step: AffineMap) -> Array:
+    """The covariance C = R C R^T + Q that a step leaves as it is, (2, 2, ...); nan where rho(R) >= 1 and there is none.
+
+    Closed form, see theory.jury.lyapunov_weights; it loses about (1 / (1 - rho))^2 roundings.
+    """
+    R, Q = step.matrix, step.noise_cov
+    weights = lyapunov_weights(R[0, 0] + R[1, 1], determinant(R))
+    once = congruence(R, Q)
+    with np.errstate(all="ignore"):
+        cov = (congruence(R, once) + weights.first * once + weights.zeroth * Q) / weights.denominator
+    return np.where(spectral_radius(R) < 1, cov, np.nan)
+
+
+# --- Growth along a trajectory ----------------------------------------------------------------------------------------
+
+
+def trajectory_maps(sampler: Scheme | Sampler, target: GaussianTarget, taus: Array) -> Array:
+    """R of every step of the grid, (2, 2, steps, V): of a word by compiling it, of a black box by probing it."""
+    if isinstance(sampler, Scheme):
+        matrix = step_maps(sampler, target, taus).matrix
+    else:
+        from ..blackbox import ProbedStep
+
+        probed = ProbedStep(sampler, target)
+        steps = zip(taus[:-1].tolist(), np.diff(taus).tolist(), strict=True)
+        matrix = np.stack([probed(tau, h).matrix for tau, h in steps], axis=2)
+    return np.broadcast_to(matrix, (*matrix.shape[:-1], target.variance.size))
+
+
+def in_law_units(matrix: Array, target: GaussianTarget, taus: Array) -> Array:
+    """S_k = L_(k+1)^-1 R_k L_k with L the lower Cholesky factor of the law's covariance: as with its square root, up to
+    rotations, which norms do not see. matrix and result (2, 2, steps, V)."""
+    cov = target.law(target.params.T - taus).cov
+    factor = np.moveaxis(noise_factor(np.moveaxis(cov, (0, 1), (-2, -1))), (-2, -1), (0, 1))
+    return matmul(inverse(factor[:, :, 1:]), matmul(matrix, factor[:, :, :-1]))
+
+
+def growth_bound(steps: Array) -> Array:
+    """An upper bound on the growth of the steps (2, 2, N, ...), at least 1, over all intervals; shape (...)."""
+    unit = np.eye(2).reshape(2, 2, *(1 for _ in steps.shape[3:]))
+    W = np.broadcast_to(unit, (2, 2, *steps.shape[3:]))
+    largest = np.ones(steps.shape[3:])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(steps.shape[2]):
+            X = congruence(steps[:, :, k], W)
+            mean, apart = (X[0, 0] + X[1, 1]) / 2, np.hypot((X[0, 0] - X[1, 1]) / 2, X[0, 1])
+            high, low = np.maximum(mean + apart, 1), np.maximum(mean - apart, 1)
+            # The matrix function max(X, 1) = low + (high - low) (X - (mean - apart)) / (2 apart).
+            slope = np.divide(high - low, 2 * apart, out=np.zeros_like(apart), where=apart > 0)
+            W = slope * X + (low - slope * (mean - apart)) * unit
+            largest = np.maximum(largest, high)
+    return np.sqrt(np.where(np.isnan(largest), np.inf, largest))
+
+
+def transient_growth(steps: Array) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
+    """The growth of the steps (2, 2, N, V) over all intervals, exactly, and the interval [first, last) that has it.
+
+    Three arrays (V,); N^2 / 2 products for each target.
+    """
+    V = steps.shape[3]
+    growth, first, last = np.ones(V), np.zeros(V, dtype=np.int64), np.zeros(V, dtype=np.int64)
+    for end, norms in enumerate(_norms(steps), start=1):
+        start = norms.argmax(0)
+        found = norms[start, np.arange(V)]
+        better = found > growth
+        growth, first, last = (
+            np.where(better, new, old) for new, old in ((found, growth), (start, first), (np.full(V, end), last))
+        )
+    return growth, first, last
+
+
+def grows_beyond(steps: Array, factor: float) -> bool:
+    """Whether the growth of the steps (2, 2, N, V) exceeds the factor over some interval, at some target: as
+    `transient_growth`, but known as soon as one does."""
+    return any((norms > factor).any() for norms in _norms(steps))
+
+
+def _norms(steps: Array) -> Iterator[Array]:
+    """Of each end of an interval, the norms (starts, V) of the products of the steps up to it; inf on overflow."""
+    unit = np.broadcast_to(np.eye(2)[:, :, None, None], (2, 2, 1, steps.shape[3]))
+    products = unit[:, :, :0]
+    for k in range(steps.shape[2]):
+        with np.errstate(over="ignore", invalid="ignore"):
+            products = matmul(steps[:, :, k, None], np.concatenate([products, unit], axis=2))
+            norms = spectral_norm(products)
+        yield np.where(np.isnan(norms), np.inf, norms)
+
+
+@dataclass(frozen=True)
+class StepRadius:
+    """One step at one data variance: it begins at `t` and has length `h`. Its eigenvalues lie within `radius`, those of
+    the dynamics, with the clock stopped where it begins, within `exact_radius`. cause: "growth", "flip" or "rotation",
+    as theory.stability names them, where the step is unstable, else "accuracy"."""
+
+    t: float
+    h: float
+    variance: float
+    radius: float
+    exact_radius: float
+    cause: str
+
+    @property
+    def excess(self) -> float:
+        """rho(R) / max(1, rho(E)); the step is unstable where it exceeds `EXCESS`."""
+        return self.radius / max(1.0, self.exact_radius)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The largest growth of a run over all eigenvalues and intervals: `growth`, in the law's standard deviations, from
+    the time `t_from` down to `t_to`, at the data `variance`; `step`, the one of largest excess within that interval."""
+
+    growth: float
+    variance: float
+    t_from: float
+    t_to: float
+    step: StepRadius
+
+
+def worst_growth(sampler: Scheme | Sampler, params: Parameters, taus: Array, data: Spectrum | None = None) -> Growth:
+    """The largest growth of a run over the grid `taus` (steps + 1,), on all eigenvalues of `data` (default CIFAR-10's).
+
+    Raises ValueError on a bad grid or one of more than `MOST_STEPS`, and as probing does.
+    """
+    taus = check_grid(taus, params)
+    if len(taus) > MOST_STEPS + 1:
+        raise ValueError(
+            f"steps = {len(taus) - 1}: stability looks at every interval of a run, of {MOST_STEPS} at most"
+        )
+    variances = (data or cifar10_spectrum()).variances
+    diffusion = dynamics(sampler, params).diffusion
+
+    def scaled(chosen: Array) -> Array:
+        target = GaussianTarget.of(0.0, chosen, diffusion, params)
+        return in_law_units(trajectory_maps(sampler, target, taus), target, taus)
+
+    block = max(1, _SWEEP // len(taus))
+    bound = np.concatenate([growth_bound(scaled(variances[i : i + block])) for i in range(0, variances.size, block)])
+    best, variance, interval = -np.inf, 0.0, (0, 0)
+    order = np.argsort(-bound, kind="stable")
+    for begin in range(0, order.size, 16):  # exactly, in the order of the bounds, until no bound exceeds what was found
+        chosen = order[begin : begin + 16]
+        if bound[chosen[0]] <= best:
+            break
+        growth, first, last = transient_growth(scaled(variances[chosen]))
+        if growth.max() > best:
+            i = int(growth.argmax())
+            best, variance, interval = float(growth[i]), float(variances[chosen[i]]), (int(first[i]), int(last[i]))
+    first, last = interval
+    one = GaussianTarget.of(0.0, variance, diffusion, params)
+    step = worst_step(sampler, one, taus[first : max(last, first + 1) + 1])
+    times = params.T - taus
+    return Growth(best, variance, float(times[first]), float(times[last]), step)
+
+
+def worst_step(sampler: Scheme | Sampler, target: GaussianTarget, taus: Array) -> StepRadius:
+    """The step of largest excess on the grid `taus`, over all variances of the target."""
+    R, radius, exact = _radii(sampler, target, taus)
+    excess = radius / np.maximum(1, exact)
+    k, i = np.unravel_index(int(np.nan_to_num(excess, nan=np.inf).argmax()), excess.shape)
+    cause = leaving(R[:, :, k, i]) if excess[k, i] > EXCESS else "accuracy"
+    return StepRadius(
+        float(target.params.T - taus[k]),
+        float(taus[k + 1] - taus[k]),
+        float(target.variance[i]),
+        float(radius[k, i]),
+        float(exact[k, i]),
+        cause,
+    )
+
+
+def _radii(sampler: Scheme | Sampler, target: GaussianTarget, taus: Array) -> tuple[Array, Array, Array]:
+    """R of every step, (2, 2, steps, V), rho(R) and rho(E), (steps, V): on a moving target the exact word, whose score
+    keeps the time of its S, is the dynamics with the clock stopped at each step's beginning."""
+    R = trajectory_maps(sampler, target, taus)
+    E = step_maps(exact_word(dynamics(sampler, target.params)), target, taus).matrix
+    return R, spectral_radius(R), np.broadcast_to(spectral_radius(E), R.shape[2:])
+
+
+def dynamics(sampler: Scheme | Sampler, params: Parameters) -> Splitting:
+    """The splitting whose whole a sampler follows: a word's own; of a black box PSLD's reverse SDE, or its
+    probability flow if a step draws no noise. Raises ValueError on a black box that is not a step."""
+    if isinstance(sampler, Scheme):
+        return sampler.splitting
+    from ...integrators.blackbox import Kind, kind_of
+    from ..blackbox import ProbedStep
+
+    if (kind := kind_of(sampler)) is not Kind.STEP:
+        raise ValueError(f"a {kind} sampler has no one-step map; stability needs a step(u, tau, h, score)")
+
+    target = GaussianTarget.of(0.0, 1.0, PSLD.diffusion, params)
+    return PSLD if ProbedStep(sampler, target)(0.0, 0.01).noise_cov.any() else PSLD_FLOW
+
+
+# --- Regions ----------------------------------------------------------------------------------------------------------
+
+
+def last_step_excess(scheme: Scheme, params: Parameters, h: Array, variance: Array) -> Array:
+    """rho(R) / max(1, rho(E)) of the step of length h (H,) that ends at the cut-off, for each data variance (V,): (H,
+    V)."""
+    target = GaussianTarget.of(0.0, variance, scheme.splitting.diffusion, params)
+    ends = params.T - params.eps - np.stack([h, np.zeros_like(h)], axis=1)
+    return np.stack([_excess(scheme, target, taus)[0] for taus in ends])
+
+
+def worst_excess(scheme: Scheme, params: Parameters, h: Array, t: Array, variance: Array) -> Array:
+    """rho(R) / max(1, rho(E)) of a step of length h (H,) from the time t (K,), the largest over the data variances: (H,
+    K); nan where the step would pass the cut-off. Computed on the uniform grids of step h that end there, and
+    interpolated in log t. Where no radius exceeds `EXCESS` the value is the larger of it and 1."""
+    target = GaussianTarget.of(0.0, variance, scheme.splitting.diffusion, params)
+    span = params.T - params.eps
+    result = np.full((h.size, t.size), np.nan)
+    for i, length in enumerate(h):
+        taus = span - length * np.arange(int(span / length), -1, -1)
+        begins = np.log(params.T - taus[:-1])
+        excess = _excess(scheme, target, taus).max(-1)
+        result[i] = np.interp(np.log(t), begins[::-1], excess[::-1], left=np.nan)
+    return result
+
+
+def _excess(scheme: Scheme, target: GaussianTarget, taus: Array) -> Array:
+    radius = spectral_radius(trajectory_maps(scheme, target, taus))
+    if (radius <= EXCESS).all():
+        return np.maximum(radius, 1)
+    return radius / np.maximum(1, _radii(scheme, target, taus)[2])

@@ -1,0 +1,10 @@
+from .empirical import HALF_RANGE as HALF_RANGE
+from .empirical import read_images as read_images
+from .gaussian import GaussianLaw as GaussianLaw
+from .gaussian import GaussianTarget as GaussianTarget
+from .gaussian import kernel_at as kernel_at
+from .gaussian import perturbation_kernel as perturbation_kernel
+from .mixture import MixtureTarget as MixtureTarget
+from .named import TARGETS as TARGETS
+from .named import make_target as make_target
+from .target import Target as Target

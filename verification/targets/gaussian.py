@@ -1,0 +1,125 @@
+"""Gaussian data: the target on which every quantity is exact.
+
+Data x_0 ~ N(mu, s2), momentum m_0 ~ N(0, kappa M), independent. The forward SDE is linear, so with its exact flow
+(P, Q) over theta = int_0^t beta the marginal at every t is Gaussian,
+
+    mean_t = P (mu, 0)^T,   cov_t = P diag(s2, kappa M) P^T + Q,
+
+and its score is affine: s(u, t) = -Lambda_t (u - mean_t) with Lambda_t = cov_t^-1.
+The perturbation kernel p(u_t | x_0) is the case s2 = 0, mu = x_0 (the momentum marginalised):
+
+    u_t = mean_t x_0 + L_t eps,   L_t L_t^T = cov_t,   eps ~ N(0, I),   L_t lower triangular.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ...integrators.compiled import noise_factor
+from ...theory.flows import exact_flow
+from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
+from ..verdicts import Array, components_first, congruence, inverse, matvec
+
+# Beside data of this size the noise, of size 1, is lost to rounding in float64 products.
+LARGEST = 1e9
+
+
+class GaussianLaw(NamedTuple):
+    """A batch of N(mean, cov) on phase space, components first: mean (2, ...), cov (2, 2, ...), float64."""
+
+    mean: Array
+    cov: Array
+
+
+@dataclass(frozen=True)
+class GaussianTarget:
+    """Gaussian data under a diffusion: a batch of means and variances, broadcast to one shape (V,).
+
+    Raises ValueError on a variance that is negative or not finite, or a mean that is not finite.
+    """
+
+    mean: Array
+    variance: Array
+    diffusion: Diffusion
+    params: Parameters
+
+    def __post_init__(self) -> None:
+        mean, variance = np.broadcast_arrays(np.atleast_1d(self.mean), np.atleast_1d(self.variance))
+        for name, values, legal in (
+            ("mean", mean, np.abs(mean) <= LARGEST),
+            ("variance", variance, (variance >= 0) & (variance <= LARGEST)),
+        ):
+            values = values.astype(float)
+            if values.ndim != 1:
+                raise ValueError(f"data {name} has shape {values.shape}; give a number or one axis of numbers")
+            if (bad := ~(np.isfinite(values) & legal)).any():
+                rule = (
+                    f"finite and >= 0, at most {LARGEST:g}"
+                    if name == "variance"
+                    else f"finite, at most {LARGEST:g} in size"
+                )
+                raise ValueError(f"data {name} = {values[bad][0]:g}: a {name} is {rule}")
+            if not values.size:
+                raise ValueError(f"data {name} is empty; give at least one number")
+            object.__setattr__(self, name, values)
+        if not self.diffusion.forward.has_noise and (self.variance == 0).any():
+            raise ValueError(
+                f"data variance = 0: under {self.diffusion.name!r} a point mass has no score; it must be > 0"
+            )
+
+    @classmethod
+    def of(cls, mean: ArrayLike, variance: ArrayLike, diffusion: Diffusion, params: Parameters) -> GaussianTarget:
+        """The target of numbers or arrays that broadcast to one axis."""
+        return cls(np.asarray(mean, dtype=float), np.asarray(variance, dtype=float), diffusion, params)
+
+    def law(self, t: ArrayLike) -> GaussianLaw:
+        """The marginal p_t: for t of shape (...), mean (2, ..., V) and cov (2, 2, ..., V)."""
+        t = np.asarray(t, dtype=float)
+        values = self.params.values()
+        flow = exact_flow(self.diffusion.forward)(self.params.theta(t, t), values)
+        P, Q = components_first(flow.propagator), components_first(flow.noise_cov)
+        momentum = np.full_like(self.variance, self.diffusion.variances(values)[0])
+        zero = np.zeros_like(self.variance)
+        start = np.stack([np.stack([self.variance, zero]), np.stack([zero, momentum])])
+        batch = (2,) + (1,) * t.ndim + self.mean.shape
+        mean = matvec(P, np.stack([self.mean, zero]).reshape(batch))
+        return GaussianLaw(mean, congruence(P, start.reshape((2, *batch))) + Q)
+
+    def prior(self) -> GaussianLaw:
+        """What samplers start from: mean (2, V), cov (2, 2, V)."""
+        _, position, momentum = self.diffusion.variances(self.params.values())
+        cov = np.zeros((2, 2, self.mean.size))
+        cov[0, 0], cov[1, 1] = position, momentum
+        return GaussianLaw(np.zeros((2, self.mean.size)), cov)
+
+    def precision(self, law: GaussianLaw) -> Array:
+        """Lambda_t of a law: the score is -Lambda_t (u - mean_t)."""
+        return inverse(law.cov)
+
+
+class Kernel(NamedTuple):
+    """u_t = mean x_0 + L eps at times of shape (...): mean (..., 2) and the lower factor L (..., 2, 2), float64."""
+
+    mean: Array
+    factor: Array
+
+
+def perturbation_kernel(params: Parameters, t: ArrayLike, numerical_eps: float = 0.0) -> Kernel:
+    """The kernel p(u_t | x_0) at times t (...), 0 < t <= 1; numerical_eps: added to both variances, in [0, 1)."""
+    law = GaussianTarget.of(1.0, 0.0, PSLD_DIFFUSION, params).law(t)
+    cov = np.moveaxis(law.cov[..., 0], (0, 1), (-2, -1))
+    return Kernel(np.moveaxis(law.mean[..., 0], 0, -1), noise_factor(cov + numerical_eps * np.eye(2)))
+
+
+@lru_cache(maxsize=1 << 14)
+def kernel_at(params: Parameters, t: float, numerical_eps: float = 0.0) -> Kernel:
+    """`perturbation_kernel` at one time, kept: runs at doubling numbers of steps come to the same times. Read only."""
+    kernel = perturbation_kernel(params, t, numerical_eps)
+    for entry in kernel:
+        entry.setflags(write=False)
+    return kernel
