@@ -7,7 +7,7 @@ scheme of the catalogue and every Langevin control. It takes about two minutes. 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +74,17 @@ def derive(ask: Callable[[], Any]) -> dict[str, Any]:
     with afresh() as answers:
         ask()
     return answers
+
+
+def stale(asked: Mapping[str, Callable[[], Any]]) -> list[str]:
+    """Which of these questions the file answers otherwise than they are answered now, or not at all; by their names."""
+    found = []
+    for what, ask in asked.items():
+        for key, answer in derive(ask).items():
+            entry = derivations.entry(key)
+            if (entry is None or entry["answer"] != answer) and what not in found:
+                found.append(what)
+    return found
 
 
 def lines(progress: Callable[[Sequence[str]], Iterable[str]] = iter) -> list[str]:

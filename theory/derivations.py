@@ -75,5 +75,16 @@ def declared() -> dict[str, Any]:
 
 def known(question: Iterable[Any]) -> Any:
     """The answer that ships with the package, or None."""
-    line = _lines()[1].get(digest(question))
-    return None if line is None else json.loads(line)["answer"]
+    found = entry(digest(question))
+    return None if found is None else found["answer"]
+
+
+def entry(key: str) -> dict[str, Any] | None:
+    """The line under a digest: its key, what it is an answer to, in words, and the answer; None if there is none."""
+    line = _lines()[1].get(key)
+    return None if line is None else json.loads(line)
+
+
+def keys() -> set[str]:
+    """The digests of everything that ships."""
+    return set(_lines()[1])

@@ -9,6 +9,7 @@ or to read it back.
 from __future__ import annotations
 
 import ast
+import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,14 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 _REAL = {"sqrt": np.sqrt, "log": np.log, **_FUNCTIONS}
 # Roots and logarithms of negative numbers are complex: rates of an oscillator come in pairs.
 _COMPLEX = {"sqrt": np.emath.sqrt, "log": np.emath.log, **_FUNCTIONS}
-_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.UAdd, ast.USub)
+_APPLIED = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+_OPERATORS = (*_APPLIED, ast.UAdd, ast.USub)
 
 
 def text(expression: Expr) -> str:
@@ -67,12 +75,27 @@ def _printer() -> Any:
 
 
 def parse(formula: str, symbols: Mapping[str, Symbol]) -> Expr:
-    """The expression of a formula's text; names that are not in `symbols` are plain symbols."""
+    """The expression of a formula's text; names that are not in `symbols` are plain symbols. Raises ValueError as
+    `compiled`."""
     import sympy as sp
 
-    mangled = _mangled(formula)
-    known: dict[str, Any] = {name: sp.Symbol(_plain(name)) for name in _names(ast.parse(mangled, mode="eval"))}
-    return sp.parse_expr(mangled, known | dict(symbols))
+    def build(node: Any) -> Any:
+        match node:
+            case ast.Constant(value=value):
+                return sp.sympify(value)
+            case ast.Name(id=name):
+                known = name in _CONSTANTS
+                return getattr(sp, name) if known else symbols.get(_plain(name)) or sp.Symbol(_plain(name))
+            case ast.Call(func=ast.Name(id=name), args=args):
+                return getattr(sp, name)(*map(build, args))
+            case ast.UnaryOp(op=op, operand=operand):
+                return -build(operand) if isinstance(op, ast.USub) else build(operand)
+        left, right = build(node.left), build(node.right)
+        return _APPLIED[type(node.op)](left, right)
+
+    tree = ast.parse(_mangled(formula), mode="eval").body
+    _check(tree, _REAL, formula)
+    return build(tree)
 
 
 @dataclass(frozen=True)
