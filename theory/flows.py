@@ -117,11 +117,12 @@ class ExactFlow:
         with np.errstate(all="ignore"):  # poles of the closed form (Gamma = 0, equal rates) give inf or nan: not used
             numbers = self._numbers(values)
             closed = [_closed_form(length, terms, pairs) for terms, pairs in zip(self.terms, numbers, strict=True)]
-            if all(use.all() for _, use in closed):
-                return Flow(*(matrix for matrix, _ in closed))
-            E, Phi, Q = linear_flow(A, D, length)
-            series = (E + np.eye(2), Phi @ G, Q)
-            return Flow(*(np.where(use, matrix, other) for (matrix, use), other in zip(closed, series, strict=True)))
+            lacking = ~np.logical_and.reduce([use.all((-2, -1)) for _, use in closed])  # lengths that need the series
+            if lacking.any():
+                E, Phi, Q = linear_flow(A, D, length[lacking])
+                for (matrix, use), series in zip(closed, (E + np.eye(2), Phi @ G, Q), strict=True):
+                    matrix[lacking] = np.where(use[lacking], matrix[lacking], series)
+        return Flow(*(matrix for matrix, _ in closed))
 
 
 # The closed form is used where its terms add up to less than this times their sum: two digits of sixteen lost.

@@ -9,6 +9,7 @@ subject, what they share in options.py.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def report(
         return
     chosen = [subject_of(name, tuple(event or ())) for name in names] or list(CATALOGUE.values())
     with contextlib.redirect_stdout(sys.stderr):  # what black boxes print is not our answer
-        page = write_report(chosen, params, output, progress=progress)
+        page = write_report(chosen, params, output, progress=progress, workers=os.cpu_count() or 1)
     if as_json:
         click.echo((page.parent / "results.json").read_text(), nl=False)
     else:
