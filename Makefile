@@ -11,10 +11,10 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 .PHONY: test nightly lint report bench readme derivations clean
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 nightly: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --nightly
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nightly
 
 lint: $(READY_DEV)
 	$(BIN)/ruff check .
