@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
@@ -82,6 +83,12 @@ class _Counted(Sequence[Any]):
 
 
 def _prepare() -> None:
+    def follow() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)  # nobody waits for the answer
+
+    threading.Thread(target=follow, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers it, and ends the others
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy and torch are imported
 

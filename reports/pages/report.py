@@ -18,10 +18,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-from markupsafe import Markup
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from ...integrators.catalogue import LANGEVIN_CONTROLS
 from ...integrators.grids import GRIDS, time_grid
@@ -33,14 +30,14 @@ from ...verification.exact import Opaque, Subject, exact_moments, noise_free, or
 from ...verification.files import explained, make_folder, write_atomically
 from ...verification.targets import GaussianTarget
 from ...verification.verdicts import MARGIN
-from ..figures import stability as stability_figures
-from ..figures import style as figures
-from ..figures import targets as targets_figures
 from . import stability, targets
 from .derivation import leading_error
 from .jobs import Jobs, Progress
 from .strict_json import dumps
 from .templates import number, template
+
+if TYPE_CHECKING:  # matplotlib waits until there is something to draw
+    from matplotlib.figure import Figure
 
 Results = dict[str, Any]
 
@@ -55,8 +52,6 @@ _DESCRIPTIONS = {
     "error-constants": "error constants against the step size, a line per scheme",
     "local-slopes": "local slopes against the number of steps, a panel per scheme",
     "cifar10-spectrum": "Frechet distance to the CIFAR-10 Gaussian against network evaluations, a line per scheme",
-    **stability_figures.DESCRIPTIONS,
-    **targets_figures.DESCRIPTIONS,
 }
 
 
@@ -139,8 +134,9 @@ def collect_results(
 
 def render(results: Results) -> str:
     """The page, self-contained, from the results alone."""
-    drawn = _draw(results)
-    return _page(results, {name: figures.as_svg(figure) for name, figure in drawn.items()})
+    from ..figures import style
+
+    return _page(results, {name: style.as_svg(figure) for name, figure in _draw(results).items()})
 
 
 def write_report(
@@ -166,9 +162,12 @@ def write_report(
     results = collect_results(schemes, params, progress, steps, t_end, budgets, grids, nonlinear, workers)
     svgs = {}
     contents: dict[Path, bytes] = {directory / "results.json": dumps(results).encode()}
-    for name, figure in (_draw(results)).items():
-        svgs[name] = contents[directory / "figures" / f"{name}.svg"] = figures.as_svg(figure)
-        contents[directory / "figures" / f"{name}.png"] = figures.as_png(figure)
+    jobs = Jobs()
+    groups = [jobs.add(_files, results, group) for group in _FIGURES]
+    jobs.run(progress, workers)
+    for name, (svg, png) in [item for group in groups for item in group.result.items()]:
+        svgs[name] = contents[directory / "figures" / f"{name}.svg"] = svg
+        contents[directory / "figures" / f"{name}.png"] = png
     page = directory / "index.html"
     contents[page] = _page(results, svgs).encode()
     make_folder(directory / "figures")
@@ -177,12 +176,27 @@ def write_report(
     return page
 
 
-def _draw(results: Results) -> dict[str, Figure]:
+# The page's figures, by the module of reports.figures that draws them.
+_FIGURES = ("style", "stability", "targets")
+
+
+def _draw(results: Results, groups: Sequence[str] = _FIGURES) -> dict[str, Figure]:
     """Every figure of the page by its file name."""
+    from ..figures import stability, style, targets
+
     words = results | {"schemes": [scheme for scheme in results["schemes"] if scheme["stability"]]}
-    return figures.draw(results) | (
-        stability_figures.draw(words) | targets_figures.draw(words) if words["schemes"] else {}
-    )
+    drawn = style.draw(results) if "style" in groups else {}
+    for name, module in (("stability", stability), ("targets", targets)):
+        if name in groups and words["schemes"]:
+            drawn |= module.draw(words)
+    return drawn
+
+
+def _files(results: Results, group: str) -> dict[str, tuple[bytes, bytes]]:
+    """The figures of a group as SVG and PNG."""
+    from ..figures import style
+
+    return {name: (style.as_svg(figure), style.as_png(figure)) for name, figure in _draw(results, [group]).items()}
 
 
 def _order(
@@ -332,9 +346,12 @@ def _curve(curve: spectrum.SpectrumCurve) -> Results:
 
 
 def _page(results: Results, svgs: dict[str, bytes]) -> str:
-    drawings = {
-        name.replace("-", "_"): Markup(figures.inline(svg, name, _DESCRIPTIONS[name])) for name, svg in svgs.items()
-    }
+    from markupsafe import Markup
+
+    from ..figures import stability, style, targets
+
+    described = _DESCRIPTIONS | stability.DESCRIPTIONS | targets.DESCRIPTIONS
+    drawings = {name.replace("-", "_"): Markup(style.inline(svg, name, described[name])) for name, svg in svgs.items()}
     page = template("report.html.j2", {"number": number, "plain": lambda value: f"{value:g}"})
     return page.render(figures=drawings, table=_spectrum_table(results), **results)
 
