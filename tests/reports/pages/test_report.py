@@ -162,7 +162,7 @@ def test_the_verdicts_are_the_studies(results: dict[str, Any]) -> None:
 
 def _leave_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blank figures, for a page of which only the text is looked at."""
-    monkeypatch.setattr(report, "_draw", lambda _: dict.fromkeys(FIGURES))
+    monkeypatch.setattr(report, "_draw", lambda *_: dict.fromkeys(FIGURES))
     monkeypatch.setattr(figures, "as_svg", lambda _: b"<svg ></svg>")
     monkeypatch.setattr(figures, "as_png", lambda _: b"")
 

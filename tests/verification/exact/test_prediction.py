@@ -236,7 +236,7 @@ def test_one_wrong_coefficient_is_seen(scheme: Scheme, monkeypatch: pytest.Monke
     measured = measured_constants(scheme, target, proof.order).values
 
     def disagreement_with(leading: dict) -> float:
-        changed = OrderProof(proof.order, proof.searched, proof.coordinates, leading)
+        changed = OrderProof.of(proof.order, proof.coordinates, leading)
         monkeypatch.setattr(prediction, "prove_order", lambda *_, **__: changed)
         return disagreement(predicted_constants(scheme, target, T_END)[1], measured)
 
