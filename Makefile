@@ -33,8 +33,10 @@ $(READY_DEV): $(READY)
 	$(INSTALL) '.[dev]'
 	touch $@
 
+# Peers are installed here and nowhere else.
 bench: $(READY)
-	$(BIN)/python tests/benchmarks/throughput.py
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python tests/benchmarks/throughput.py --peers --json bench.json
 
 readme: $(READY)
 	$(BIN)/python -m weakorder.reports.pages.orders README.md
