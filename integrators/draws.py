@@ -82,6 +82,7 @@ def coin(source: str, p: float) -> Law:
 
 Draw = Callable[[int, torch.Size, Law], Tensor]
 
+_FUNCTORCH: Any = torch._C.__dict__["_functorch"]
 _NOBODYS_SEED = 0x5EED_0F_DD
 # fmt: off
 _UNSUPPORTED = frozenset((
@@ -223,7 +224,7 @@ class NoiseAsInput(TorchFunctionMode):
         self.shapes.append(whole)
         value = xi.to(dtype=dtype, device=device)
         if over is not None:
-            value = torch._C._functorch._add_batch_dim(value, 0, over[1])
+            value = _FUNCTORCH._add_batch_dim(value, 0, over[1])
         return value if out is None else out.copy_(value)
 
 
@@ -232,7 +233,7 @@ def _over_entries() -> tuple[int, int] | None:
 
     Raises BlackBoxError where vmaps are nested, or have no rule for randomness.
     """
-    if torch._C._functorch.maybe_current_level() is None:
+    if _FUNCTORCH.maybe_current_level() is None:
         return None
     from torch._functorch.pyfunctorch import VmapInterpreter, retrieve_current_functorch_interpreter
 

@@ -1,6 +1,7 @@
 """Hypothesis profiles: derandomised in every run, wide under --nightly. Derivations are cached per machine.
 
-Tests work on small tensors in several processes: torch gets one thread in each, before it is imported.
+Tests work on small tensors in several processes: torch gets one thread in each, before it is imported. Without a GPU
+Triton's kernels are run by its interpreter.
 """
 
 from __future__ import annotations
@@ -9,6 +10,11 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before it is imported: its kernels then run on a processor
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -16,6 +22,22 @@ settings.register_profile(
     "default", derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("nightly", settings.get_profile("default"), derandomize=False, max_examples=400)
+
+# Files that take longest, which are begun first: one that is begun last would leave the other process idle.
+LONGEST = (
+    "test_report.py",
+    "test_cli_cifar10_study.py",
+    "test_mutants.py",
+    "test_flows.py",
+    "test_prediction.py",
+    "test_weak_order.py",
+    "test_noise_free.py",
+    "test_anatomy.py",
+    "test_moments.py",
+    "test_monte_carlo.py",
+    "test_cuda_dry_run.py",
+    "test_baseline.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,6 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
     if config.getoption("--nightly"):
         return
     slow = [item for item in items if item.get_closest_marker("nightly")]

@@ -12,6 +12,7 @@ import torch
 from coupled_specimens import coupled_runs, images
 from hypothesis import given
 from scipy import linalg
+from selection import is_representative, nightly_but
 from weakorder.integrators import anchored as module
 from weakorder.integrators import coupling as coupling_module
 from weakorder.integrators.anchored import Anchor, AnchoredRun, Image, anchor_to, sample_anchored
@@ -19,7 +20,7 @@ from weakorder.integrators.catalogue import CATALOGUE, STOCHASTIC
 from weakorder.integrators.compiled import Run, noise_factor
 from weakorder.integrators.coupling import CoupledRun, Coupling, couple, run_coupled
 from weakorder.integrators.grids import time_grid
-from weakorder.integrators.noise import START, normal_pairs
+from weakorder.integrators.noise import START, draw_pairs, normal_pairs
 from weakorder.integrators.sampler import ScoreError, integrate, sample
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme, parse
@@ -96,8 +97,14 @@ def scaled(scheme: Scheme) -> Scheme:
     return replace(scheme, lambda_s=1.3)
 
 
-@pytest.mark.parametrize("grid", ["uniform", "quadratic"])
-@pytest.mark.parametrize("scheme", STOCHASTIC, ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize(
+    ("scheme", "grid"),
+    [
+        *((scheme, "quadratic") for scheme in STOCHASTIC),
+        *nightly_but(lambda case: is_representative(case[0]), ((scheme, "uniform") for scheme in STOCHASTIC)),
+    ],
+    ids=lambda value: value.name if isinstance(value, Scheme) else value,
+)
 def test_the_noises_of_run_and_anchor_have_the_joint_law_of_the_coupling(scheme, grid) -> None:
     for params in MODELS:
         anchors = [Anchor(ROBA, time_grid(grid, 70, params), params), Anchor(SSCS, time_grid(grid, 36, params), params)]
@@ -289,11 +296,11 @@ def test_a_runs_own_normals_are_none_of_the_anchors(monkeypatch) -> None:
     run = anchor_to(anchor, SSCS, time_grid("quadratic", 7, PARAMS))
     numbers, drawn = torch.tensor([0, 1, 7]), []
 
-    def recorded(seed: int, samples: torch.Tensor, interval: int, *args) -> torch.Tensor:
+    def recorded(seed: int, samples: torch.Tensor, interval: int, *args) -> None:
         drawn.append({(number, interval) for number in samples.tolist()})
-        return normal_pairs(seed, samples, interval, *args)
+        draw_pairs(seed, samples, interval, *args)
 
-    monkeypatch.setattr(module, "normal_pairs", recorded)
+    monkeypatch.setattr(module, "draw_pairs", recorded)
     normals = anchor.draw(numbers, (1,))
     known = set().union(*drawn)
     drawn.clear()

@@ -117,7 +117,7 @@ def look(sampler: Sampler, params: Parameters, event: tuple[int, ...], counts: t
 
     def spot(tau: float, lengths: tuple[float, ...]) -> Spot:
         runs = [
-            tuple(dissect(sampler, tau + h / counts[-1] * np.arange(count + 1), event) for h in lengths)
+            tuple(dissect(sampler, tau + h / counts[-1] * np.arange(count + 1.0), event) for h in lengths)
             for count in counts[::-1]
         ]
         return Spot(tau, lengths, *runs)
@@ -162,9 +162,9 @@ def departures(spots: Sequence[Spot], params: Parameters, rough: float = 0.0) ->
         wanted |= {"noise": beta * D, "gain": beta * G} if found["noise"].any() else {}
     wanted |= {"drift": beta * A, "offset": np.zeros((len(taus), 2))}
     if (factor := _common_factor(found, wanted)) is not None:
-        return [
-            Inconsistency("the rate of everything (drift, gain and noise: beta or a step size)", taus, *factor, taus)
-        ]
+        have, want = factor
+        what = "the rate of everything (drift, gain and noise: beta or a step size)"
+        return [Inconsistency(what, taus, have, want, taus)]
     scale = float(np.abs(beta * G).max())
     wrong = []
     for name in ("drift", "gain", "noise", "offset"):
@@ -192,7 +192,8 @@ def _where(bad: NDArray[np.bool_], what: str, have: Array, want: Array, looked: 
     """The inconsistency at the times where it is bad, if it is anywhere."""
     if not bad.any():
         return []
-    return [Inconsistency(what, *(tuple(v[bad].tolist()) for v in (np.array(looked), have, want)), tuple(looked))]
+    taus, found, expected = (tuple(values[bad].tolist()) for values in (np.array(looked), have, want))
+    return [Inconsistency(what, taus, found, expected, tuple(looked))]
 
 
 def reference(gain: Array, noise: Array, G: Array, D: Array) -> dict[str, Array]:
@@ -206,7 +207,9 @@ def reference(gain: Array, noise: Array, G: Array, D: Array) -> dict[str, Array]
     return {"gain": G - D / 2, "noise": 0 * D} if is_flow else {"gain": G, "noise": D}
 
 
-def _common_factor(found: dict[str, Array], wanted: dict[str, Array]) -> tuple[tuple[float, ...], ...] | None:
+def _common_factor(
+    found: dict[str, Array], wanted: dict[str, Array]
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Found and expected rates, if drift, gain and noise all are one factor other than 1 times what they must be."""
     times = len(found["drift"])
     have, want = (

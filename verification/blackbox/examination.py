@@ -9,8 +9,8 @@ curvature    the second derivative of the score enters E u' through the noise of
              sum_k K_k (x) Cov_k / h^2 -> G (x) D / 2 for weak order 2, the one condition of it that affine scores do
              not see
 step sizes   the parts of a step are smooth functions of h: where one jumps, a branch on h is found by bisection
-rounding     a score is asked for at t = T - tau - c h: times that lie on a grid instead, and constants of the noise that
-             jump between neighbouring h
+rounding     a score is asked for at t = T - tau - c h: times that lie on a grid instead, and constants of the noise
+             that jump between neighbouring h
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def _curvature(spots: Sequence[Spot], params: Parameters, order: int) -> list[st
         held = reference(rates["gain"][0][None], rates["noise"][0][None], beta * G[None], beta * D[None])
         wanted = np.einsum("ij,kl->ijkl", held["gain"][0], held["noise"][0]) / 2
         terms = [
-            sum((np.einsum("ij,kl->ijkl", K, p.noise_cov) for K, p in zip(r.gains, r.places, strict=True)), 0 * wanted)
-            for r in spot.runs
+            np.einsum("nij,nkl->ijkl", run.gains, np.array([place.noise_cov for place in run.places]).reshape(-1, 2, 2))
+            for run in spot.runs
         ]
         limit, unsure = extrapolate(spot.lengths, [t / h**2 for t, h in zip(terms, spot.lengths, strict=True)])
         size = float(np.abs(np.einsum("ij,kl->ijkl", held["gain"][0], beta * D)).max()) / 2

@@ -1,4 +1,4 @@
-"""What short runs say beyond consistency: increments, curvature, step sizes, rounding; each with what is right beside it."""
+"""What short runs say beyond consistency, of increments, curvature, step sizes and rounding; and what is right."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def drawing(draw):
 
 def three_points(u, p=1 / 6):
     v = torch.rand_like(u)
-    return torch.where(v < p, -1.0, torch.where(v > 1 - p, 1.0, 0.0)) / (2 * p) ** 0.5
+    return torch.where(v < p, -1.0, torch.where(v > 1 - p, 1.0, 0.0)).to(u) / (2 * p) ** 0.5
 
 
 WEAK = {
@@ -38,7 +38,9 @@ WEAK = {
     "two points by coins": lambda u: 2 * torch.bernoulli(torch.full_like(u, 0.5)) - 1,
     "two points by where": lambda u: torch.where(torch.rand_like(u) < 0.5, 1.0, -1.0),
     "three points by rand": three_points,
-    "three points by randint": lambda u: ((k := torch.randint(6, u.shape)) == 0).to(u) * 3**0.5 - (k == 5) * 3**0.5,
+    "three points by randint": lambda u: (
+        ((k := torch.randint(6, u.shape)) == 0).to(u) * 3**0.5 - (k == 5).to(u) * 3**0.5
+    ),
     "uniform": lambda u: (torch.rand_like(u) - 0.5) * 12**0.5,
 }
 
@@ -61,9 +63,9 @@ BAD_INCREMENTS = {
     "coins not centred": (
         lambda u: torch.bernoulli(torch.full_like(u, 0.5)) * 2,
         1,
-        "constant drift|noise covariance|as h",
+        "drift|noise|as h",
     ),
-    "a three-point law of another variance": (
+    "another variance": (
         lambda u: three_points(u) * 1.1,
         1,
         "noise covariance of x and x is 1.21",
@@ -71,7 +73,7 @@ BAD_INCREMENTS = {
     "two points for order 2": (
         WEAK["two points by sign"],
         2,
-        "fourth moment of the increments of x is 1 where order 2",
+        "fourth moment of the increments of x is 1 where",
     ),
 }
 
