@@ -60,11 +60,6 @@ BAD_INCREMENTS = {
         1,
         r"third moment .* is 1\.5 where",
     ),
-    "coins not centred": (
-        lambda u: torch.bernoulli(torch.full_like(u, 0.5)) * 2,
-        1,
-        "drift|noise|as h",
-    ),
     "another variance": (
         lambda u: three_points(u) * 1.1,
         1,
