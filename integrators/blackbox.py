@@ -9,9 +9,9 @@ A black box is a callable of one of three kinds, told apart by its arguments and
     trajectory  sample(score, u, taus) returns the state at the last of the times taus (N + 1,), a float64 tensor
 
 States u are `(batch, 2, *event)`, position first; tau = T - t and h are floats, and score(u, t) returns grad log p_t(u)
-in u's shape, t a float or a tensor of equal times. What a sampler draws from torch is made an input (integrators.draws),
-so that it becomes a function of its state and its noise. Anything else that it draws at random cannot be: it is refused,
-and what it draws from is named by watching it draw (integrators.other_sources).
+in u's shape, t a float or a tensor of equal times. What a sampler draws from torch is made an input
+(integrators.draws), so that it becomes a function of its state and its noise. Anything else that it draws at random
+cannot be: it is refused, and what it draws from is named by watching it draw (integrators.other_sources).
 """
 
 from __future__ import annotations

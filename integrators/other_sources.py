@@ -54,10 +54,10 @@ def other_source(sampler: object, again: Callable[[], object]) -> str | None:
     made, called = _watched(sampler, again)
     for generator, state in zip(generators, before, strict=True):
         if state is not None and repr(_state(generator)) != repr(state):
-            name = "the random module" if isinstance(generator, random.Random) else "numpy"
+            name = "the random module" if isinstance(generator, random.Random) else "numpy.random"
             return f"the sampler draws from {name} ({type(generator).__name__}), {_DRAW}"
     if made:
-        return f"the sampler draws from numpy ({made[0]} made inside it), {_DRAW}"
+        return f"the sampler draws from numpy.random ({made[0]} made inside it), {_DRAW}"
     return f"the sampler draws from {called[0]}, {_DRAW}" if called else None
 
 

@@ -110,7 +110,7 @@ def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anato
         noise.T @ noise,
         columns.offset[0],
         tuple(label for label in probe.labels if isinstance(label, float)),
-        tuple(_place(rows, k, is_score, noise) for k, rows in enumerate(asked)),
+        tuple(_place(probe, rows, k, is_score, noise) for k, rows in enumerate(asked)),
         columns.rounding,
         tuple((weights, values[0]) for weights, values in columns.increments),
     )
@@ -121,8 +121,9 @@ def _gains(rows: Array) -> Array:
     return rows.reshape(-1, 2, 2).transpose(0, 2, 1)
 
 
-def _place(rows: Array, k: int, is_score: NDArray[np.bool_], noise: Array) -> Place:
+def _place(probe: Probe, rows: Array, k: int, is_score: NDArray[np.bool_], noise: Array) -> Place:
     """The k-th place, from the states (rows, 2) at which the score was asked for: see `Probe.read` for the rows."""
-    state, draws = rows[1:3] - rows[0], rows[3 : 3 + len(is_score)] - rows[0]
+    state = rows[1:3] - rows[0]
+    (offset,), (draws,), _ = probe.centred(rows[None, 0], rows[None, 3 : 3 + len(is_score)] - rows[0])
     own = draws[~is_score]
-    return Place(state.T, _gains(draws[is_score])[:k], rows[0], own.T @ own, own.T @ noise)
+    return Place(state.T, _gains(draws[is_score])[:k], offset, own.T @ own, own.T @ noise)

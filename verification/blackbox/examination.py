@@ -218,12 +218,13 @@ def _times(spots: list[Spot], params: Parameters) -> tuple[str | None, list[Spot
         for run in (*spot.runs, *spot.shorter)
         for k, t in enumerate(run.times)
     ]
-    # c of t = T - tau - c h, from runs that are long beside what is rounded: a multiple of the 48th of a run
+    # c of t = T - tau - c h, from runs that are long beside what is rounded: a part of a step
+    parts = 12 if not spots[0].shorter else 2 * STEPS[-1]
     places: dict[tuple[int, int], list[float]] = {}
     for nfe, k, back, h in asked:
-        if h >= 2.0**-9:
+        if h >= 0.9 * LENGTHS[0]:
             places.setdefault((nfe, k), []).append(back / h)
-    c = {key: round(float(np.median(values)) * 48) / 48 for key, values in places.items()}
+    c = {key: round(float(np.median(values)) * parts) / parts for key, values in places.items()}
     off = [back - c[nfe, k] * h for nfe, k, back, h in asked if (nfe, k) in c]
     largest = max(map(abs, off), default=0.0)
     times = np.unique([t for spot in spots for run in spot.runs for t in run.times])

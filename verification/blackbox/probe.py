@@ -248,21 +248,29 @@ class Probe:
                 given.append(noise if law.nodes is None else _one_hot(noise, len(law.nodes)))
             rounding = self._departure(checked, offset[:, None] + np.concatenate(given, axis=1) @ columns)
             self._check_alone(checked, rounding)
-        blocks = np.split(columns[:, 2:], np.cumsum(counts)[:-1], axis=1) if counts else []
-        draws, increments = list[Array](), list[Increment]()
-        for block, law in zip(blocks, self.laws, strict=False):
+        offset, draws, increments = self.centred(offset, columns[:, 2:])
+        is_of = np.repeat(np.arange(len(counts)), counts)
+        return Columns(offset, columns[:, :2], draws, is_of, increments, rounding, response)
+
+    def centred(self, offset: Array, draws: Array) -> tuple[Array, Array, tuple[Increment, ...]]:
+        """Offset (V, 2) and rows of draws (V, rows, 2) as they were read, with numbers of mean 0 and variance 1 in the
+        place of the values of discrete laws; and what those add."""
+        widths = self.widths or []
+        counts = [w * (1 if law.nodes is None else len(law.nodes)) for w, law in zip(widths, self.laws, strict=False)]
+        settled, increments = list[Array](), list[Increment]()
+        for block, law in zip(
+            np.split(draws, np.cumsum(counts)[:-1], axis=1) if counts else [], self.laws, strict=False
+        ):
             if law.nodes is None or law.weights is None:
-                draws.append(block)
+                settled.append(block)
                 continue
             moved, weights = block.reshape(len(block), -1, len(law.nodes), 2), law.weights[:, None]
             _check_steps(moved, law)
-            mean = (weights * moved).sum(2, keepdims=True)
+            mean = (weights * moved).sum(2)[:, :, None]
             offset = offset + mean.sum((1, 2))
             increments += [Increment(law.weights, slot) for slot in np.moveaxis(moved - mean, 1, 0)]
-            draws.append((np.sqrt(weights) * (moved - mean)).reshape(block.shape))
-        is_of = np.repeat(np.arange(len(blocks)), counts)
-        together = np.concatenate(draws, axis=1) if draws else columns[:, 2:]
-        return Columns(offset, columns[:, :2], together, is_of, tuple(increments), rounding, response)
+            settled.append((np.sqrt(weights) * (moved - mean)).reshape(block.shape))
+        return offset, np.concatenate(settled, axis=1) if settled else draws, tuple(increments)
 
     def _departure(self, checked: Array, predicted: Array) -> float:
         """0 if the map is affine to float64, the relative departure if that is float32 rounding; raises otherwise."""
