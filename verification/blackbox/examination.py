@@ -52,7 +52,8 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
     is_step = kind_of(sampler) is Kind.STEP
     spots = look(sampler, params, event, (1,) if is_step else STEPS)
     rounded, spots = _times(spots, params)
-    rough, roughness = _rough(sampler, event) if is_step else (0.0, "")
+    single = any(run.rounding for spot in spots for run in spot.runs)  # reported with its size by the study
+    rough, roughness = _rough(sampler, event) if is_step and not single else (0.0, "")
     wrong = departures(spots, params, rough)
     if wrong and not is_step:
         # what a run of twice, four times as many steps does not show is a start or an end that takes a few steps

@@ -493,8 +493,8 @@ class Probe:
 
         # so many rows that the batch is theirs: the cells' own numbers are all that matters
         rows = max(1, batch * math.prod(self.event) // self.copies)
-        states = torch.zeros(batch, 2, *self.event, dtype=torch.float64)
-        response = call(run, states, self.score(rows, batch), draw)
+        states = np.random.default_rng(batch).uniform(-2, 2, (batch, 2, *self.event))
+        response = call(run, torch.as_tensor(states), self.score(rows, batch), draw)
         out = response.state.detach().double().numpy(force=True).reshape(batch, 2, -1).transpose(0, 2, 1)
         return out.reshape(-1, 2).copy(), Recorded(tuple(shapes), tuple(laws))
 
