@@ -82,6 +82,7 @@ def verify(
 
     Exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 2 bad input.
     """
+    from ...integrators.grids import label
     from ...theory.scheme import Scheme
     from ...verification.exact import order as orders
 
@@ -102,6 +103,7 @@ def verify(
         diffusion_of(sampler), params, data_variance or orders.VARIANCES, data_mean or orders.MEANS
     )
     stop = orders.T_END if t_end is None else t_end
+    covered = "" if grid == "uniform" else f" on the grid {label(grid)}"
     if isinstance(sampler, Scheme):
         study = orders.study_order(sampler, params, order, steps or orders.STEPS, laws, stop, grid, progress)
         description: dict[str, Any] = {
@@ -123,7 +125,7 @@ def verify(
     else:
         for warning in description["warnings"]:
             click.echo(f"warning: {warning}", err=True)
-        click.echo(f"{title(sampler, x)}: {description['nfe_per_step']:g} NFE/step, errors at t = {stop:g}")
+        click.echo(f"{title(sampler, x)}: {description['nfe_per_step']:g} NFE/step, errors at t = {stop:g}{covered}")
         header = ["steps", "NFE", "W2 error", "slope", "e/h^p", "mean error", "cov error"]
         keys = ("steps", "nfe", "error", "slope", "constant", "mean_error", "cov_error")
         print_table(header, [[cell(level[key]) for key in keys] for level in study.as_dict()["levels"]])
