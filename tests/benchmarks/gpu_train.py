@@ -242,6 +242,7 @@ def training(context: Any) -> None:
     thread = threading.Thread(target=lambda: tables.append(Times(checkpoint.params, 1 << (8 if context.tiny else 20))))
     thread.start()
     images, held_out = images_of(context)
+    held_out = held_out[:16] if context.tiny else held_out
     thread.join()
     context.record(
         "data", {"images": len(images), "held_out": len(held_out), "seconds": time.time() - began, "start": name}
