@@ -19,8 +19,8 @@ def lines(results: dict[str, Any]) -> list[str]:
 
 KEYS = (
     "error", "pairs_per_second", "bytes_per_second", "evaluations_per_second", "words_equal", "worst", "change",
-    "memory", "normals_largest_difference", "float64", "float32", "exit", "seconds", "images_per_second", "images", "new", "old",
-    "RVV", "ROBA", "rms_channel_mean", "name", "graph",
+    "memory", "normals_largest_difference", "float64", "float32", "exit", "seconds", "images_per_second", "images",
+    "new", "old", "RVV", "ROBA", "rms_channel_mean", "name", "graph",
 )  # fmt: skip
 
 
