@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test nightly lint report bench readme clean
+.PHONY: test nightly lint report bench gpu readme clean
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -27,6 +27,9 @@ $(READY): pyproject.toml constraints.txt
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/throughput.py
+
+gpu: $(READY)
+	$(BIN)/python tests/benchmarks/gpu.py $(or $(OUT),gpu-results) $(if $(DATA),--data $(DATA)) $(if $(TEST),--test $(TEST))
 
 readme: $(READY)
 	$(BIN)/python -m weakorder.reports.pages.orders README.md
