@@ -29,7 +29,7 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/throughput.py
 
 gpu: $(READY)
-	$(BIN)/python tests/benchmarks/gpu.py $(or $(OUT),gpu-results) $(if $(DATA),--data $(DATA)) $(if $(TEST),--test $(TEST))
+	$(BIN)/python tests/benchmarks/gpu $(or $(OUT),gpu-results) $(if $(DATA),--data $(DATA)) $(if $(TEST),--test $(TEST))
 
 readme: $(READY)
 	$(BIN)/python -m weakorder.reports.pages.orders README.md

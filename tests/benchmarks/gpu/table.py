@@ -1,4 +1,4 @@
-"""A short table of what a prepared run found (tests/benchmarks/gpu.py)."""
+"""A short table of what a prepared run found (tests/benchmarks/gpu)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,59 @@
+"""Part d of a prepared run: what the products' precision changes of expectations, on the network that ships
+(tests/benchmarks/gpu)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import time
+from typing import Any
+
+from weakorder.reports.commands.cli import cli
+
+from .parts import Context
+
+
+def precision(context: Context) -> None:
+    """What the products' precision changes of expectations, beside the weak error, on the shipped network."""
+    if context.tiny:
+        context.attempt("2 samples", lambda: study(context, ("EM",), ("3",), 2, "2"))
+        return
+    schemes, budgets = ("EM", "SSCS", "ROBA", "RVV"), ("20", "50")
+    took: list[float] = []
+    for samples in (256, 512):
+        if took and 1.5 * took[-1] > context.left():
+            context.record(f"{samples} samples", "left out: no time")
+            break
+        began = time.time()
+        context.attempt(f"{samples} samples", lambda n=samples: study(context, schemes, budgets, n, "8"))
+        took.append(time.time() - began)
+
+
+def study(context: Context, schemes: tuple[str, ...], budgets: tuple[str, ...], samples: int, refinement: str) -> Any:
+
+    words = ["cifar10", "study", "--nfe", *budgets, "--schemes", *schemes, "-n", str(samples)]
+    words += ["--refinement", refinement, "--precision", "float32", "tf32", "bfloat16", "--device", context.device]
+    words += ["--json", "-o", str(context.work / "study")]
+    began, printed = time.time(), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        cli.main(args=words, standalone_mode=False)
+    answer = json.loads(printed.getvalue())
+    cells = [
+        {
+            "scheme": scheme["name"],
+            "nfe": cell["nfe"],
+            "seconds": cell["seconds"],
+            "weak": cell["weak"],
+            "precisions": cell["precisions"],
+        }
+        for scheme in answer["schemes"]
+        for cell in scheme["cells"]
+    ]
+    return {
+        "command": "weakorder " + " ".join(words[:-2]),
+        "seconds": time.time() - began,
+        "rounding": answer["rounding"],
+        "settings": answer["settings"],
+        "cells": cells,
+    }
