@@ -91,7 +91,9 @@ def published_network(context: Context) -> None:
         )
     for name, model, image, precision in rows[4:]:
         context.attempt(name, lambda m=model, i=image, p=precision: measure(m, i, p))
-    context.attempt("bfloat16 CUDA graph, eager kernels", lambda: measure(graphed(last, x_last, t), x_last, "bfloat16"))
+    if torch.device(device).type == "cuda":
+        name = "bfloat16 CUDA graph, eager kernels"
+        context.attempt(name, lambda: measure(graphed(last, x_last, t), x_last, "bfloat16"))
     if compiles and (context.left() > 25 or context.tiny):
         context.attempt("bfloat16 compiled, CUDA graphs", lambda: measure(graphs, x_last, "bfloat16"))
     if compiles and context.left() > 40:

@@ -30,7 +30,7 @@ from .table import lines
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
-PATIENCE = 120.0  # seconds after the start until which a part's turn waits for those that still compile
+PATIENCE = 150.0  # seconds after the start until which a part's turn waits for those that still compile
 
 
 def importable(folder: Path) -> dict[str, str]:
@@ -68,6 +68,8 @@ def importable(folder: Path) -> dict[str, str]:
 class Run:
     """The processes of a run, its log and its results."""
 
+    parts = PARTS
+
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.began = options, time.time()
         self.out, self.work = Path(options.out), Path(options.work)
@@ -99,10 +101,13 @@ class Run:
 
     def start(self, part: Part) -> None:
         """Its process, in a session of its own, so that what it starts ends with it."""
-        words = [sys.executable, str(HERE), *self.options.words, "--work", str(self.work), "--be", part.letter]
         self.processes[part.letter] = subprocess.Popen(
-            words, env=self.environment, cwd=ROOT, stdout=self.log, stderr=self.log, start_new_session=True
+            self.words(part), env=self.environment, cwd=ROOT, stdout=self.log, stderr=self.log, start_new_session=True
         )
+
+    def words(self, part: Part) -> list[str]:
+        """The command that a part is."""
+        return [sys.executable, str(HERE), *self.options.words, "--work", str(self.work), "--be", part.letter]
 
     def stop(self, letter: str) -> None:
         """End a part's process, and those that it started."""
@@ -147,7 +152,7 @@ class Run:
 
     def all(self) -> None:
         """The parts that were asked for, in order."""
-        parts = [part for part in PARTS if part.letter in self.options.parts]
+        parts = [part for part in self.parts if part.letter in self.options.parts]
         end = self.began + self.options.seconds
         try:
             for part in parts:
