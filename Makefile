@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 .PHONY: test nightly lint report bench gpu readme clean
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 nightly: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --nightly
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nightly
 
 lint: $(READY)
 	$(BIN)/ruff check .

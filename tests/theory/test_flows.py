@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mp
 from numpy.typing import NDArray
+from selection import nightly_but
 from strategies import parameters
 from sympy import Matrix
 from weakorder.theory import cache, flows
@@ -127,14 +128,19 @@ def is_zero(matrix: Matrix) -> bool:
 # --- Proofs -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PARTS, ids=part_id)
+# Of the declared parts, these run always: rates that are imaginary, that may be equal, that have either sign. The
+# others' derivations and proofs take seconds each.
+ALWAYS = {*BUILT_IN, "rotation", "one-way coupling, no noise", "saddle"}
+
+
+@pytest.mark.parametrize("name", nightly_but(ALWAYS.__contains__, PARTS), ids=part_id)
 def test_the_derived_flow_solves_its_equations_exactly(name: str) -> None:
     left_over = residuals(PARTS[name].sde, *PARTS[name].exact.matrices)
     assert len(left_over) == 6
     assert all(map(is_zero, left_over))
 
 
-@pytest.mark.parametrize("name", BUILT_IN, ids=part_id)
+@pytest.mark.parametrize("name", nightly_but(lambda name: name != "psld-whole:F", BUILT_IN), ids=part_id)
 @pytest.mark.parametrize("broken", [0, 1, 2], ids=["propagator", "score_gain", "noise_cov"])
 def test_a_broken_flow_leaves_a_residual_in_its_own_equation(name: str, broken: int) -> None:
     matrices = list(BUILT_IN[name].exact.matrices)

@@ -46,11 +46,11 @@ def disagreements(
 BY_HAND = [
     ("S F", PSLD_WHOLE, {"euler": 2, "exact": 2, "midpoint": 2}),
     ("U(1/2) S E U(1/2)", PSLD_LINEAR, {"euler": 2}),
-    (STRANG, PSLD_LINEAR, {"exact": 2, "midpoint": 3, "true": 3}),
+    (STRANG, PSLD_LINEAR, {"exact": 2, "midpoint": 3, "true": 2}),
     ("U(1/2) S@1/2 E U(1/2)@0", PSLD_LINEAR, {"true": 2}),
     ("O S B(1/2) A S@1 B(1/2)", PSLD, {"euler": 2, "exact": 2, "midpoint": 2, "true": 2}),
     (IRREGULAR, PSLD, {"euler": 2, "midpoint": 2, "true": 2}),
-    ("S B(1/2) A S@1 B(1/2)", PSLD_FLOW, {"euler": 2, "exact": 2, "midpoint": 3, "true": 3}),
+    ("S B(1/2) A S@1 B(1/2)", PSLD_FLOW, {"euler": 2, "exact": 2, "midpoint": 2, "true": 3}),
     (BAOAB, LANGEVIN, {"euler": 3}),
     ("O S B A(1/2)", PSLD, {"euler": 2}),
 ]

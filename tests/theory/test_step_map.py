@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import sympy as sp
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from selection import examples
 from strategies import splittings, words
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_step
@@ -51,7 +52,7 @@ def test_the_symbolic_map_of_the_catalogue_is_the_compiled_one(scheme: Scheme, f
     assert_same_map(replace(scheme, flow=flow))
 
 
-@settings(max_examples=8)
+@examples(5)
 @given(st.data())
 def test_the_symbolic_map_of_a_random_word_is_the_compiled_one(data: st.DataObject) -> None:
     splitting = data.draw(splittings())

@@ -17,6 +17,7 @@ import sympy as sp
 from error_operators import jet, operators, same
 from hypothesis import given
 from hypothesis import strategies as st
+from selection import examples
 from specimens import BAOAB, STRANG, tilted
 from strategies import FEW, schemes
 from weakorder.integrators.catalogue import CATALOGUE
@@ -48,7 +49,7 @@ def symmetric_words(draw: st.DrawFn, splitting: Splitting) -> str:
     return " ".join(tokens)
 
 
-@FEW
+@examples(6)
 @given(
     st.sampled_from([PSLD_LINEAR, PSLD_FLOW, PSLD, LANGEVIN]).flatmap(
         lambda s: st.tuples(st.just(s), symmetric_words(s))
