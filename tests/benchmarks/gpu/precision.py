@@ -17,7 +17,8 @@ from .parts import Context
 def precision(context: Context) -> None:
     """Part d: a few samples first, so that there is a result; then more, where what that took says that time is left.
 
-    Half of the time is the study's statistics, on one thread of the processor, whatever the device."""
+    The study's statistics run on one thread of the processor, whatever the device: of 256 samples of 24 cells they had
+    not ended 29 s after the samples, which took 34 s on an H200."""
     schemes, budgets, refinement = (
         (("EM",), ("3",), "2") if context.tiny else (("EM", "SSCS", "ROBA", "RVV"), ("50",), "8")
     )
