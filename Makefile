@@ -2,9 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What a report needs, and on top of it what the tests need: each is installed once, and again when the files change
+# that say what it is. Modules are compiled as they are imported, which saves more than it costs.
 READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 
-.PHONY: test nightly lint report bench gpu readme clean
+.PHONY: test nightly lint report bench gpu readme derivations clean
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -12,7 +16,7 @@ test: lint
 nightly: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nightly
 
-lint: $(READY)
+lint: $(READY_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
@@ -22,17 +26,26 @@ report: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) .
 	touch $@
 
-bench: $(READY)
-	$(BIN)/python tests/benchmarks/throughput.py
+$(READY_DEV): $(READY)
+	$(INSTALL) '.[dev]'
+	touch $@
 
-gpu: $(READY)
+# Peers are installed here and nowhere else.
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python tests/benchmarks/throughput.py --peers --json bench.json
+
+gpu: $(READY_DEV)
 	$(BIN)/python tests/benchmarks/gpu $(or $(OUT),gpu-results) $(if $(DATA),--data $(DATA)) $(if $(TEST),--test $(TEST))
 
 readme: $(READY)
 	$(BIN)/python -m weakorder.reports.pages.orders README.md
+
+derivations: $(READY)
+	$(BIN)/python -m weakorder.integrators.make_derivations
 
 clean:
 	rm -rf $(VENV) build dist report *.egg-info

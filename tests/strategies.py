@@ -70,7 +70,7 @@ def _texts(value: Fraction) -> list[str]:
     return texts
 
 
-def _shares(count: int) -> st.SearchStrategy[list[Fraction]]:
+def shares(count: int) -> st.SearchStrategy[list[Fraction]]:
     """`count` positive rationals that sum to 1."""
     sizes = st.lists(st.integers(1, 6), min_size=count, max_size=count)
     return sizes.map(lambda parts: [Fraction(part, sum(parts)) for part in parts])
@@ -91,7 +91,7 @@ def words(draw: st.DrawFn, splitting: Splitting, consistent: bool = True, within
     for name in splitting.part_names:
         count = draw(st.integers(1 if consistent else 0, 3))
         if consistent:
-            weights = draw(_shares(count))
+            weights = draw(shares(count))
         else:
             weight = _POSITIVE.map(lambda value: min(value, Fraction(1))) if within_step else _POSITIVE
             weights = draw(st.lists(weight, min_size=count, max_size=count))

@@ -9,7 +9,10 @@ subject, what they share in options.py.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -23,15 +26,32 @@ from .verify import baseline, verify
 CLOSED_PIPE = 141
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="weakorder", message="%(package)s %(version)s")
-def cli() -> None:
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+    no_args_is_help=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+)
+@click.option("--version", is_flag=True, help="Show the version and exit.")
+@click.option("-v", "verbose", is_flag=True, help="With --version: what draws noise and advances states, too.")
+@click.pass_context
+def cli(context: click.Context, version: bool, verbose: bool) -> None:
     """Verify samplers of phase-space diffusion models (PSLD): is a splitting integrator correct, what weak order does
     it have, and what does each trick cost?
 
     X is a scheme's name (ROBA), a word ("O S B A"), or FILE.py:OBJ with a Scheme or a step(u, tau, h, score). Model
     parameters default to the published CIFAR-10 model's.
     """
+    if version:
+        click.echo(f"weakorder {metadata.version('weakorder')}")
+        if verbose:
+            from ...integrators.kernels import tiers_in_use
+
+            for device, tier in tiers_in_use().items():
+                click.echo(f"{device}: {tier}")
+        context.exit()
+    if context.invoked_subcommand is None:
+        raise click.UsageError("Missing command.", context)
 
 
 @cli.command()
@@ -70,7 +90,8 @@ def report(
         return
     chosen = [subject_of(name, tuple(event or ())) for name in names] or list(CATALOGUE.values())
     with contextlib.redirect_stdout(sys.stderr):  # what black boxes print is not our answer
-        page = write_report(chosen, params, output, progress=progress)
+        bar = partial(progress, delay=0)
+        page = write_report(chosen, params, output, progress=bar, workers=os.cpu_count() or 1)
     if as_json:
         click.echo((page.parent / "results.json").read_text(), nl=False)
     else:

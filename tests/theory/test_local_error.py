@@ -18,9 +18,9 @@ from specimens import BAOAB, STRANG
 from step_by_hand import MODEL, Powers, at_the_point, exact_moments_of_increments, forward_moments, score_of
 from strategies import FEW, schemes
 from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.theory.local_error import local_error
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_FLOW, PSLD_LINEAR, PSLD_WHOLE, Splitting
-from weakorder.theory.weak_order import local_error
 
 IRREGULAR = "S@1/4 B(2/3)@1/5 O(1/3) A(3/4) S@1 B(1/3) A(1/4)@1/2 O(2/3)"
 

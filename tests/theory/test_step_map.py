@@ -14,7 +14,7 @@ from selection import examples
 from strategies import splittings, words
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_step
-from weakorder.reports.pages.derivation import as_text, derive
+from weakorder.reports.pages.derivation import derivation_text, derive
 from weakorder.theory.model import Parameters, gamma, nu, theta
 from weakorder.theory.scheme import FROZEN_FLOWS, Scheme
 from weakorder.theory.splitting import PSLD, PSLD_LINEAR
@@ -83,7 +83,7 @@ def test_derive_answers_with_what_the_command_line_promises() -> None:
     assert answer["leading_error"]["dx^2"] == "beta^2*gamma^2*s_x,x + beta^2*gamma^2"
     assert answer["leading_error_latex"]["dx^2"] == r"\beta^{2} \gamma^{2} s_{x,x} + \beta^{2} \gamma^{2}"
     assert json.loads(json.dumps(answer)) == answer
-    text = as_text(answer)
+    text = derivation_text(answer)
     for shown in ("P_mm = exp(-nu*theta/2)", "order 1", "E[dx^2]: beta^2*gamma^2*s_x,x + beta^2*gamma^2", r"\beta^{2}"):
         assert shown in text
 
@@ -108,4 +108,4 @@ def test_a_clock_slip_shows_in_the_two_orders() -> None:
 
 def test_every_scheme_of_the_catalogue_can_be_derived_as_text() -> None:
     for scheme in CATALOGUE.values():
-        assert f"order {scheme.order};" in as_text(derive(scheme, 1, linear_beta=True))
+        assert f"order {scheme.order};" in derivation_text(derive(scheme, 1, linear_beta=True))

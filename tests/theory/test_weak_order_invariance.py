@@ -21,9 +21,10 @@ from selection import examples
 from specimens import BAOAB, STRANG, tilted
 from strategies import FEW, schemes
 from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.theory.local_error import local_error
 from weakorder.theory.scheme import FLOWS, Scheme
 from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_FLOW, PSLD_LINEAR, Splitting
-from weakorder.theory.weak_order import local_error, prove_order
+from weakorder.theory.weak_order import prove_order
 
 # --- Symmetry ---------------------------------------------------------------------------------------------------------
 

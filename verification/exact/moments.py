@@ -132,6 +132,47 @@ def starting_law(target: GaussianTarget, tau: float, start: str) -> GaussianLaw:
     return target.law(target.params.T - tau) if start == "exact" else target.prior()
 
 
+# Roundings of a diagonal entry: two to form a token's map and two to compose it, and two to compose a step with others.
+_PER_TOKEN, _PER_STEP = 4, 2
+_UNIT = 2.0**-53
+# The law's correlation moves little between neighbours of so many times.
+_TIMES = 256
+
+
+def rounding_bound(scheme: Scheme, target: GaussianTarget, taus: Array) -> GaussianLaw:
+    """How far float64 may move the moments that `exact_moments` computes over the grid `taus` (steps + 1,): bounds on
+    each entry of the mean, (2, V), and of the covariance, (2, 2, V), for a run whose law stays near the exact one.
+
+    They grow with the number of steps N, since all steps of a uniform grid round alike:
+
+        |d m_i| <= r N 2^-53 sd_i q max_k,l |m_l| / sd_l      |d C_ij| <= 2 r N 2^-53 sd_i sd_j q
+        r = 4 tokens + 2                                      q = max_k sqrt(2 / (1 - |rho|))
+
+    with mean m, covariance C, standard deviations sd and correlation rho of the law: its last one on the left and in
+    sd_i sd_j, that after step k in the maxima. Proof, to first order in 2^-53 and in h:
+
+    The maps of small steps are the identity and terms of order h. So of all roundings those count that are relative to
+    a diagonal entry near 1. A token has at most four (its flow two; the product and the sum of a composition), the
+    composition of steps two more: the propagator of step k is off by a factor 1 + D, D diagonal, |D| <= r 2^-53. What
+    is rounded relative to off-diagonal entries, offsets and noise is smaller by h, and maps far from the identity are
+    composed a number of times that does not grow with N. After step k the law is then off by D m and D C + C D. Let R
+    be the propagator from there to the end, which takes these to R D m and R D C R^T + its transpose. Since noise only
+    adds, R C R^T <= C_N; so for a row i of R the vector a_l = R_il sd_l has a . corr a <= sd_i^2 with the smallest
+    eigenvalue of corr 1 - |rho|, and |a_1| + |a_2| <= sqrt(2) |a| <= q sd_i. That is the mean's bound:
+    |sum_l R_il D_l m_l| <= r 2^-53 q sd_i max_l |m_l| / sd_l. And C R^T is the covariance of u_k with u_N, whose
+    entries are at most sd_l sd_j: |(R D C R^T)_ij| <= r 2^-53 q sd_i sd_j. The N steps add up.
+
+    A flow's diagonal is right to two roundings where its terms do not cancel, as in every built-in splitting.
+    """
+    chosen = taus[:: max(1, (len(taus) - 1) // _TIMES)]
+    law = target.law(target.params.T - np.append(chosen, taus[-1]))
+    sd = np.sqrt(np.stack([law.cov[0, 0], law.cov[1, 1]]))
+    skew = np.sqrt(2 / (1 - np.abs(law.cov[0, 1]) / (sd[0] * sd[1]))).max(0)
+    roundings = (_PER_TOKEN * len(scheme.tokens) + _PER_STEP) * (len(taus) - 1) * _UNIT
+    last = roundings * skew * sd[:, -1]
+    return GaussianLaw(last * (np.abs(law.mean) / sd).max((0, 1)), 2 * last[:, None] * sd[None, :, -1])
+
+
 def _identity(batch: tuple[int, ...]) -> AffineMap:
     unit = np.zeros((2, 2, *batch))
     unit[0, 0] = unit[1, 1] = 1

@@ -16,11 +16,11 @@ from torch import Tensor
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_run
 from weakorder.integrators.grids import time_grid
+from weakorder.integrators.kernels.fallback import philox
 from weakorder.integrators.noise import normal_pairs
 from weakorder.integrators.sampler import draw_prior, sample
 from weakorder.theory.model import Parameters
 
-from .loop import philox
 from .parts import EVENT, Context
 
 ROOT = Path(__file__).resolve().parents[3]

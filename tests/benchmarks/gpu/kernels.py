@@ -17,8 +17,9 @@ from torch import Tensor
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_run, noise_factor
 from weakorder.integrators.grids import time_grid
+from weakorder.integrators.kernels import Draw, tiers_in_use
 from weakorder.integrators.noise import normal_pairs
-from weakorder.integrators.sampler import draw_prior, sample
+from weakorder.integrators.sampler import Advance, draw_prior, sample
 from weakorder.theory.model import Parameters
 
 from .parts import Context
@@ -31,12 +32,7 @@ Loop = Callable[[], object]
 
 
 def kernels(context: Context) -> None:
-    """Part f; nothing where the package has no kernels."""
-    try:
-        from weakorder.integrators.kernels import tiers_in_use
-    except ImportError as error:
-        context.record("kernels", f"not there: {error}")
-        return
+    """Part f."""
     context.record("tiers", tiers_in_use())
     context.attempt("equal to the processor's", lambda: equalities(context.device))
     for batch, event in ((2, (3, 8, 8)),) if context.tiny else SHAPES:
@@ -96,9 +92,6 @@ def speed(context: Context, batch: int, event: tuple[int, ...], dtype: torch.dty
 
 def package_loops(u: Tensor, numbers: Tensor, steps: int) -> dict[str, Loop]:
     """The package's: updates with a score that is given, noise alone, and the sampler's whole call."""
-    from weakorder.integrators.kernels import Draw
-    from weakorder.integrators.sampler import Advance
-
     scheme, taus, s, event = CATALOGUE["ROBA"], time_grid("uniform", steps, PARAMS), -u, tuple(u.shape[2:])
     advance = Advance(compile_run(scheme, taus, PARAMS), u, lambda k: Draw(0, numbers, k))
 

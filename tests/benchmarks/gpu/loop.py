@@ -15,17 +15,13 @@ from torch import Tensor
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_run, noise_factor
 from weakorder.integrators.grids import time_grid
+from weakorder.integrators.kernels.fallback import philox
 from weakorder.integrators.noise import normal_pairs
 from weakorder.integrators.sampler import draw_prior, sample
 from weakorder.theory.model import Parameters
 
 from .parts import EVENT, Context
 from .timing import compiled_for, seconds_of
-
-try:  # where the kernels are a room
-    from weakorder.integrators.kernels.fallback import philox
-except ImportError:
-    from weakorder.integrators.noise import philox
 
 
 def sampling_loop(context: Context) -> None:

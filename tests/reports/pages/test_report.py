@@ -162,7 +162,7 @@ def test_the_verdicts_are_the_studies(results: dict[str, Any]) -> None:
 
 def _leave_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blank figures, for a page of which only the text is looked at."""
-    monkeypatch.setattr(report, "_draw", lambda _: dict.fromkeys(FIGURES))
+    monkeypatch.setattr(report, "_draw", lambda *_: dict.fromkeys(FIGURES))
     monkeypatch.setattr(figures, "as_svg", lambda _: b"<svg ></svg>")
     monkeypatch.setattr(figures, "as_png", lambda _: b"")
 
@@ -288,6 +288,7 @@ def test_a_failed_study_writes_nothing(tmp_path: Path) -> None:
 
 def test_one_scheme_that_always_diverges_can_be_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No error, no point and no fit is still a report, with its verdict."""
+    monkeypatch.setattr(figures, "as_png", lambda _: b"")  # of the same figures as the SVG
     monkeypatch.setattr(noise_free, "RESOLUTIONS", noise_free.RESOLUTIONS[:2])  # which no resolution helps
     stiff = Parameters(beta_min=4e4, beta_max=4e4)
     settings = ONE_GRID | {"steps": (100, 200, 400, 700), "budgets": (200, 300)}
@@ -325,9 +326,12 @@ def test_numbers_are_set_to_three_significant_digits(value: float | None, text: 
     assert pages.number(value) == text
 
 
-def test_a_black_box_and_a_word_without_evaluations_are_reported_beside_a_scheme(tmp_path: Path) -> None:
+def test_a_black_box_and_a_word_without_evaluations_are_reported_beside_a_scheme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The box's order and spectrum are the scheme's; what needs a word, proofs and regions, is the scheme's alone. A
     word that evaluates nothing buys no step, its curve is empty, and its verdict says what is wrong."""
+    monkeypatch.setattr(figures, "as_png", lambda _: b"")  # of the same figures as the SVG
     box = BlackBox("mine.py:step", as_black_box(CATALOGUE["RSE"], PARAMS))
     page = report.write_report(
         [box, CATALOGUE["RSE"], IDLE],

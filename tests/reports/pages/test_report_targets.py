@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.reports.pages import targets
+from weakorder.reports.pages.jobs import Jobs
 from weakorder.reports.pages.strict_json import dumps
 from weakorder.reports.pages.targets import MIXTURE, PUBLISHED, Sampling, Settings
 from weakorder.theory.model import Parameters
@@ -35,7 +36,10 @@ Results = dict[str, Any]
 
 
 def _collect(schemes: list[Scheme], settings: Settings = SETTINGS) -> tuple[Results, list[Results]]:
-    study, rows = targets.collect(schemes, PARAMS, 0.1, settings)
+    jobs = Jobs()
+    asked = targets.ask(jobs, schemes, PARAMS, 0.1, settings)
+    jobs.run()
+    study, rows = targets.answer(asked, 0.1, settings)
     return json.loads(dumps(study)), json.loads(dumps(rows))
 
 
