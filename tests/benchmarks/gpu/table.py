@@ -9,7 +9,7 @@ def lines(results: dict[str, Any]) -> list[str]:
     """The results, a line each."""
     found = [f"date {results['date']}, commit {results['commit']}, {results.get('seconds', 0):.0f} s"]
     for letter, part in results["parts"].items():
-        found.append(f"{letter}. {part['title']}: {part['outcome']}, {part['seconds']:.1f} s")
+        found.append(f"{letter}. {part['title']}: {part['outcome']}, {part.get('seconds', 0):.1f} s")
         for name, value in part.items():
             if name in ("title", "outcome", "seconds", "took", "finished"):
                 continue
@@ -20,7 +20,8 @@ def lines(results: dict[str, Any]) -> list[str]:
 KEYS = (
     "error", "pairs_per_second", "bytes_per_second", "evaluations_per_second", "words_equal", "worst", "change",
     "memory", "normals_largest_difference", "float64", "float32", "exit", "seconds", "images_per_second", "images",
-    "new", "old", "RVV", "ROBA", "rms_channel_mean", "name", "graph",
+    "value", "loss", "share", "new", "old", "new - old", "compared", "equal", "largest", "pair_steps_per_second",
+    "update", "RVV", "ROBA", "rms_channel_mean", "name", "graph",
 )  # fmt: skip
 
 
