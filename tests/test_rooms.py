@@ -27,7 +27,7 @@ ALLOWED = {
     "verification.data": "",
     "verification.files": "",
     "verification.verdicts": "theory",
-    "verification.targets": "theory integrators verification.verdicts verification.data",
+    "verification.targets": "theory integrators integrators.kernels verification.verdicts verification.data",
     "verification.exact": f"{_BELOW} verification.data",
     "verification.sampled": f"{_BELOW} verification.exact verification.files",
     "verification.blackbox": f"{_BELOW} verification.exact verification.files",
