@@ -21,13 +21,14 @@ TOPS = ("theory", "integrators", "verification", "reports")
 _BELOW = "theory integrators verification.verdicts verification.targets"
 ALLOWED = {
     "theory": "",
-    "integrators": "theory",
+    "integrators.kernels": "",
+    "integrators": "theory integrators.kernels",
     "verification": "",
     "verification.data": "",
     "verification.files": "",
     "verification.verdicts": "theory",
     "verification.time_limit": "verification.verdicts",
-    "verification.targets": "theory integrators verification.verdicts verification.data",
+    "verification.targets": "theory integrators integrators.kernels verification.verdicts verification.data",
     "verification.exact": f"{_BELOW} verification.data verification.time_limit",
     "verification.sampled": f"{_BELOW} verification.exact verification.files",
     "verification.blackbox": f"{_BELOW} verification.exact verification.files",
@@ -41,9 +42,9 @@ ALLOWED = {
     "reports.figures": "theory integrators",
     "reports.pages": f"{_BELOW} verification.files verification.exact verification.sampled verification.blackbox "
     "verification.stability verification.cifar10.model verification.cifar10.study reports.figures",
-    "reports.commands": "theory integrators verification.files verification.time_limit verification.targets "
-    "verification.exact "
-    "verification.sampled verification.blackbox verification.cifar10.model verification.cifar10.study reports.pages",
+    "reports.commands": "theory integrators integrators.kernels verification.files verification.time_limit "
+    "verification.targets verification.exact verification.sampled verification.blackbox verification.cifar10.model "
+    "verification.cifar10.study reports.pages",
     "reports": "verification.testing",
 }
 # Shelves of modules, each entered by itself.
