@@ -35,9 +35,10 @@ def assert_weak_order(
     params: Parameters | None = None,
     steps: Sequence[int] | None = None,
     event: tuple[int, ...] = (),
+    time_limit: float | None = None,
 ) -> None:
     """Assert that `weakorder verify` says PASS at this order; params: the model's, by default the published CIFAR-10
-    one.
+    one; time_limit: seconds after which the levels done so far are judged.
 
     Raises AssertionError with the reason and the table of slopes otherwise, BlackBoxError if the sampler cannot be
     verified as it stands.
@@ -45,19 +46,25 @@ def assert_weak_order(
     __tracebackhide__ = True
     from ..theory.model import Parameters
     from ..theory.scheme import Scheme
+    from . import time_limit as limits
     from .exact import order as orders
     from .verdicts import Verdict
 
     params = params or Parameters()
-    if isinstance(sampler, Scheme):
-        study = orders.study_order(sampler, params, order, steps or orders.STEPS)
-    else:
-        from .blackbox import BLACK_BOX_STEPS, study_black_box
+    with limits.time_limit(time_limit) as limit:
+        try:
+            if isinstance(sampler, Scheme):
+                study = orders.study_order(sampler, params, order, steps or orders.STEPS)
+            else:
+                from .blackbox import BLACK_BOX_STEPS, study_black_box
 
-        levels = steps or BLACK_BOX_STEPS
-        study = study_black_box(_name(sampler), sampler, params, order, levels, event=event)
-    if study.verdict is not Verdict.PASS:
-        raise AssertionError(f"weak order {order} of {study.name}: {study.verdict}, {study.reason}\n{slopes(study)}")
+                levels = steps or BLACK_BOX_STEPS
+                study = study_black_box(_name(sampler), sampler, params, order, levels, event=event)
+        except limits.TimeUp:
+            raise AssertionError(f"weak order {order} of {_name(sampler)}: INCONCLUSIVE, {limit.sentence}") from None
+    verdict, reason = limit.judge(study)
+    if verdict is not Verdict.PASS:
+        raise AssertionError(f"weak order {order} of {study.name}: {verdict}, {reason}\n{slopes(study)}")
 
 
 def assert_matches_baseline(

@@ -30,6 +30,7 @@ from scipy.special import ndtr
 from ...integrators.compiled import noise_factor
 from ...integrators.grids import check_grid, time_grid
 from ...theory.scheme import Scheme
+from ..time_limit import completed
 from ..verdicts import (
     Array,
     Fit,
@@ -353,9 +354,13 @@ def study_noise_free(
         raise ValueError("no numbers of steps; give at least one, and four for an order")
     params = target.params
     with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges says so in its level's problem
-        levels = tuple(
-            noise_free_errors(scheme, target, time_grid(grid, count, params, t_end), observables, accuracy)
-            for count in progress(steps)
+        done = completed(
+            lambda count: noise_free_errors(
+                scheme, target, time_grid(grid, count, params, t_end), observables, accuracy
+            ),
+            steps,
+            progress,
         )
+    levels = tuple(done.values())
     claim = claim_of(scheme, params, expected)
     return NoiseFreeStudy(scheme.name, claim.expected, params.T - t_end, levels, claim.problems, claim.proven)

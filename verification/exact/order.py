@@ -35,6 +35,7 @@ from ...integrators.grids import time_grid
 from ...theory.model import Diffusion, Parameters
 from ...theory.scheme import Scheme
 from ..targets import GaussianLaw, GaussianTarget
+from ..time_limit import completed
 from ..verdicts import (
     MARGIN,
     Array,
@@ -267,8 +268,8 @@ def measure(
 ) -> OrderStudy:
     """Run a sampler at every level and collect its errors; `run(N)` gives its moments after N steps.
 
-    unit (2,): the standard deviations of x and m that errors are measured in. Raises ValueError unless there are at
-    least four increasing levels.
+    unit (2,): the standard deviations of x and m that errors are measured in. Under a time limit (`time_limit`) the
+    study has the levels that were done. Raises ValueError unless there are at least four increasing levels.
     """
     check_levels(steps)
     if not 1 <= expected <= MAX_ORDER or expected != int(expected):
@@ -277,8 +278,9 @@ def measure(
     nfe: list[int] = []
     sizes: dict[str, float] = {}
     runs: list[Moments] = []
-    for count in progress(steps):
-        moments = run(count)
+    done = completed(run, steps, progress)
+    steps = list(done)
+    for moments in done.values():
         for quantity, value in errors_of(moments.computed, moments.exact, unit).items():
             errors[quantity].append(value if math.isfinite(value) else math.nan)
         exact = GaussianLaw(
