@@ -12,6 +12,14 @@ from .estimates import BlockMeans as BlockMeans
 from .estimates import Estimate as Estimate
 from .estimates import Norm as Norm
 from .estimates import threshold as threshold
+from .evidence import Evidence as Evidence
+from .evidence import Finding as Finding
+from .evidence import Judgement as Judgement
+from .evidence import Kind as Kind
+from .evidence import State as State
+from .evidence import Weight as Weight
+from .evidence import findings_of as findings_of
+from .evidence import judge as judge
 from .extrapolation import extrapolate as extrapolate
 from .extrapolation import magnification as magnification
 from .fits import MARGIN as MARGIN
