@@ -1,7 +1,7 @@
 """Evidence as a value, and the one function that makes a verdict of it.
 
-Whatever a study learns of a sampler is a `Finding`: a sentence, and how much it says (`Weight`). Readings differ in what
-they know, and so in the findings they make; how findings add up is decided here and nowhere else.
+Whatever a study learns of a sampler is a `Finding`: a sentence, and how much it says (`Weight`). Readings differ in
+what they know, and so in the findings they make; how findings add up is decided here and nowhere else.
 
     REFUTES    exact evidence beyond its own uncertainty, or a premise that does not hold: no proof outranks it, for a
                proof is of the declaration, and what ran does something else
