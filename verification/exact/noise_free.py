@@ -43,9 +43,10 @@ from ..verdicts import (
     order_sentence,
     weigh,
 )
+from .errors import SURE
 from .lattice import RESOLUTIONS, TooCoarse, Unresolved, carried_law
 from .moments import check_diffusion
-from .order import SURE, T_END
+from .order import T_END
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from ..targets import MixtureTarget

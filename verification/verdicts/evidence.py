@@ -104,6 +104,11 @@ class Evidence:
         """Whether the expected order is."""
         return self.proven is not None and self.proven >= self.expected
 
+    @property
+    def has_failed_premise(self) -> bool:
+        """Whether the declaration or a step by itself is refuted, before any run was looked at."""
+        return any(f.weight is Weight.REFUTES and f.kind in (Kind.PREMISE, Kind.ANATOMY) for f in self.findings)
+
     def of(self, *weights: Weight) -> list[str]:
         """The sentences of findings that say so much."""
         return [finding.text for finding in self.findings if finding.weight in weights]
@@ -128,14 +133,18 @@ def judge(evidence: Evidence) -> Judgement:
     refuting, opposing, forbidding = (evidence.of(w) for w in (Weight.REFUTES, Weight.OPPOSES, Weight.FORBIDS))
     order = order_sentence(evidence.measured, evidence.expected, evidence.proven)
     if refuting:
-        state, said = State.CONTRADICTED, refuting
+        state, said = State.CONTRADICTED, _first_kind(evidence, Weight.REFUTES)
+        if said and evidence.is_proven and not evidence.has_failed_premise:
+            said = [*said, f"the implementation or the declaration contradicts the proof of order {evidence.proven}"]
+        said += forbidding
     elif opposing and not evidence.is_proven:
-        state, said = State.CONTRADICTED, [*opposing, *forbidding]
+        state, said = State.CONTRADICTED, [*_first_kind(evidence, Weight.OPPOSES), *forbidding]
     elif opposing:
         state, said = State.DISPUTED, [f"{'; '.join(opposing)}, against the proof of order {evidence.proven}"]
         said += forbidding
     elif evidence.of(Weight.SUPPORTS) and not forbidding:
-        state, said = State.SUPPORTED, [order, *evidence.covered]
+        known = [order] if evidence.measured else evidence.of(Weight.SUPPORTS)
+        state, said = State.SUPPORTED, [*known, *evidence.covered]
     else:
         state, said = State.OPEN, [order, *forbidding, *([evidence.advice] if evidence.advice else [])]
     left = [f.text for f in evidence.findings if f.weight is not Weight.SUPPORTS and not _is_said(f.text, said)]
@@ -153,6 +162,12 @@ def findings_of(
         for texts, weight in weighted
         for text in texts
     )
+
+
+def _first_kind(evidence: Evidence, weight: Weight) -> list[str]:
+    """The findings of a weight that are about the same as the first of them: the others are warnings."""
+    found = [finding for finding in evidence.findings if finding.weight is weight]
+    return [finding.text for finding in found if finding.kind is found[0].kind]
 
 
 def _is_said(text: str, sentences: Iterable[str]) -> bool:

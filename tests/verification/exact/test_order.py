@@ -10,8 +10,9 @@ from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_LINEAR
+from weakorder.verification.exact.errors import wasserstein
 from weakorder.verification.exact.moments import Moments
-from weakorder.verification.exact.order import measure, study_order, wasserstein
+from weakorder.verification.exact.order import measure, study_order
 from weakorder.verification.targets.gaussian import GaussianLaw, GaussianTarget
 from weakorder.verification.verdicts.fits import Fit
 from weakorder.verification.verdicts.verdict import Verdict
