@@ -34,9 +34,11 @@ def evidence_of(study: OrderStudy) -> Evidence:
     """All that a study knows."""
     findings = [*study.told, *_divergence(study)]
     if not study.diverged:
-        findings += [*_limit(study), *_orders(study), *_course(study), *_levels(study), *_rounding(study)]
+        findings += [*_limit(study), *_orders(study), *_levels(study), *_rounding(study)]
     covered = (*study.covered, *_extent(study))
-    return Evidence(study.expected, study.proven, tuple(findings), study.measured, covered, _advice(study))
+    return Evidence(
+        study.expected, study.proven, tuple(findings), study.measured, covered=covered, advice=_advice(study)
+    )
 
 
 def _is_resolved(study: OrderStudy) -> bool:
@@ -69,16 +71,15 @@ def _limit(study: OrderStudy) -> list[Finding]:
 def _orders(study: OrderStudy) -> list[Finding]:
     if not study.is_single and all(map(study.vanishes, QUANTITIES)):
         return [Finding("exact to round-off", Weight.SUPPORTS, Kind.ORDER)]
-    fits, found = study.fits, []
+    fits, found, stalled = study.fits, list[Finding](), _stalled(study)
+    if stalled is not None:
+        found.append(Finding(stalled[1], _weight(study, stalled[0]), Kind.ORDER))
     missed = sorted((name for name, fit in fits.items() if fit.misses(study.expected)), key=lambda n: fits[n].order)
     if missed:
         fit, others = fits[missed[0]], " and ".join(NAMES[name] for name in missed[1:])
-        text = f"the order of the {NAMES[missed[0]]} is {round(fit.order, 2) + 0.0:.2f} in [{fit.low:.2f}, {fit.high:.2f}] from "
-        text += f"{fit.steps[0]} to {fit.steps[1]} steps, expected {study.expected}"
-        text += f" ({others} too)" if others else ""
-        is_wide = fit.steps[1] >= WIDE * fit.steps[0]
-        weight = Weight.REFUTES if is_wide and _is_resolved(study) else Weight.OPPOSES
-        found.append(Finding(text, weight, Kind.ORDER))
+        text = f"the order of the {NAMES[missed[0]]} is {fit} from {fit.steps[0]} to {fit.steps[1]} steps, "
+        text += f"expected {study.expected}" + (f" ({others} too)" if others else "")
+        found.append(Finding(text, _weight(study, missed[0]), Kind.ORDER))
     for name in QUANTITIES:
         if name not in missed:
             found.append(_order(study, name))
@@ -106,19 +107,27 @@ def _order(study: OrderStudy, name: str) -> Finding:
     return Finding(text, Weight.NOTES if falls else Weight.FORBIDS, Kind.ROUNDING)
 
 
-def _course(study: OrderStudy) -> list[Finding]:
-    """Errors that do not fall, of the first quantity that has any; those with a limit or an order that says so have it
-    already."""
-    biased = study.limit is not None and study.limit.is_biased
+def _weight(study: OrderStudy, name: str) -> Weight:
+    """How much an order that is too low says: it refutes if it is settled, over a wide range that is resolved."""
+    fit = study.fits.get(name)
+    if not _is_resolved(study) and (fit is None or not fit.misses(study.expected)):
+        return Weight.FORBIDS
+    is_wide = fit is not None and fit.misses(study.expected) and fit.steps[1] >= WIDE * fit.steps[0]
+    return Weight.REFUTES if is_wide and _is_resolved(study) else Weight.OPPOSES
+
+
+def _stalled(study: OrderStudy) -> tuple[str, str] | None:
+    """Of the errors that do not fall, the quantity and the sentence; None if all do, or have a limit that says so."""
+    if study.limit is not None and study.limit.is_biased:
+        return None
+    found = []
     for name in QUANTITIES:
         errors = np.where(study.errors[name] > CONSTANTS_IN_FLOAT32 * study.sizes[name], study.seen(name), np.nan)
         stall = stall_of(study.steps[study.kept], errors[study.kept], study.expected)
-        if stall is None or biased or (name in study.fits and study.fits[name].misses(study.expected)):
-            continue
-        weight = Weight.OPPOSES if _is_resolved(study) else Weight.FORBIDS
-        text = f"does not converge: the error of the {NAMES[name]} {stall}; {stall.as_claimed}"
-        return [Finding(text, weight, Kind.ORDER)]
-    return []
+        if stall is not None:
+            text = f"does not converge: the error of the {NAMES[name]} {stall}; {stall.as_claimed}"
+            found.append((_weight(study, name), name, text))
+    return max(found, key=lambda entry: entry[0])[1:] if found else None
 
 
 def _levels(study: OrderStudy) -> list[Finding]:

@@ -40,4 +40,3 @@ from .verdict import Verdict as Verdict
 from .verdict import claim_of as claim_of
 from .verdict import order_entry as order_entry
 from .verdict import order_sentence as order_sentence
-from .verdict import weigh as weigh

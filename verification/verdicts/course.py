@@ -59,6 +59,9 @@ def stall_of(steps: Array, errors: Array, expected: int) -> Stall | None:
     order = float(np.log(errors[-3] / errors[-1]) / np.log(steps[-1] / steps[-3]))
     if order >= MARGIN:
         return None
+    # an error that changes its sign with h may dip and rise again, and falls all the same over four levels
+    if len(steps) > 3 and np.log(errors[-4] / errors[-1]) / np.log(steps[-1] / steps[-4]) >= expected / 2:
+        return None
     # how far back it goes on like this
     start = len(steps) - 3
     while start and np.isfinite(slopes[start - 1]) and abs(slopes[start - 1]) < expected - MARGIN:

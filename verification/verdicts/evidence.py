@@ -14,7 +14,7 @@ what they know, and so in the findings they make; how findings add up is decided
 Four states follow, and of them the three verdicts:
 
     CONTRADICTED  a finding refutes, or one opposes and nothing is proven      FAIL, the sentence says which
-    DISPUTED      a finding opposes what is proven                            INCONCLUSIVE, with a sentence of its own
+    DISPUTED      a finding opposes what is proven                             INCONCLUSIVE, with a sentence of its own
     SUPPORTED     some finding supports, and none speaks against it           PASS, with what was covered
     OPEN          too little is known                                         INCONCLUSIVE, with what would settle it
 
@@ -89,14 +89,18 @@ _VERDICTS = {State.SUPPORTED: Verdict.PASS, State.CONTRADICTED: Verdict.FAIL}
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a study knows: the order it holds the sampler to, the proven one (None without a proof), its findings,
-    the fit to show, what was covered by it, and what would settle an open verdict ("" if nothing that can be named)."""
+    """All that a study knows: the order it holds the sampler to, the proven one (None without a proof), its findings
+    and the fit to show; known: sentences that go with any order; covered: what was tried, for a PASS; excuse: what else
+    than the sampler may explain a dispute with the proof; advice: what would settle an open verdict. The last two are
+    "" if there is nothing to say."""
 
     expected: int
     proven: int | None
     findings: tuple[Finding, ...]
     measured: Fit | None = None
+    known: tuple[str, ...] = ()
     covered: tuple[str, ...] = ()
+    excuse: str = ""
     advice: str = ""
 
     @property
@@ -128,25 +132,32 @@ class Judgement:
         return self.state.verdict
 
 
+# What may have caused what the errors show.
+_CAUSES = (Kind.PREMISE, Kind.ANATOMY, Kind.ROUNDING)
+
+
 def judge(evidence: Evidence) -> Judgement:
     """The verdict on all evidence, by the rules above."""
     refuting, opposing, forbidding = (evidence.of(w) for w in (Weight.REFUTES, Weight.OPPOSES, Weight.FORBIDS))
     order = order_sentence(evidence.measured, evidence.expected, evidence.proven)
+    causes = [f.text for f in evidence.findings if f.weight is Weight.FORBIDS and f.kind in _CAUSES]
     if refuting:
         state, said = State.CONTRADICTED, _first_kind(evidence, Weight.REFUTES)
         if said and evidence.is_proven and not evidence.has_failed_premise:
             said = [*said, f"the implementation or the declaration contradicts the proof of order {evidence.proven}"]
-        said += forbidding
+        said += causes
     elif opposing and not evidence.is_proven:
-        state, said = State.CONTRADICTED, [*_first_kind(evidence, Weight.OPPOSES), *forbidding]
+        state, said = State.CONTRADICTED, [*_first_kind(evidence, Weight.OPPOSES), *causes]
     elif opposing:
-        state, said = State.DISPUTED, [f"{'; '.join(opposing)}, against the proof of order {evidence.proven}"]
+        against = f"{'; '.join(opposing)}, against the proof of order {evidence.proven}"
+        state, said = State.DISPUTED, [against + (f": {evidence.excuse}" if evidence.excuse else ""), *evidence.known]
         said += forbidding
     elif evidence.of(Weight.SUPPORTS) and not forbidding:
         known = [order] if evidence.measured else evidence.of(Weight.SUPPORTS)
-        state, said = State.SUPPORTED, [*known, *evidence.covered]
+        state, said = State.SUPPORTED, [*known, *evidence.known, *evidence.covered]
     else:
-        state, said = State.OPEN, [order, *forbidding, *([evidence.advice] if evidence.advice else [])]
+        state, said = State.OPEN, [order, *evidence.known, *forbidding]
+        said += [evidence.advice] if evidence.advice else []
     left = [f.text for f in evidence.findings if f.weight is not Weight.SUPPORTS and not _is_said(f.text, said)]
     return Judgement(state, "; ".join(said), tuple(dict.fromkeys(left)))
 
