@@ -2,17 +2,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What a report needs, and on top of it what the tests need: each is installed once, and again when the files change
+# that say what it is. Modules are compiled as they are imported, which saves more than it costs.
 READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 
-.PHONY: test nightly lint report bench readme clean
+.PHONY: test nightly lint report bench readme derivations clean
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 nightly: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --nightly
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nightly
 
-lint: $(READY)
+lint: $(READY_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
@@ -22,7 +26,11 @@ report: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) .
+	touch $@
+
+$(READY_DEV): $(READY)
+	$(INSTALL) '.[dev]'
 	touch $@
 
 bench: $(READY)
@@ -30,6 +38,9 @@ bench: $(READY)
 
 readme: $(READY)
 	$(BIN)/python -m weakorder.reports.pages.orders README.md
+
+derivations: $(READY)
+	$(BIN)/python -m weakorder.integrators.make_derivations
 
 clean:
 	rm -rf $(VENV) build dist report *.egg-info

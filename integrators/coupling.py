@@ -251,7 +251,7 @@ def _kind(scheme: Scheme, part: Part) -> _Kind:
 
 
 def _driver(splitting: Splitting, part: Part, axis: int) -> tuple[str, ...]:
-    sharing = [other.name for other in splitting.parts if other.sde.noise[axis, axis] != 0]
+    sharing = [other.name for other in splitting.parts if other.sde.noisy[axis]]
     return ("w", "xm"[axis]) if sharing == [part.name] else (splitting.name, part.name, "xm"[axis])
 
 

@@ -17,6 +17,22 @@ settings.register_profile(
 )
 settings.register_profile("nightly", settings.get_profile("default"), derandomize=False, max_examples=400)
 
+# Files that take longest, which are begun first: one that is begun last would leave the other process idle.
+LONGEST = (
+    "test_report.py",
+    "test_cli_cifar10_study.py",
+    "test_mutants.py",
+    "test_flows.py",
+    "test_prediction.py",
+    "test_weak_order.py",
+    "test_noise_free.py",
+    "test_anatomy.py",
+    "test_moments.py",
+    "test_monte_carlo.py",
+    "test_cuda_dry_run.py",
+    "test_baseline.py",
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nightly", action="store_true", help="many more Hypothesis examples, and the slow tests")
@@ -27,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
     if config.getoption("--nightly"):
         return
     slow = [item for item in items if item.get_closest_marker("nightly")]

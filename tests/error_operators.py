@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import sympy as sp
-from weakorder.theory import weak_order
+from weakorder.theory import local_error as expansion
+from weakorder.theory.local_error import local_error
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import Part
-from weakorder.theory.weak_order import Powers, local_error
+from weakorder.theory.weak_order import Powers
 
 
 def jet(name: str) -> sp.Symbol:
@@ -37,5 +38,5 @@ def operators(scheme: Scheme, n: int, linear_beta: bool = True) -> list[dict[Pow
     """What `local_error` holds before the entries of the parts' matrices are put in as functions of the parameters:
     quick, and equal operators are equal errors."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weak_order, "_symbolic", lambda _, g: dict(g.terms()))
+        patch.setattr(expansion, "_symbolic", lambda _, g: dict(g.terms()))
         return local_error(scheme, n, linear_beta=linear_beta)

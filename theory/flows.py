@@ -8,30 +8,25 @@ With s frozen, du = (A u + G s) dtheta + D^(1/2) dw has constant coefficients, a
     score gain   K = int_0^theta exp(A r) dr G
     noise cov    Q = int_0^theta exp(A r) D exp(A r)^T dr
 
-sympy derives every entry as an exponential polynomial, sum_j c_j theta^p_j exp(r_j theta), and proves it: the
-residuals of
-
-    P' = A P, P(0) = 1      K' = A K + G, K(0) = 0      Q' = A Q + Q A^T + D, Q(0) = 0
-
-must simplify to exactly 0. In float64 the closed form cancels for small theta and at confluent rates (Gamma -> 0,
+Every entry is an exponential polynomial, sum_j c_j theta^p_j exp(r_j theta), derived and proven by theory.flow_proof.
+In float64 the closed form cancels for small theta and at confluent rates (Gamma -> 0,
 equal rates). There the same integrals are summed as series, scaled and doubled; each entry takes the form that does
 not cancel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import sympy as sp
 from numpy.typing import ArrayLike, NDArray
-from sympy import Expr, Matrix
 
 from .cache import cached
-from .model import PARAMETERS, LinearSDE, theta
+from .formulas import Compiled, compiled
+from .model import LinearSDE
 
 Array = NDArray[np.float64]
 # One entry of a flow: (coefficient, power, rate) of each term, as sympy prints them.
@@ -48,92 +43,12 @@ class Flow(NamedTuple):
     def then(self, later: Flow) -> Flow:
         """`later` after this one, both with the same frozen score: K = P2 K1 + K2, Q = P2 Q1 P2^T + Q2."""
         P = later.propagator
-        transposed = P.T if isinstance(P, sp.MatrixBase) else P.mT
+        transposed = P.mT if hasattr(P, "mT") else P.T  # sympy's matrices have no stacks to leave alone
         return Flow(
             P @ self.propagator,
             P @ self.score_gain + later.score_gain,
             P @ self.noise_cov @ transposed + later.noise_cov,
         )
-
-
-# --- Derivation -------------------------------------------------------------------------------------------------------
-
-
-def _collect(entry: Expr) -> dict[tuple[int, Expr], Expr]:
-    """An exponential polynomial in theta as {(power, rate): coefficient}."""
-    rates: dict[Any, Any] = {exponential: sp.Dummy() for exponential in sorted(entry.atoms(sp.exp), key=str)}
-    polynomial = sp.Poly(sp.cancel(entry.xreplace(rates)), theta, *rates.values())
-    collected: dict[tuple[int, Expr], Expr] = {}
-    for (power, *multiples), coefficient in polynomial.terms():
-        exponent = sp.Add(*(k * e.args[0] for k, e in zip(multiples, rates, strict=True)))
-        key = (power, sp.simplify(exponent / theta))
-        if key[1].has(theta):
-            raise ValueError(f"{entry} is not an exponential polynomial in theta")
-        collected[key] = collected.get(key, sp.S.Zero) + coefficient
-    simplified: dict[Any, Any] = {key: sp.factor(sp.simplify(c)) for key, c in collected.items()}
-    return {key: coefficient for key, coefficient in simplified.items() if coefficient != 0}
-
-
-def _expand(collected: dict[tuple[int, Expr], Expr]) -> Expr:
-    """The expression that `_collect` collected."""
-    return sp.Add(*(c * theta**power * sp.exp(rate * theta) for (power, rate), c in collected.items()))
-
-
-def _exponential(A: Any) -> Any:
-    """exp(A theta) of a 2x2 matrix: with a = tr A / 2, B = A - a and B^2 = r^2 1, it is e^(a theta) times
-    cosh(r theta) + B sinh(r theta) / r, or times 1 + B theta if r = 0. (sympy's own need not simplify.)"""
-    a = sp.simplify(A.trace() / 2)
-    square = sp.factor(sp.simplify(a**2 - A.det()))
-    B = (A - a * sp.eye(2)).applyfunc(sp.simplify)
-    if square == 0:
-        return (sp.eye(2) + B * theta) * sp.exp(a * theta)
-    r: Any = sp.sqrt(square).replace(sp.Abs, lambda inside: inside)  # either root will do
-    up, down = (sp.exp(rate * theta) for rate in map(sp.simplify, (a + r, a - r)))
-    return (up + down) / 2 * sp.eye(2) + (up - down) / (2 * r) * B
-
-
-def _integrate(entry: Expr) -> Expr:
-    """int_0^theta of an exponential polynomial, term by term (by parts: int r^p e^(ar) steps down in p)."""
-    total = sp.S.Zero
-    for (power, rate), coefficient in _collect(entry).items():
-        if rate == 0:
-            total += coefficient * theta ** (power + 1) / (power + 1)
-            continue
-        for i in range(power + 1):
-            falling = sp.ff(power, i) * (-1) ** i / rate ** (i + 1)
-            total += coefficient * falling * theta ** (power - i) * sp.exp(rate * theta)
-        total -= coefficient * sp.factorial(power) * (-1) ** power / rate ** (power + 1)
-    return total
-
-
-def residuals(sde: LinearSDE, propagator: Matrix, score_gain: Matrix, noise_cov: Matrix) -> tuple[Matrix, ...]:
-    """What the flow's three equations and three initial values leave over: six zero matrices if it is exact."""
-    A, G, D = sde.matrix, sde.score_gain, sde.noise
-    differences: tuple[Any, ...] = (
-        propagator.diff(theta) - A * propagator,
-        propagator.subs(theta, 0) - sp.eye(2),
-        score_gain.diff(theta) - A * score_gain - G,
-        score_gain.subs(theta, 0),
-        noise_cov.diff(theta) - A * noise_cov - noise_cov * A.T - D,
-        noise_cov.subs(theta, 0),
-    )
-    return tuple(difference.applyfunc(sp.simplify) for difference in differences)
-
-
-def _derive(sde: LinearSDE) -> list[list[Terms]]:
-    """P, K and Q, each a row-major list of four entries. Raises ValueError if the proof does not close."""
-    propagator = _exponential(sde.matrix)
-    gain = propagator.applyfunc(_integrate) * sde.score_gain
-    noise = (propagator * sde.noise * propagator.T).applyfunc(_integrate)
-    collected = [[_collect(entry) for entry in matrix.flat()] for matrix in (propagator, gain, noise)]
-    rebuilt = [Matrix(2, 2, [_expand(entry) for entry in matrix]) for matrix in collected]
-    for left_over in residuals(sde, *rebuilt):
-        if any(entry != 0 for entry in left_over):
-            raise ValueError(
-                f"the flow of {sde.drift} could not be proven: a residual simplifies to {left_over}, and must be 0; "
-                "write the drift more simply"
-            )
-    return [[[(str(c), p, str(r)) for (p, r), c in entry.items()] for entry in matrix] for matrix in collected]
 
 
 # --- Numbers ----------------------------------------------------------------------------------------------------------
@@ -180,37 +95,34 @@ class ExactFlow:
     @property
     def matrices(self) -> Flow:
         """P, K and Q as sympy matrices in theta, gamma, nu."""
-        names = {str(symbol): symbol for symbol in (*PARAMETERS, theta)}
+        from .flow_proof import matrices
 
-        def entry(terms: Terms) -> Expr:
-            return sp.Add(
-                *(sp.parse_expr(c, names) * theta**p * sp.exp(sp.parse_expr(r, names) * theta) for c, p, r in terms)
-            )
-
-        return Flow(*(Matrix(2, 2, [entry(terms) for terms in matrix]) for matrix in self.terms))
+        return matrices(self.terms)
 
     @cached_property
-    def _coefficients_and_rates(self) -> Callable[..., list[list[list[tuple[complex, complex]]]]]:
-        """All coefficients and rates as one function of the parameters, compiled from the derived expressions."""
-        entries = [[[f"({c}, {r})" for c, _, r in entry] for entry in matrix] for matrix in self.terms]
-        nested = str(entries).replace("'", "")
-        names = ", ".join(map(str, PARAMETERS))
-        scope = {"sqrt": np.emath.sqrt, "I": np.complex128(1j), "pi": np.pi, "E": np.e}
-        scope |= {"exp": np.exp, "log": np.emath.log, "Abs": np.abs}
-        return eval(f"lambda {names}: {nested}", {"__builtins__": {}, **scope})
+    def _coefficients_and_rates(self) -> Compiled:
+        """All coefficients and rates as one function of the parameters, in the order of `terms`."""
+        entries = [entry for matrix in self.terms for entry in matrix]
+        return compiled([text for entry in entries for c, _, r in entry for text in (c, r)], complex_roots=True)
+
+    def _numbers(self, values: Mapping[str, float]) -> list[list[list[tuple[complex, complex]]]]:
+        """Coefficient and rate of each term."""
+        numbers = iter(self._coefficients_and_rates({name: np.float64(value) for name, value in values.items()}))
+        return [[[(next(numbers), next(numbers)) for _ in entry] for entry in matrix] for matrix in self.terms]
 
     def __call__(self, length: ArrayLike, values: Mapping[str, float]) -> Flow:
         """The flow over theta = `length` (any shape, >= 0) at the parameters `values`; accurate to 1e-12 relative."""
         length = np.asarray(length, dtype=float)
         A, G, D = self.sde.numbers(values)
         with np.errstate(all="ignore"):  # poles of the closed form (Gamma = 0, equal rates) give inf or nan: not used
-            numbers = self._coefficients_and_rates(**{name: np.float64(value) for name, value in values.items()})
+            numbers = self._numbers(values)
             closed = [_closed_form(length, terms, pairs) for terms, pairs in zip(self.terms, numbers, strict=True)]
-            if all(use.all() for _, use in closed):
-                return Flow(*(matrix for matrix, _ in closed))
-            E, Phi, Q = linear_flow(A, D, length)
-            series = (E + np.eye(2), Phi @ G, Q)
-            return Flow(*(np.where(use, matrix, other) for (matrix, use), other in zip(closed, series, strict=True)))
+            lacking = ~np.logical_and.reduce([use.all((-2, -1)) for _, use in closed])  # lengths that need the series
+            if lacking.any():
+                E, Phi, Q = linear_flow(A, D, length[lacking])
+                for (matrix, use), series in zip(closed, (E + np.eye(2), Phi @ G, Q), strict=True):
+                    matrix[lacking] = np.where(use[lacking], matrix[lacking], series)
+        return Flow(*(matrix for matrix, _ in closed))
 
 
 # The closed form is used where its terms add up to less than this times their sum: two digits of sixteen lost.
@@ -235,14 +147,20 @@ def _closed_form(
 
 @cache
 def exact_flow(sde: LinearSDE) -> ExactFlow:
-    """The exact flow of `sde`, derived and proven once, then read from the cache on disk."""
-    key = ("exact flow", sp.srepr(sde.drift), sp.srepr(sde.diffusion))
-    return ExactFlow(sde, cached(key, lambda: _derive(sde)))
+    """The exact flow of `sde`, derived and proven once."""
+    return ExactFlow(sde, derivation(sde)["terms"])
 
 
-def euler_matrices(sde: LinearSDE) -> Flow:
-    """The Euler flow as sympy matrices in theta: P = 1 + A theta, K = G theta, Q = D theta."""
-    return Flow(sp.eye(2) + sde.matrix * theta, sde.score_gain * theta, sde.noise * theta)
+def derivation(sde: LinearSDE) -> dict[str, Any]:
+    """What theory.flow_proof derives of `sde`: the exact flow's terms, and it and the Euler flow in text, by name P, K
+    and Q with four entries, row-major."""
+
+    def derive() -> dict[str, Any]:
+        from .flow_proof import derive
+
+        return derive(sde)
+
+    return cached(("flows", sde.declaration), derive)
 
 
 def euler_flow(sde: LinearSDE, length: ArrayLike, values: Mapping[str, float]) -> Flow:

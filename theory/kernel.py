@@ -15,7 +15,8 @@ import sympy as sp
 from sympy import Matrix
 
 from .flows import exact_flow
-from .model import Diffusion, theta
+from .model import Diffusion
+from .symbols import theta
 
 mu = sp.symbols("mu", real=True)
 s2 = sp.symbols("s2", nonnegative=True)

@@ -1,107 +1,169 @@
 """The phase-space Langevin diffusion (PSLD): one forward SDE, and everything that follows from it.
 
-State u = (x, m), position and momentum; every formula acts per coordinate. All dynamics are written in
-the time theta with d theta = beta(t) dt, in which they have constant coefficients:
+State u = (x, m), position and momentum; every formula acts per coordinate. A linear SDE and a diffusion are values
+made from sympy expressions, or, if they are built in, from the text of them that ships (theory.derivations), and then
+sympy is imported only when an expression is asked for. The built-in ones are written down in theory.declarations.
 
-    forward   dx = 1/2 (M^-1 m - Gamma x) dtheta + sqrt(Gamma) dw_x
-              dm = 1/2 (-x - nu m) dtheta        + sqrt(nu M) dw_m         M^-1 = (Gamma - nu)^2 / 4
-    reverse   du = [-f(u) + g^2 s(u, t)] dtheta + g dw,     s = grad log p_t,  in tau = T - t
-    flow      du = [-f(u) + g^2 s(u, t) / 2] dtheta         (probability-flow ODE)
-
-Only the forward SDE is written down; the other two are derived from it.
-Source: Pandey and Mandt, arXiv 2303.01748 (ICCV 2023), equations 3 to 8 and the critical damping of its section 3.
+This module offers the symbols that declarations are written in, too: x, m, s_x, s_m, t, the parameters gamma, nu,
+kappa, theta, and M, M_inv.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import sympy as sp
 from numpy.typing import NDArray
-from sympy import Expr, Matrix, Rational, sqrt
 
-x, m, s_x, s_m, t = sp.symbols("x m s_x s_m t", real=True)
-gamma, nu, kappa = sp.symbols("gamma nu kappa", nonnegative=True)
-theta = sp.symbols("theta", positive=True)
-PARAMETERS = (gamma, nu, kappa)
-_NAMES = tuple(map(str, PARAMETERS))
+from .cache import cached
+from .derivations import declared
+from .formulas import Compiled, compiled
+from .parameters import LARGEST, NAMES, SMALLEST_TIME, Parameters, critical_mass_inverse
+
+if TYPE_CHECKING:
+    from sympy import Expr, Matrix, Symbol
+
+    from .symbols import PARAMETERS, M, M_inv, gamma, kappa, m, nu, s_m, s_x, t, theta, x
+
+__all__ = [
+    "LANGEVIN_DYNAMICS",
+    "LARGEST",
+    "PARAMETERS",
+    "PSLD_DIFFUSION",
+    "SMALLEST_TIME",
+    "STATIONARY",
+    "Diffusion",
+    "LinearSDE",
+    "M",
+    "M_inv",
+    "Parameters",
+    "critical_mass_inverse",
+    "gamma",
+    "kappa",
+    "m",
+    "nu",
+    "s_m",
+    "s_x",
+    "t",
+    "theta",
+    "x",
+]
 
 
-def critical_mass_inverse(gamma, nu):
-    """M^-1 = (Gamma - nu)^2 / 4 (critical damping), for numbers, arrays and symbols alike."""
-    return (gamma - nu) * (gamma - nu) / 4
+def __getattr__(name: str) -> Any:
+    """The symbols, which import sympy."""
+    if name in __all__:
+        from . import symbols
+
+        return getattr(symbols, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-M_inv: Expr = critical_mass_inverse(gamma, nu)
-M: Expr = 1 / M_inv
+def _nothing() -> Any:
+    import sympy as sp
+
+    return (sp.S.Zero, sp.S.Zero)
 
 
-@dataclass(frozen=True)
+def _parsed(entries: Sequence[str]) -> tuple[Any, ...]:
+    from .formulas import parse
+    from .symbols import SYMBOLS
+
+    return tuple(parse(entry, SYMBOLS) for entry in entries)
+
+
+@dataclass(frozen=True, eq=False)
 class LinearSDE:
     """du = (A u + G s) dtheta + diag(g) dw: linear in the state and in the score.
 
     `drift` is (dx, dm) per unit theta, as expressions in x, m, s_x, s_m and the parameters gamma, nu, kappa;
-    `diffusion` is the pair of coefficients of dw_x and dw_m.
+    `diffusion` is the pair of coefficients of dw_x and dw_m. Two SDEs of the same declaration are equal.
     Raises ValueError if the drift is not linear or an unknown symbol occurs.
     """
 
     drift: tuple[Expr, Expr]
-    diffusion: tuple[Expr, Expr] = (sp.S.Zero, sp.S.Zero)
+    diffusion: tuple[Expr, Expr] = field(default_factory=_nothing)
 
     def __post_init__(self) -> None:
-        for name in ("drift", "diffusion"):
-            pair = tuple(sp.sympify(entry) for entry in getattr(self, name))
-            if len(pair) != 2:
-                raise ValueError(f"{name} has {len(pair)} entries; it is a pair, (dx, dm)")
+        from .linear import checked
+
+        for name, pair in checked(self.drift, self.diffusion).items():
             object.__setattr__(self, name, pair)
-        known: set[sp.Basic] = set(PARAMETERS)
-        for name, allowed in (("drift", known | {x, m, s_x, s_m}), ("diffusion", known)):
-            for entry in getattr(self, name):
-                if unknown := entry.free_symbols - allowed:
-                    names = ", ".join(sorted(map(str, unknown)))
-                    usable = ", ".join(sorted(map(str, allowed)))
-                    raise ValueError(f"{name} {entry} has the unknown symbol {names}; it may use {usable}")
-            for entry in getattr(self, name):
-                if entry.has(sp.I, sp.nan, sp.oo, -sp.oo, sp.zoo, sp.Piecewise):
-                    raise ValueError(
-                        f"{name} {entry} is not a finite real expression; write it with numbers and parameters"
-                    )
-        linear = self.matrix * Matrix([x, m]) + self.score_gain * Matrix([s_x, s_m])
-        difference = (Matrix(self.drift) - linear).applyfunc(sp.simplify)
-        matrices_free = (self.matrix.free_symbols | self.score_gain.free_symbols) <= known
-        if not (matrices_free and difference.is_zero_matrix):
-            raise ValueError(f"drift {self.drift} is not linear in x, m, s_x, s_m; add multiples of these alone")
+        _ = self._facts
+
+    @classmethod
+    def declared(cls, declaration: Sequence[str]) -> LinearSDE:
+        """The SDE of a declaration in text, which was checked when it was written."""
+        sde = object.__new__(cls)
+        object.__setattr__(sde, "declaration", tuple(declaration))
+        return sde
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("drift", "diffusion") and "declaration" in self.__dict__:
+            start = 0 if name == "drift" else 2
+            object.__setattr__(self, name, _parsed(self.declaration[start : start + 2]))
+            return self.__dict__[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> Any:
+        return LinearSDE.declared, (self.declaration,)
+
+    def __eq__(self, other: object) -> bool:
+        return self.declaration == other.declaration if isinstance(other, LinearSDE) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.declaration)
+
+    @cached_property
+    def declaration(self) -> tuple[str, ...]:
+        """The text that the SDE is known by: drift of x and m, diffusion of x and m."""
+        from .formulas import text
+
+        return tuple(text(entry) for entry in (*self.drift, *self.diffusion))
+
+    @cached_property
+    def _facts(self) -> dict[str, list[str]]:
+        """A, G and D, row-major, in text. Raises ValueError if the drift is not linear."""
+
+        def derive() -> dict[str, list[str]]:
+            from .linear import facts
+
+            return facts(self.drift, self.diffusion)
+
+        return cached(("linear sde", self.declaration), derive, keep=False)
+
+    def _matrix(self, name: str) -> Matrix:
+        from sympy import Matrix
+
+        return Matrix(2, 2, _parsed(self._facts[name]))
 
     @cached_property
     def matrix(self) -> Matrix:
         """A, the 2x2 matrix of the drift in (x, m)."""
-        return Matrix(self.drift).jacobian([x, m])
+        return self._matrix("A")
 
     @cached_property
     def score_gain(self) -> Matrix:
         """G, the 2x2 matrix of the drift in (s_x, s_m)."""
-        return Matrix(self.drift).jacobian([s_x, s_m])
+        return self._matrix("G")
 
     @cached_property
     def noise(self) -> Matrix:
         """D = diag(g^2), the growth of the covariance per unit theta."""
-        return sp.diag(*(sp.simplify(g**2) for g in self.diffusion))
+        return self._matrix("D")
 
     @cached_property
-    def _numbers(self) -> Callable[..., list[list[list[float]]]]:
-        entries = [matrix.tolist() for matrix in (self.matrix, self.score_gain, self.noise)]
-        return sp.lambdify(PARAMETERS, entries, "numpy")
+    def _numbers(self) -> Compiled:
+        return compiled([entry for name in "AGD" for entry in self._facts[name]])
 
     def numbers(self, values: Mapping[str, float]) -> NDArray[np.float64]:
         """A, G and D at the parameters `values`, stacked: (3, 2, 2), float64."""
         with np.errstate(all="ignore"):
-            numbers = np.array(
-                self._numbers(**{name: np.float64(value) for name, value in values.items()}), dtype=float
-            )
+            entries = self._numbers({name: np.float64(value) for name, value in values.items()})
+            numbers = np.array(entries, dtype=float).reshape(3, 2, 2)
         if not np.isfinite(numbers).all():
             shown = ", ".join(f"{name} = {value:g}" for name, value in values.items())
             raise ValueError(
@@ -112,137 +174,132 @@ class LinearSDE:
     @property
     def uses_score(self) -> bool:
         """Whether the drift depends on the score."""
-        return not self.score_gain.is_zero_matrix
+        return any(entry != "0" for entry in self._facts["G"])
+
+    @property
+    def noisy(self) -> tuple[bool, bool]:
+        """Whether x and m have noise of their own."""
+        D = self._facts["D"]
+        return D[0] != "0", D[3] != "0"
 
     @property
     def has_noise(self) -> bool:
         """Whether the diffusion is not zero."""
-        return not self.noise.is_zero_matrix
+        return any(self.noisy)
 
 
-@dataclass(frozen=True)
+def _unit_variances() -> Any:
+    from .symbols import M
+
+    return (M**0, M)
+
+
+def _state_and_time() -> Any:
+    from .symbols import m, t, x
+
+    return (x, m, t)
+
+
+@dataclass(frozen=True, eq=False)
 class Diffusion:
     """A forward SDE and the momentum's variance at the data: together they fix every p_t and its score.
 
     `prior_variance` is that of (x, m) in the law N(0, .) that samplers start from; `score_arguments` are what the score
-    that the dynamics use depends on.
+    that the dynamics use depends on. Two diffusions of the same name and declaration are equal.
     """
 
     name: str
     forward: LinearSDE
     momentum_variance: Expr
-    prior_variance: tuple[Expr, Expr] = (sp.S.One, M)
-    score_arguments: tuple[sp.Symbol, ...] = (x, m, t)
+    prior_variance: tuple[Expr, Expr] = field(default_factory=_unit_variances)
+    score_arguments: tuple[Symbol, ...] = field(default_factory=_state_and_time)
+
+    @classmethod
+    def declared(
+        cls, name: str, forward: LinearSDE, variances: Sequence[str], score_arguments: Sequence[str]
+    ) -> Diffusion:
+        """The diffusion of a declaration in text: `variances` of the momentum at the data and of the prior's x and
+        m."""
+        diffusion = object.__new__(cls)
+        texts = {"name": name, "forward": forward, "_declaration": (tuple(variances), tuple(score_arguments))}
+        for attribute, value in texts.items():
+            object.__setattr__(diffusion, attribute, value)
+        return diffusion
+
+    def __getattr__(self, name: str) -> Any:
+        if "_declaration" in self.__dict__:
+            variances, arguments = self._declaration
+            if name == "momentum_variance":
+                return _parsed(variances[:1])[0]
+            if name == "prior_variance":
+                return _parsed(variances[1:])
+            if name == "score_arguments":
+                return _parsed(arguments)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> Any:
+        return Diffusion.declared, (self.name, self.forward, *self._declaration)
+
+    def __eq__(self, other: object) -> bool:
+        return self._key == other._key if isinstance(other, Diffusion) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        return (self.name, self.forward, self._declaration)
+
+    @cached_property
+    def _declaration(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        from sympy import sympify
+
+        from .formulas import text
+
+        variances = tuple(text(sympify(entry)) for entry in (self.momentum_variance, *self.prior_variance))
+        return variances, tuple(map(str, self.score_arguments))
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The names of the score's arguments."""
+        return self._declaration[1]
 
     def reverse(self) -> LinearSDE:
         """The reverse SDE du = [-f + g^2 s] dtheta + g dw (Anderson 1982)."""
-        return LinearSDE(self._reverse_drift(sp.S.One), self.forward.diffusion)
+        return self._reversed("1", with_noise=True)
 
     def probability_flow(self) -> LinearSDE:
         """The probability-flow ODE du = [-f + g^2 s / 2] dtheta (Song et al. 2021)."""
-        return LinearSDE(self._reverse_drift(Rational(1, 2)))
+        return self._reversed("1/2", with_noise=False)
+
+    def _reversed(self, score_weight: str, with_noise: bool) -> LinearSDE:
+        def derive() -> list[str]:
+            from sympy import Rational
+
+            from .declarations import ZERO, Dynamics, declaration, reverse_drift
+
+            forward = Dynamics(self.forward.drift, self.forward.diffusion)
+            drift = reverse_drift(forward, Rational(score_weight))
+            return declaration(Dynamics(drift, forward.diffusion if with_noise else ZERO))
+
+        question = ("reverse drift", self.forward.declaration, score_weight, with_noise)
+        return LinearSDE.declared(cached(question, derive, keep=False))
 
     def variances(self, values: Mapping[str, float]) -> tuple[float, float, float]:
         """The momentum's variance at the data and the prior's two variances, at the parameters `values`."""
-        momentum, position, last = self._variances(**values)
+        momentum, position, last = self._variances({name: values[name] for name in NAMES})
         return float(momentum), float(position), float(last)
 
     @cached_property
-    def _variances(self) -> Callable[..., list[float]]:
-        return sp.lambdify(PARAMETERS, [self.momentum_variance, *self.prior_variance], "numpy")
-
-    def _reverse_drift(self, score_weight: Expr) -> tuple[Expr, Expr]:
-        drift = -Matrix(self.forward.drift) + score_weight * self.forward.noise * Matrix([s_x, s_m])
-        return drift[0], drift[1]
+    def _variances(self) -> Compiled:
+        return compiled(self._declaration[0])
 
 
-PSLD_DIFFUSION = Diffusion(
-    "psld",
-    forward=LinearSDE(
-        drift=((M_inv * m - gamma * x) / 2, (-x - nu * m) / 2),
-        diffusion=(sqrt(gamma), sqrt(nu * M)),
-    ),
-    momentum_variance=kappa * M,
-)
-
-# Underdamped Langevin dynamics in a potential does not noise its data: its law is stationary,
-# N(x; data) x N(m; 0, M), and its score in x is minus the gradient of the potential.
-STATIONARY = Diffusion(
-    "stationary",
-    forward=LinearSDE(drift=(sp.S.Zero, sp.S.Zero)),
-    momentum_variance=M,
-    score_arguments=(x,),
-)
-LANGEVIN_DYNAMICS = LinearSDE(drift=(M_inv * m, s_x - nu * m), diffusion=(sp.S.Zero, sqrt(2 * nu * M)))
+def _built_in(name: str) -> Diffusion:
+    entry = declared()["diffusions"][name]
+    return Diffusion.declared(name, LinearSDE.declared(entry["forward"]), entry["variances"], entry["score_arguments"])
 
 
-# Beyond these a model's numbers are a slip, and its flows overflow; times are resolved in float64 beside T = 1.
-LARGEST, SMALLEST_TIME = 1e6, 1e-12
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The model's numbers; the defaults are those of the published CIFAR-10 model.
-
-    gamma, nu >= 0 (not equal: M = 4 / (gamma - nu)^2), kappa >= 0 (the momentum starts with variance kappa M),
-    beta(t) = beta_min + (beta_max - beta_min) t positive on [0, T], 0 < eps < T = 1 the cut-off.
-    Raises ValueError naming the value and the rule it breaks.
-    """
-
-    gamma: float = 0.01
-    nu: float = 4.01
-    kappa: float = 0.04
-    beta_min: float = 8.0
-    beta_max: float = 8.0
-    eps: float = 1e-3
-
-    T = 1.0
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            try:
-                value = float(getattr(self, field.name))
-            except (TypeError, ValueError, OverflowError) as error:
-                raise ValueError(f"{field.name} = {getattr(self, field.name)!r} is not a number") from error
-            object.__setattr__(self, field.name, value)
-            if not math.isfinite(value):
-                raise ValueError(f"{field.name} = {value} is not finite; give a finite number")
-        for name in ("gamma", "nu", "kappa"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name):g} is negative; {name} must be >= 0")
-            if getattr(self, name) > LARGEST:
-                raise ValueError(f"{name} = {getattr(self, name):g} is too large; {name} must be <= {LARGEST:g}")
-        for name in ("beta_min", "beta_max"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} = {getattr(self, name):g} is not positive; {name} must be > 0")
-            if getattr(self, name) > LARGEST:
-                raise ValueError(f"{name} = {getattr(self, name):g} is too large; {name} must be <= {LARGEST:g}")
-        if self.M_inv == 0 or not math.isfinite(1 / self.M_inv):
-            raise ValueError(
-                f"gamma = nu = {self.gamma:g} gives M^-1 = (gamma - nu)^2 / 4 = 0, a momentum of infinite "
-                "variance; choose gamma and nu apart"
-            )
-        if not SMALLEST_TIME <= self.eps < self.T:
-            raise ValueError(f"eps = {self.eps:g} is outside [{SMALLEST_TIME:g}, {self.T:g}); choose a cut-off between")
-
-    @property
-    def M_inv(self) -> float:
-        """The inverse of the momentum's mass, M^-1."""
-        return critical_mass_inverse(self.gamma, self.nu)
-
-    @property
-    def M(self) -> float:
-        """The stationary variance of the momentum."""
-        return 1 / self.M_inv
-
-    def beta(self, t):
-        """beta(t), for a number or an array."""
-        return self.beta_min + (self.beta_max - self.beta_min) * t
-
-    def theta(self, t, length):
-        """int of beta over [t - length, t]: beta is linear, so the midpoint rule is exact and does not cancel."""
-        return length * self.beta(t - length / 2)
-
-    def values(self) -> dict[str, float]:
-        """What the symbols gamma, nu and kappa stand for."""
-        return {name: getattr(self, name) for name in _NAMES}
+PSLD_DIFFUSION = _built_in("psld")
+STATIONARY = _built_in("stationary")
+LANGEVIN_DYNAMICS = LinearSDE.declared(declared()["splittings"]["langevin"]["whole"])

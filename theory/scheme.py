@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
-from .model import LARGEST
+from .parameters import LARGEST
 from .splitting import SCORE, SPLITTINGS, Part, Splitting, splitting_for
 
 # How a part with score follows its dynamics: with the score frozen, by Euler or exactly; by the midpoint rule, which
@@ -151,7 +151,7 @@ class Scheme:
             raise ValueError(
                 f"lambda_s = {self.lambda_s:g} must be a number in (0, {LARGEST:g}]; 1 is the plain scheme"
             )
-        if self.lambda_s != 1 and not any(part.sde.noise[0, 0] != 0 for part in self.parts):
+        if self.lambda_s != 1 and not any(part.sde.noisy[0] for part in self.parts):
             raise ValueError(
                 f"lambda_s = {self.lambda_s:g} scales the noise in position, and {self.word!r} on "
                 f"{self.splitting.name!r} draws none; leave it at 1"

@@ -1,7 +1,8 @@
 """Splittings: the reverse dynamics as a sum of parts, each declared once.
 
 A part is a linear SDE; from its declaration come its exact flow (theory.flows) and its Euler flow. A splitting checks,
-by algebra, that its parts add up to the whole: their drifts, and the squares of their diffusion coefficients.
+by algebra, that its parts add up to the whole: their drifts, and the squares of their diffusion coefficients. The
+built-in ones are written down, in sympy, in theory.declarations.
 
     psld          O A B   the papers' splitting (arXiv 2402.07211, section 3; 2310.07894, section 4)
     psld-linear   U E     symmetric splitting CLD sampler, SSCS (Dockhorn et al., arXiv 2112.07068, section 3.3)
@@ -13,35 +14,28 @@ by algebra, that its parts add up to the whole: their drifts, and the squares of
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-import sympy as sp
-from numpy.typing import ArrayLike
-from sympy import Expr, Matrix, sqrt
-
+from .cache import cached
+from .derivations import declared
 from .flows import ExactFlow, Flow, euler_flow, exact_flow
-from .model import (
-    LANGEVIN_DYNAMICS,
-    PSLD_DIFFUSION,
-    STATIONARY,
-    Diffusion,
-    LinearSDE,
-    M,
-    M_inv,
-    Parameters,
-    gamma,
-    m,
-    nu,
-    s_m,
-    s_x,
-    x,
-)
+from .model import PSLD_DIFFUSION, STATIONARY, Diffusion, LinearSDE, Parameters, _nothing
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from sympy import Expr
 
 SCORE = "S"  # the token that evaluates the score; no part may take its name
 
 
-@dataclass(frozen=True)
+def _check_part_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) or name == SCORE:
+        raise ValueError(f"part name {name!r}: a letter, then letters or digits, and not {SCORE!r}, the score")
+
+
+@dataclass(frozen=True, eq=False)
 class Part:
     """One part of a splitting: du = drift dtheta + diffusion dw, under a name that words use.
 
@@ -51,12 +45,34 @@ class Part:
 
     name: str
     drift: tuple[Expr, Expr]
-    diffusion: tuple[Expr, Expr] = (sp.S.Zero, sp.S.Zero)
+    diffusion: tuple[Expr, Expr] = field(default_factory=_nothing)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", self.name) or self.name == SCORE:
-            raise ValueError(f"part name {self.name!r}: a letter, then letters or digits, and not {SCORE!r}, the score")
+        _check_part_name(self.name)
         _ = self.sde
+
+    @classmethod
+    def of(cls, name: str, sde: LinearSDE) -> Part:
+        """The part with the dynamics `sde`. Raises ValueError on a bad name."""
+        _check_part_name(name)
+        part = object.__new__(cls)
+        object.__setattr__(part, "name", name)
+        object.__setattr__(part, "sde", sde)
+        return part
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("drift", "diffusion") and "sde" in self.__dict__:
+            return getattr(self.sde, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> Any:
+        return Part.of, (self.name, self.sde)
+
+    def __eq__(self, other: object) -> bool:
+        return (self.name, self.sde) == (other.name, other.sde) if isinstance(other, Part) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.sde))
 
     @cached_property
     def sde(self) -> LinearSDE:
@@ -99,16 +115,36 @@ class Splitting:
             raise ValueError(f"splitting {self.name!r} has no parts; give at least one")
         if doubled := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"splitting {self.name!r} declares part {doubled[0]} twice; names must differ")
-        for what, difference in self.differences().items():
-            if any(entry != 0 for entry in difference):
+        self.check()
+
+    def check(self) -> None:
+        """Raises ValueError unless the parts add up to the whole."""
+        if [part.sde for part in self.parts] == [self.whole]:
+            return
+        for what, difference in self._differences.items():
+            if any(entry != "0" for entry in difference):
                 raise ValueError(
                     f"the parts of splitting {self.name!r} do not add up: {what} of parts minus whole "
                     f"is ({difference[0]}, {difference[1]}) in (x, m); it must be (0, 0)"
                 )
 
+    @property
+    def _differences(self) -> dict[str, tuple[str, str]]:
+        """`differences` in text, which ships for the built-in splittings."""
+        question = ("adds up", self.whole.declaration, sorted(part.sde.declaration for part in self.parts))
+
+        def derive() -> dict[str, tuple[str, ...]]:
+            from .formulas import text
+
+            return {what: tuple(map(text, difference)) for what, difference in self.differences().items()}
+
+        return cached(question, derive, keep=False)
+
     def differences(self) -> dict[str, tuple[Expr, Expr]]:
         """Sum of the parts minus the whole, simplified: the drifts and the squared diffusion coefficients."""
-        drift = sum((Matrix(p.sde.drift) for p in self.parts), sp.zeros(2, 1)) - Matrix(self.whole.drift)
+        import sympy as sp
+
+        drift = sum((sp.Matrix(p.sde.drift) for p in self.parts), sp.zeros(2, 1)) - sp.Matrix(self.whole.drift)
         noise = sum((p.sde.noise for p in self.parts), sp.zeros(2, 2)) - self.whole.noise
         return {
             "drift": (sp.simplify(drift[0]), sp.simplify(drift[1])),
@@ -128,60 +164,19 @@ class Splitting:
         return tuple(part.name for part in self.parts)
 
 
-PSLD = Splitting(
-    "psld",
-    diffusion=PSLD_DIFFUSION,
-    whole=PSLD_DIFFUSION.reverse(),
-    parts=(
-        Part("O", drift=(-gamma * x / 2, -nu * m / 2), diffusion=(sqrt(gamma), sqrt(nu * M))),
-        Part("A", drift=((2 * gamma * x - M_inv * m + 2 * gamma * s_x) / 2, sp.S.Zero)),
-        Part("B", drift=(sp.S.Zero, (x + 2 * nu * m + 2 * M * nu * s_m) / 2)),
-    ),
-)
+def _built_in(name: str, diffusion: Diffusion) -> Splitting:
+    entry = declared()["splittings"][name]
+    parts = (Part.of(letter, LinearSDE.declared(part)) for letter, part in entry["parts"].items())
+    return Splitting(name, diffusion, LinearSDE.declared(entry["whole"]), tuple(parts))
 
-PSLD_LINEAR = Splitting(
-    "psld-linear",
-    diffusion=PSLD_DIFFUSION,
-    whole=PSLD_DIFFUSION.reverse(),
-    parts=(
-        Part(
-            "U",
-            drift=((-gamma * x - M_inv * m) / 2, (x - nu * m) / 2),
-            diffusion=(sqrt(gamma), sqrt(nu * M)),
-        ),
-        Part("E", drift=(gamma * (s_x + x), M * nu * (s_m + M_inv * m))),
-    ),
-)
 
-PSLD_WHOLE = Splitting(
-    "psld-whole",
-    diffusion=PSLD_DIFFUSION,
-    whole=PSLD_DIFFUSION.reverse(),
-    parts=(Part("F", PSLD_DIFFUSION.reverse().drift, PSLD_DIFFUSION.reverse().diffusion),),
+_DIFFUSIONS = {diffusion.name: diffusion for diffusion in (PSLD_DIFFUSION, STATIONARY)}
+SPLITTINGS = {
+    name: _built_in(name, _DIFFUSIONS[entry["diffusion"]]) for name, entry in declared()["splittings"].items()
+}
+PSLD, PSLD_LINEAR, PSLD_WHOLE, PSLD_FLOW, LANGEVIN = (
+    SPLITTINGS[name] for name in ("psld", "psld-linear", "psld-whole", "psld-flow", "langevin")
 )
-
-PSLD_FLOW = Splitting(
-    "psld-flow",
-    diffusion=PSLD_DIFFUSION,
-    whole=PSLD_DIFFUSION.probability_flow(),
-    parts=(
-        Part("A", drift=((gamma * x - M_inv * m + gamma * s_x) / 2, sp.S.Zero)),
-        Part("B", drift=(sp.S.Zero, (x + nu * m + M * nu * s_m) / 2)),
-    ),
-)
-
-LANGEVIN = Splitting(
-    "langevin",
-    diffusion=STATIONARY,
-    whole=LANGEVIN_DYNAMICS,
-    parts=(
-        Part("O", drift=(sp.S.Zero, -nu * m), diffusion=(sp.S.Zero, sqrt(2 * nu * M))),
-        Part("A", drift=(M_inv * m, sp.S.Zero)),
-        Part("B", drift=(sp.S.Zero, s_x)),
-    ),
-)
-
-SPLITTINGS = {s.name: s for s in (PSLD, PSLD_LINEAR, PSLD_WHOLE, PSLD_FLOW, LANGEVIN)}
 
 
 def splitting_for(names: set[str]) -> Splitting:

@@ -10,11 +10,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import NamedTuple
 
-import sympy as sp
-
 from .cache import cached
-from .flows import Flow, euler_matrices
-from .model import PARAMETERS, theta
+from .flows import Flow
 from .scheme import FROZEN_FLOWS, Scheme
 
 
@@ -30,24 +27,36 @@ def step_map(scheme: Scheme) -> list[SymbolicSegment]:
 
     Raises ValueError for sub-flows that follow the score inside a part: they are not affine in a frozen score.
     """
+    import sympy as sp
+
+    from .formulas import parse
+    from .symbols import SYMBOLS
+
+    segments = []
+    for time, entries in step_map_text(scheme):
+        flow = Flow(*(sp.Matrix(2, 2, [parse(entry, SYMBOLS) for entry in entries[name]]) for name in "PKQ"))
+        segments.append(SymbolicSegment(None if time is None else Fraction(time), flow))
+    return segments
+
+
+def step_map_text(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:
+    """The same in text: for each segment the time, and by name P, K and Q four entries, row-major."""
     if scheme.flow not in FROZEN_FLOWS:
         raise ValueError(
             f"the {scheme.flow} sub-flow follows the score inside a part; its step is no affine map of u and s; "
             f"use {' or '.join(FROZEN_FLOWS)}"
         )
-    declaration = [(part.name, sp.srepr(part.sde.drift), sp.srepr(part.sde.diffusion)) for part in scheme.parts]
-    key = ("step map", scheme.word, scheme.flow, str(scheme.lambda_s), str(declaration))
-    answer = cached(key, lambda: [(time, [str(entry) for entry in flat]) for time, flat in _compose(scheme)])
-    names = {str(symbol): symbol for symbol in (*PARAMETERS, theta)}
-    segments = []
-    for time, texts in answer:
-        entries = [sp.parse_expr(text, names) for text in texts]
-        flow = Flow(*(sp.Matrix(2, 2, entries[start : start + 4]) for start in (0, 4, 8)))
-        segments.append(SymbolicSegment(None if time is None else Fraction(time), flow))
-    return segments
+    declaration = [(part.name, part.sde.declaration) for part in scheme.parts]
+    question = ("step map", scheme.word, scheme.flow, str(scheme.lambda_s), declaration)
+    return [(time, entries) for time, entries in cached(question, lambda: _compose(scheme))]
 
 
-def _compose(scheme: Scheme) -> list[tuple[str | None, list[sp.Expr]]]:
+def _compose(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:
+    import sympy as sp
+
+    from .flow_proof import euler_matrices, in_text
+    from .symbols import theta
+
     identity = Flow(sp.eye(2), sp.zeros(2, 2), sp.zeros(2, 2))
     segments: list[tuple[str | None, Flow]] = [(None, identity)]
     scale = sp.diag(sp.nsimplify(scheme.lambda_s), 1)
@@ -64,4 +73,4 @@ def _compose(scheme: Scheme) -> list[tuple[str | None, list[sp.Expr]]]:
         segments[-1] = (time, before.then(flow._replace(noise_cov=scale * flow.noise_cov * scale)))
     if segments[0][1] == identity:
         segments = segments[1:]
-    return [(time, [sp.simplify(entry) for matrix in flow for entry in matrix.flat()]) for time, flow in segments]
+    return [(time, in_text(Flow(*(matrix.applyfunc(sp.simplify) for matrix in flow)))) for time, flow in segments]

@@ -277,7 +277,7 @@ def _schemes(names: tuple[str, ...], scales: list[float]) -> Iterator[Scheme]:
     from ...integrators.catalogue import CATALOGUE
 
     for scheme in [scheme_of(name, None, None, None) for name in names] or CATALOGUE.values():
-        noisy = any(part.sde.noise[0, 0] != 0 for part in scheme.parts)
+        noisy = any(part.sde.noisy[0] for part in scheme.parts)
         for scale in scales if noisy and scales else [scheme.lambda_s]:
             name = scheme.name if scale == 1 else f"{scheme.name} λ={scale!r}"
             yield dataclasses.replace(scheme, lambda_s=scale, name=name)

@@ -9,7 +9,9 @@ subject, what they share in options.py.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -70,7 +72,8 @@ def report(
         return
     chosen = [subject_of(name, tuple(event or ())) for name in names] or list(CATALOGUE.values())
     with contextlib.redirect_stdout(sys.stderr):  # what black boxes print is not our answer
-        page = write_report(chosen, params, output, progress=progress)
+        bar = partial(progress, delay=0)
+        page = write_report(chosen, params, output, progress=bar, workers=os.cpu_count() or 1)
     if as_json:
         click.echo((page.parent / "results.json").read_text(), nl=False)
     else:

@@ -215,11 +215,11 @@ def warn(scheme: Scheme) -> None:
         click.echo(f"warning: {warning}", err=True)
 
 
-def progress(items: Any) -> Any:
-    """The items, with a bar on a terminal's stderr if they take long."""
+def progress(items: Any, delay: float = 2) -> Any:
+    """The items, with a bar on a terminal's stderr if they take longer than `delay` seconds; at once for 0."""
     from tqdm import tqdm
 
-    return tqdm(items, unit="run", delay=2, disable=None, leave=False)
+    return tqdm(items, unit="run", delay=delay, disable=None, leave=False)
 
 
 def print_json(value: Any) -> None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import sympy as sp
-
-from ...theory.flows import Flow, euler_matrices
+from ...theory.flows import derivation
+from ...theory.formulas import shown
 from ...theory.scheme import FROZEN_FLOWS, Scheme
-from ...theory.step_map import step_map
+from ...theory.splitting import Part
+from ...theory.step_map import step_map_text
 from ...theory.weak_order import OrderProof, prove_order
-
-# How symbols are set; the jets of the score, s_x,m = ds_x/dm, set themselves.
-_LATEX = {"dbeta": r"\beta'", "lambda_s": r"\lambda_s"}
 
 NOTATION = (
     "theta is the integral of beta over the step; dx = x - x_0, dm = m - m_0; s_x,mt is the derivative of s_x by m and "
@@ -41,12 +38,9 @@ def derive(scheme: Scheme, dims: int, linear_beta: bool) -> dict[str, Any]:
         "nfe_per_step": scheme.nfe_per_step,
         "palindrome": scheme.is_palindrome,
         "warnings": list(scheme.warnings),
-        "leading_error": {name: expression_text(error) for name, error in proof.monomials().items()},
-        "leading_error_latex": {name: expression_latex(error) for name, error in proof.monomials().items()},
+        **leading_error(proof),
         "flows": {part.name: _flows(scheme, part) for part in scheme.parts},
-        "step_map": [
-            {"score_time": None if time is None else str(time), **_matrices(flow)} for time, flow in _segments(scheme)
-        ],
+        "step_map": [{"score_time": time, **_matrices(flow)} for time, flow in _segments(scheme)],
         "notation": NOTATION,
     }
 
@@ -93,24 +87,30 @@ def _order(order: int | None) -> str:
     return "above the searched ones" if order is None else str(order)
 
 
-def _flows(scheme: Scheme, part: Any) -> dict[str, dict[str, list[list[str]]]]:
-    kinds = {"exact": part.exact.matrices}
-    if part.sde.uses_score:
-        kinds["euler"] = euler_matrices(part.sde)
+def leading_error(proof: OrderProof) -> dict[str, dict[str, str]]:
+    """The leading local error of each monomial, as text and as LaTeX."""
+    coefficients = proof.named().items()
+    return {
+        "leading_error": {name: shown(coefficient.text) for name, coefficient in coefficients},
+        "leading_error_latex": {name: coefficient.latex for name, coefficient in coefficients},
+    }
+
+
+def _flows(scheme: Scheme, part: Part) -> dict[str, dict[str, list[list[str]]]]:
+    derived = derivation(part.sde)
+    kinds = {kind: derived[kind] for kind in ("exact", "euler") if kind == "exact" or part.sde.uses_score}
     chosen = scheme.flow if scheme.flow in kinds else "exact"
     return {kind: _matrices(kinds[kind]) for kind in dict.fromkeys((chosen, *kinds))}
 
 
-def _segments(scheme: Scheme) -> list[Any]:
-    return list(step_map(scheme)) if scheme.flow in FROZEN_FLOWS else []
+def _segments(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:
+    return step_map_text(scheme) if scheme.flow in FROZEN_FLOWS else []
 
 
-def _matrices(flow: Flow) -> dict[str, list[list[str]]]:
-    names = ("propagator", "score_gain", "noise_cov")
-    return {
-        name: [[expression_text(e) for e in row] for row in matrix.tolist()]
-        for name, matrix in zip(names, flow, strict=True)
-    }
+def _matrices(flow: dict[str, list[str]]) -> dict[str, list[list[str]]]:
+    names = {"P": "propagator", "K": "score_gain", "Q": "noise_cov"}
+    entries = {names[letter]: [shown(entry) for entry in flow[letter]] for letter in names}
+    return {name: [four[:2], four[2:]] for name, four in entries.items()}
 
 
 def _matrix_lines(matrices: dict[str, Any]) -> list[str]:
@@ -125,14 +125,3 @@ def _matrix_lines(matrices: dict[str, Any]) -> list[str]:
                 if matrix[i][j] != "0"
             ]
     return lines
-
-
-def expression_text(expression: sp.Expr) -> str:
-    """A derived expression as plain text."""
-    return str(expression).replace("**", "^")
-
-
-def expression_latex(expression: sp.Expr) -> str:
-    """A derived expression as LaTeX."""
-    names = {symbol: _LATEX[str(symbol)] for symbol in expression.free_symbols if str(symbol) in _LATEX}
-    return sp.latex(expression, symbol_names=names)

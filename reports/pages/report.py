@@ -13,15 +13,12 @@ import os
 import platform
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-from markupsafe import Markup
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from ...integrators.catalogue import LANGEVIN_CONTROLS
 from ...integrators.grids import GRIDS, time_grid
@@ -33,16 +30,16 @@ from ...verification.exact import Opaque, Subject, exact_moments, noise_free, or
 from ...verification.files import explained, make_folder, write_atomically
 from ...verification.targets import GaussianTarget
 from ...verification.verdicts import MARGIN
-from ..figures import stability as stability_figures
-from ..figures import style as figures
-from ..figures import targets as targets_figures
 from . import stability, targets
-from .derivation import expression_latex, expression_text
+from .derivation import leading_error
+from .jobs import Jobs, Progress
 from .strict_json import dumps
 from .templates import number, template
 
+if TYPE_CHECKING:  # matplotlib waits until there is something to draw
+    from matplotlib.figure import Figure
+
 Results = dict[str, Any]
-Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
 # The budgets of the page's spectrum table; the figure and results.json hold all.
 TABLE_BUDGETS = (50, 100, 1000)
@@ -55,8 +52,6 @@ _DESCRIPTIONS = {
     "error-constants": "error constants against the step size, a line per scheme",
     "local-slopes": "local slopes against the number of steps, a panel per scheme",
     "cifar10-spectrum": "Frechet distance to the CIFAR-10 Gaussian against network evaluations, a line per scheme",
-    **stability_figures.DESCRIPTIONS,
-    **targets_figures.DESCRIPTIONS,
 }
 
 
@@ -69,33 +64,43 @@ def collect_results(
     budgets: Sequence[int] = spectrum.BUDGETS,
     grids: Sequence[str] = tuple(GRIDS),
     nonlinear: targets.Settings | None = None,
+    workers: int = 1,
 ) -> Results:
     """Run the studies of every scheme or black box; all that the report shows, as JSON's own types.
 
     steps, t_end: of the order studies; budgets, grids: of the spectrum study; nonlinear: of the section on nonlinear
-    targets, default `targets.Settings()`. progress wraps each sequence of runs.
+    targets, default `targets.Settings()`. progress wraps the studies. workers: processes that they run in, side by
+    side; the schemes must then be picklable, and the program importable, as for `multiprocessing`.
     Raises ValueError on bad input, as the studies do.
     """
     if not schemes:
         raise ValueError("no scheme to report on; name at least one")
-    studies = [order_study_of(subject, params, steps=steps, t_end=t_end) for subject in progress(list(schemes))]
-    distances = spectrum.study_spectrum(schemes, params, budgets, grids, progress=progress)
+    jobs, settings = Jobs(), nonlinear or targets.Settings()
     # what stability shows of a word, its regions and conditions, a black box does not have
     words = [scheme for scheme in schemes if isinstance(scheme, Scheme)]
-    stability_study, found = stability.collect(words, params, grids, progress) if words else (None, [])
+    ordered = [jobs.add(_order, s, params, steps, t_end, here=isinstance(s, Opaque)) for s in schemes]
+    asked_targets = targets.ask(jobs, words, params, t_end, settings) if words else None
+    asked_stability = stability.ask(jobs, words, params, grids)
+    spectra = [jobs.add(_spectrum, s, params, budgets, grids, here=isinstance(s, Opaque)) for s in schemes]
+    controls = jobs.add(_controls)
+    jobs.run(progress, workers)
+    studies = [job.result for job in ordered]
+    stability_study, found = stability.answer(asked_stability, words, params, grids) if words else (None, [])
     regions = iter(found)
     stabilities = [next(regions) if isinstance(scheme, Scheme) else None for scheme in schemes]
-    targets_study, laws = _nonlinear(words, params, t_end, nonlinear or targets.Settings(), progress)
-    curves = iter(distances.curves)
+    targets_study, laws = _nonlinear(asked_targets, words, params, t_end, settings)
+    curves = iter([curve for job in spectra for curve in job.result.curves])
     rows = [
         {
-            **_scheme_row(scheme, label, study, params, t_end),
+            **_scheme_row(scheme, label, study, predicted, params),
             "command": _command(scheme, params, steps, t_end, order.STEPS),
             "spectrum": {grid: _curve(next(curves)) for grid in grids},
             "stability": stable,
             "noise_free": next(laws) if isinstance(scheme, Scheme) else None,
         }
-        for scheme, label, study, stable in zip(schemes, _labels(schemes), studies, stabilities, strict=True)
+        for scheme, label, (study, predicted), stable in zip(
+            schemes, _labels(schemes), studies, stabilities, strict=True
+        )
     ]
     results = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -117,23 +122,21 @@ def collect_results(
             "grids": list(grids),
             "start": "prior",
             "denoise": True,
-            "images": distances.images,
-            "dimensions": distances.dimensions,
-            "cutoff": distances.cutoff,
-            "prior": distances.prior,
+            **{name: getattr(spectra[0].result, name) for name in ("images", "dimensions", "cutoff", "prior")},
         },
         "stability_study": stability_study,
         "targets_study": targets_study,
         "schemes": rows,
-        "controls": _controls(),
+        "controls": controls.result,
     }
     return json.loads(dumps(results))
 
 
 def render(results: Results) -> str:
     """The page, self-contained, from the results alone."""
-    drawn = _draw(results)
-    return _page(results, {name: figures.as_svg(figure) for name, figure in drawn.items()})
+    from ..figures import style
+
+    return _page(results, {name: style.as_svg(figure) for name, figure in _draw(results).items()})
 
 
 def write_report(
@@ -146,6 +149,7 @@ def write_report(
     budgets: Sequence[int] = spectrum.BUDGETS,
     grids: Sequence[str] = tuple(GRIDS),
     nonlinear: targets.Settings | None = None,
+    workers: int = 1,
 ) -> Path:
     """Write the report on `schemes` into `directory`, made if need be; returns the path of its index.html.
 
@@ -155,12 +159,15 @@ def write_report(
     """
     directory = Path(directory)
     _check_writable(directory)
-    results = collect_results(schemes, params, progress, steps, t_end, budgets, grids, nonlinear)
+    results = collect_results(schemes, params, progress, steps, t_end, budgets, grids, nonlinear, workers)
     svgs = {}
     contents: dict[Path, bytes] = {directory / "results.json": dumps(results).encode()}
-    for name, figure in (_draw(results)).items():
-        svgs[name] = contents[directory / "figures" / f"{name}.svg"] = figures.as_svg(figure)
-        contents[directory / "figures" / f"{name}.png"] = figures.as_png(figure)
+    jobs = Jobs()
+    groups = [jobs.add(_files, results, group) for group in _FIGURES]
+    jobs.run(progress, workers)
+    for name, (svg, png) in [item for group in groups for item in group.result.items()]:
+        svgs[name] = contents[directory / "figures" / f"{name}.svg"] = svg
+        contents[directory / "figures" / f"{name}.png"] = png
     page = directory / "index.html"
     contents[page] = _page(results, svgs).encode()
     make_folder(directory / "figures")
@@ -169,21 +176,50 @@ def write_report(
     return page
 
 
-def _draw(results: Results) -> dict[str, Figure]:
+# The page's figures, by the module of reports.figures that draws them.
+_FIGURES = ("style", "stability", "targets")
+
+
+def _draw(results: Results, groups: Sequence[str] = _FIGURES) -> dict[str, Figure]:
     """Every figure of the page by its file name."""
+    from ..figures import stability, style, targets
+
     words = results | {"schemes": [scheme for scheme in results["schemes"] if scheme["stability"]]}
-    return figures.draw(results) | (
-        stability_figures.draw(words) | targets_figures.draw(words) if words["schemes"] else {}
-    )
+    drawn = style.draw(results) if "style" in groups else {}
+    for name, module in (("stability", stability), ("targets", targets)):
+        if name in groups and words["schemes"]:
+            drawn |= module.draw(words)
+    return drawn
+
+
+def _files(results: Results, group: str) -> dict[str, tuple[bytes, bytes]]:
+    """The figures of a group as SVG and PNG."""
+    from ..figures import style
+
+    return {name: (style.as_svg(figure), style.as_png(figure)) for name, figure in _draw(results, [group]).items()}
+
+
+def _order(
+    subject: Scheme | BlackBox, params: Parameters, steps: Sequence[int], t_end: float
+) -> tuple[order.OrderStudy, float | None]:
+    """The order study, and the error constant that the proof predicts."""
+    study = order_study_of(subject, params, steps=steps, t_end=t_end)
+    return study, _predicted(subject, study, params, t_end)
+
+
+def _spectrum(
+    subject: Subject, params: Parameters, budgets: Sequence[int], grids: Sequence[str]
+) -> spectrum.SpectrumStudy:
+    return spectrum.study_spectrum([subject], params, budgets, grids)
 
 
 def _nonlinear(
-    schemes: Sequence[Scheme], params: Parameters, t_end: float, settings: targets.Settings, progress: Progress
+    asked: targets.Asked | None, schemes: Sequence[Scheme], params: Parameters, t_end: float, settings: targets.Settings
 ) -> tuple[Results | None, Iterator[Results]]:
     """The studies on nonlinear targets, each with its command; a word is needed to carry a law and to couple noise."""
-    if not schemes:
+    if asked is None:
         return None, iter(())
-    study, laws = targets.collect(schemes, params, t_end, settings, progress)
+    study, laws = targets.answer(asked, t_end, settings)
     for scheme, law in zip(schemes, laws, strict=True):
         options = ["--target", targets.MIXTURE]
         law["command"] = _command(scheme, params, settings.steps, t_end, noise_free.STEPS, options)
@@ -193,11 +229,13 @@ def _nonlinear(
     return study, iter(laws)
 
 
-def _scheme_row(scheme: Subject, label: str, study: order.OrderStudy, params: Parameters, t_end: float) -> Results:
+def _scheme_row(
+    scheme: Subject, label: str, study: order.OrderStudy, predicted: float | None, params: Parameters
+) -> Results:
     """What the page says of a scheme or a black box, but for its spectrum."""
-    errors = {}
+    errors: Results = {"leading_error": {}, "leading_error_latex": {}}
     if isinstance(scheme, Scheme):
-        errors = prove_order(scheme, linear_beta=params.beta_min != params.beta_max).monomials()
+        errors = leading_error(prove_order(scheme, linear_beta=params.beta_min != params.beta_max))
     return {
         "name": scheme.name,
         "label": label,
@@ -211,9 +249,8 @@ def _scheme_row(scheme: Subject, label: str, study: order.OrderStudy, params: Pa
         "reference": scheme.reference,
         "warnings": [*scheme.warnings, *(study.warnings if isinstance(scheme, BlackBox) else ())],
         "error_constant": next((c for c in study.constants()[::-1].tolist() if math.isfinite(c)), None),
-        "predicted_constant": _predicted(scheme, study, params, t_end),
-        "leading_error": {name: expression_text(error) for name, error in errors.items()},
-        "leading_error_latex": {name: expression_latex(error) for name, error in errors.items()},
+        "predicted_constant": predicted,
+        **errors,
         **study.as_dict(),
     }
 
@@ -309,9 +346,12 @@ def _curve(curve: spectrum.SpectrumCurve) -> Results:
 
 
 def _page(results: Results, svgs: dict[str, bytes]) -> str:
-    drawings = {
-        name.replace("-", "_"): Markup(figures.inline(svg, name, _DESCRIPTIONS[name])) for name, svg in svgs.items()
-    }
+    from markupsafe import Markup
+
+    from ..figures import stability, style, targets
+
+    described = _DESCRIPTIONS | stability.DESCRIPTIONS | targets.DESCRIPTIONS
+    drawings = {name.replace("-", "_"): Markup(style.inline(svg, name, described[name])) for name, svg in svgs.items()}
     page = template("report.html.j2", {"number": number, "plain": lambda value: f"{value:g}"})
     return page.render(figures=drawings, table=_spectrum_table(results), **results)
 

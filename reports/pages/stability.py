@@ -1,6 +1,7 @@
 """The stability section: how few steps each scheme can take on CIFAR-10's spectrum, and what breaks first.
 
-collect    runs the studies of verification.stability and least_steps; everything shown, as plain values for JSON
+ask        asks for the studies of verification.stability and least_steps, as jobs
+answer     everything shown of them, as plain values for JSON
 judge      one sampler for the command line: a table for people, the same as JSON, and whether it is stable
 """
 
@@ -19,6 +20,7 @@ from ...verification.exact import Spectrum, cifar10_spectrum
 from ...verification.stability import BLACK_BOX_BOUND, BOUND, LeastSteps, least_steps, scan_steps, thinned
 from ...verification.stability import growth as stability
 from ...verification.targets import GaussianTarget
+from .jobs import Job, Jobs
 
 if TYPE_CHECKING:
     from ...integrators.blackbox import Sampler
@@ -40,19 +42,18 @@ _POINTS, _LONGEST = 40, 0.5
 # --- Results ----------------------------------------------------------------------------------------------------------
 
 
-def collect(
-    schemes: Sequence[Scheme], params: Parameters, grids: Sequence[str] = tuple(GRIDS), progress: Progress = iter
+def ask(jobs: Jobs, schemes: Sequence[Scheme], params: Parameters, grids: Sequence[str] = tuple(GRIDS)) -> list[Job]:
+    """The studies of each scheme, for `answer`."""
+    return [jobs.add(_scheme, scheme, params, grids) for scheme in schemes]
+
+
+def answer(
+    asked: Sequence[Job], schemes: Sequence[Scheme], params: Parameters, grids: Sequence[str] = tuple(GRIDS)
 ) -> tuple[Results, list[Results]]:
-    """What the report says of stability: of the study, and of each scheme. progress wraps the schemes."""
+    """What the report says of stability: of the study, and of each scheme."""
     data = cifar10_spectrum()
     thin = thinned(data.variances)
-    few = Spectrum(thin, np.zeros_like(thin), data.images)
-    axes = {
-        "h": np.geomspace(params.eps / 3, _LONGEST, _POINTS),
-        "variance": np.geomspace(thin[0] / 5, 5 * thin[-1], _POINTS),
-        "t": np.geomspace(2 * params.eps, params.T, _POINTS),
-    }
-    rows = [_scheme(scheme, params, grids, few, axes) for scheme in progress(list(schemes))]
+    rows = [job.result for job in asked]
     study = {
         "factor": stability.FACTOR,
         "excess": stability.EXCESS,
@@ -63,7 +64,7 @@ def collect(
         "thin": thin.size,
         "variances": [thin[0], thin[-1]],
         "grids": list(grids),
-        "axes": {name: _rounded(values) for name, values in axes.items()},
+        "axes": {name: _rounded(values) for name, values in _axes(params, thin).items()},
         "gammas": [row["gamma"] for row in rows[0]["gammas"]],
         "stationary_steps": list(STATIONARY_STEPS),
         "stationary_variances": [thin[0], *STATIONARY_VARIANCES],
@@ -72,9 +73,20 @@ def collect(
     return study, rows
 
 
-def _scheme(
-    scheme: Scheme, params: Parameters, grids: Sequence[str], few: Spectrum, axes: dict[str, np.ndarray]
-) -> Results:
+def _axes(params: Parameters, thin: np.ndarray) -> dict[str, np.ndarray]:
+    """Of the regions: steps, data variances and times."""
+    return {
+        "h": np.geomspace(params.eps / 3, _LONGEST, _POINTS),
+        "variance": np.geomspace(thin[0] / 5, 5 * thin[-1], _POINTS),
+        "t": np.geomspace(2 * params.eps, params.T, _POINTS),
+    }
+
+
+def _scheme(scheme: Scheme, params: Parameters, grids: Sequence[str]) -> Results:
+    data = cifar10_spectrum()
+    thin = thinned(data.variances)
+    few = Spectrum(thin, np.zeros_like(thin), data.images)
+    axes = _axes(params, thin)
     least = {grid: least_steps(scheme, params, grid) for grid in grids}
     some = thinned(few.variances, 24)
     return {

@@ -1,6 +1,6 @@
 """The page's section on targets whose score is not affine: orders without sampling, and by sampling, and its costs.
 
-`collect` runs the studies; everything shown is plain values for JSON, and targets_figures draws them.
+`ask` asks for the studies, as jobs; `answer` is everything shown of them, plain values for JSON.
 
     noise-free    every scheme on the 1-D bimodal mixture, its law carried on a lattice (exact.noise_free)
     sampled       a few schemes on every target by coupled Monte Carlo (sampled.monte_carlo); on the 1-D mixture
@@ -14,16 +14,13 @@ The last two check the suite, not the user's model: their parameters are the def
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ...integrators.catalogue import CATALOGUE
-from ...integrators.compiled import compile_run
 from ...integrators.grids import time_grid
 from ...integrators.threads import one_thread
 from ...theory.model import PSLD_DIFFUSION, Parameters
@@ -31,6 +28,7 @@ from ...theory.scheme import Scheme
 from ...verification.exact import exact_moments, noise_free
 from ...verification.targets import TARGETS, GaussianTarget, make_target
 from ..figures import MIXTURE, SAMPLED_FUNCTIONS
+from .jobs import Job, Jobs
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from ...verification.sampled import Functionals, MonteCarloStudy
@@ -38,7 +36,6 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from ...verification.verdicts import BlockMeans
 
 Results = dict[str, Any]
-Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
 # The functions of the noise-free table, and the quantity whose cost is shown of sampled studies.
 CONSTANTS = ("x", "x^2", "cos 2x", "mode x > 0")
@@ -92,29 +89,28 @@ class Settings:
     seed: int = 0
 
 
-def collect(
-    schemes: Sequence[Scheme], params: Parameters, t_end: float, settings: Settings, progress: Progress = iter
-) -> tuple[Results, list[Results]]:
-    """What the report says of nonlinear targets: of the studies, and of each scheme. progress wraps the jobs.
+class Asked(NamedTuple):
+    """The jobs of the section: of each scheme without sampling, of the sampled pairs, and of what is known."""
 
-    Jobs run side by side, one per processor: they spend their time in numpy and torch, which let other threads run.
-    """
+    noise_free: list[Job]
+    sampled: list[Job]
+    known: Job
+    calibration: Job
+
+
+def ask(jobs: Jobs, schemes: Sequence[Scheme], params: Parameters, t_end: float, settings: Settings) -> Asked:
+    """The studies of the section, for `answer`; the dearest first."""
     named = {scheme.name: place for place, scheme in reversed(list(enumerate(schemes)))}
     chosen = [named[name] for name in settings.schemes if name in named] or [0]
     pairs = [(place, target) for target in settings.sampling for place in (chosen if target == MIXTURE else chosen[:1])]
-    for scheme in (*schemes, KNOWN):  # sympy derives the flows here, before there are threads
-        compile_run(scheme, time_grid("uniform", 2, params, t_end), params)
-    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = [pool.submit(_noise_free, scheme, params, t_end, settings) for scheme in schemes]
-        jobs += [pool.submit(_sampled, schemes[i], i, target, params, t_end, settings) for i, target in pairs]
-        jobs += [pool.submit(_calibration, settings)]
-        try:
-            for job in progress(jobs):
-                job.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    found = [job.result() for job in jobs]
+    sampled = [jobs.add(_sampled, schemes[i], i, target, params, t_end, settings) for i, target in pairs]
+    calibration = jobs.add(_calibration, settings)
+    noise_free = [jobs.add(_noise_free, scheme, params, t_end, settings) for scheme in schemes]
+    return Asked(noise_free, sampled, jobs.add(known_costs, settings.known_steps), calibration)
+
+
+def answer(asked: Asked, t_end: float, settings: Settings) -> tuple[Results, list[Results]]:
+    """What the report says of nonlinear targets: of the studies, and of each scheme."""
     study = {
         "steps": list(settings.steps),
         "t_end": t_end,
@@ -123,13 +119,14 @@ def collect(
         "constants": list(CONSTANTS),
         "targets": {target: TARGETS[target] for target in settings.sampling},
         "seed": settings.seed,
-        "sampled": found[len(schemes) : -1],
-        "known": known_costs(settings.known_steps),
-        "calibration": found[-1],
+        "sampled": [job.result for job in asked.sampled],
+        "known": asked.known.result,
+        "calibration": asked.calibration.result,
     }
-    return study, found[: len(schemes)]
+    return study, [job.result for job in asked.noise_free]
 
 
+@one_thread()
 @np.errstate(over="ignore", invalid="ignore")  # a run that overflows is reported as such
 def _noise_free(scheme: Scheme, params: Parameters, t_end: float, settings: Settings) -> Results:
     """A scheme on the mixture without sampling; `refused` says why it cannot be."""
@@ -149,6 +146,7 @@ def _noise_free(scheme: Scheme, params: Parameters, t_end: float, settings: Sett
     }
 
 
+@one_thread()
 def _sampled(scheme: Scheme, place: int, name: str, params: Parameters, t_end: float, settings: Settings) -> Results:
     """A scheme on a target by coupled Monte Carlo, with the exact answers beside it where the law can be carried."""
     from ...verification.sampled import Functionals, study_target
@@ -290,6 +288,7 @@ def known_costs(steps: Sequence[int] = KNOWN_STEPS) -> Results:
     }
 
 
+@one_thread()
 def _calibration(settings: Settings) -> Results:
     """The coupled estimate of E x^2 on N(0, `KNOWN_VARIANCE`), repeated, and how often its 95% interval holds."""
     from scipy.stats import binomtest

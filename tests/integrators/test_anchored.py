@@ -12,6 +12,7 @@ import torch
 from coupled_specimens import coupled_runs, images
 from hypothesis import given
 from scipy import linalg
+from selection import is_representative, nightly_but
 from weakorder.integrators import anchored as module
 from weakorder.integrators import coupling as coupling_module
 from weakorder.integrators.anchored import Anchor, AnchoredRun, Image, anchor_to, sample_anchored
@@ -96,8 +97,14 @@ def scaled(scheme: Scheme) -> Scheme:
     return replace(scheme, lambda_s=1.3)
 
 
-@pytest.mark.parametrize("grid", ["uniform", "quadratic"])
-@pytest.mark.parametrize("scheme", STOCHASTIC, ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize(
+    ("scheme", "grid"),
+    [
+        *((scheme, "quadratic") for scheme in STOCHASTIC),
+        *nightly_but(lambda case: is_representative(case[0]), ((scheme, "uniform") for scheme in STOCHASTIC)),
+    ],
+    ids=lambda value: value.name if isinstance(value, Scheme) else value,
+)
 def test_the_noises_of_run_and_anchor_have_the_joint_law_of_the_coupling(scheme, grid) -> None:
     for params in MODELS:
         anchors = [Anchor(ROBA, time_grid(grid, 70, params), params), Anchor(SSCS, time_grid(grid, 36, params), params)]

@@ -36,7 +36,7 @@ WITH_BASELINE = """
 import sampler
 
 def test_my_sampler(weakorder):
-    weakorder.assert_matches_baseline(sampler.step, "baseline.json", steps=(25, 50, 100, 200))
+    weakorder.assert_matches_baseline(sampler.step, "baseline.json", steps=(5, 10, 20, 40))
 """
 
 
@@ -93,14 +93,14 @@ def test_a_baseline_is_written_on_demand_and_compared_after(repository: Path) ->
 def test_a_baseline_that_is_rewritten_keeps_what_the_test_does_not_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, steps = tmp_path / "baseline.json", [25, 50, 100, 200]
+    path, steps = tmp_path / "baseline.json", [2, 4, 8, 16]
     baseline.save(baseline.record("rse", CATALOGUE["RSE"], Parameters(kappa=0.1), expected=2, steps=steps), path)
     monkeypatch.setenv(UPDATE, "1")
     assert_matches_baseline(CATALOGUE["RSE"], path)
     kept = baseline.load(path)
     assert (kept["parameters"]["kappa"], kept["order"]["expected"], kept["order"]["steps"]) == (0.1, 2, steps)
-    assert_matches_baseline(CATALOGUE["RSE"], path, steps=[*steps[1:], 400])
-    assert baseline.load(path)["order"]["steps"] == [50, 100, 200, 400]
+    assert_matches_baseline(CATALOGUE["RSE"], path, steps=[*steps[1:], 32])
+    assert baseline.load(path)["order"]["steps"] == [4, 8, 16, 32]
 
 
 def test_a_session_that_does_not_use_it_imports_nothing_heavy(repository: Path) -> None:

@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import sympy as sp
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from selection import examples
 from strategies import splittings, words
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_step
-from weakorder.reports.pages.derivation import as_text, derive
+from weakorder.reports.pages.derivation import derivation_text, derive
 from weakorder.theory.model import Parameters, gamma, nu, theta
 from weakorder.theory.scheme import FROZEN_FLOWS, Scheme
 from weakorder.theory.splitting import PSLD, PSLD_LINEAR
@@ -51,7 +52,7 @@ def test_the_symbolic_map_of_the_catalogue_is_the_compiled_one(scheme: Scheme, f
     assert_same_map(replace(scheme, flow=flow))
 
 
-@settings(max_examples=8)
+@examples(5)
 @given(st.data())
 def test_the_symbolic_map_of_a_random_word_is_the_compiled_one(data: st.DataObject) -> None:
     splitting = data.draw(splittings())
@@ -82,7 +83,7 @@ def test_derive_answers_with_what_the_command_line_promises() -> None:
     assert answer["leading_error"]["dx^2"] == "beta^2*gamma^2*s_x,x + beta^2*gamma^2"
     assert answer["leading_error_latex"]["dx^2"] == r"\beta^{2} \gamma^{2} s_{x,x} + \beta^{2} \gamma^{2}"
     assert json.loads(json.dumps(answer)) == answer
-    text = as_text(answer)
+    text = derivation_text(answer)
     for shown in ("P_mm = exp(-nu*theta/2)", "order 1", "E[dx^2]: beta^2*gamma^2*s_x,x + beta^2*gamma^2", r"\beta^{2}"):
         assert shown in text
 
@@ -107,4 +108,4 @@ def test_a_clock_slip_shows_in_the_two_orders() -> None:
 
 def test_every_scheme_of_the_catalogue_can_be_derived_as_text() -> None:
     for scheme in CATALOGUE.values():
-        assert f"order {scheme.order};" in as_text(derive(scheme, 1, linear_beta=True))
+        assert f"order {scheme.order};" in derivation_text(derive(scheme, 1, linear_beta=True))

@@ -17,12 +17,14 @@ import sympy as sp
 from error_operators import jet, operators, same
 from hypothesis import given
 from hypothesis import strategies as st
+from selection import examples
 from specimens import BAOAB, STRANG, tilted
 from strategies import FEW, schemes
 from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.theory.local_error import local_error
 from weakorder.theory.scheme import FLOWS, Scheme
 from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_FLOW, PSLD_LINEAR, Splitting
-from weakorder.theory.weak_order import local_error, prove_order
+from weakorder.theory.weak_order import prove_order
 
 # --- Symmetry ---------------------------------------------------------------------------------------------------------
 
@@ -48,7 +50,7 @@ def symmetric_words(draw: st.DrawFn, splitting: Splitting) -> str:
     return " ".join(tokens)
 
 
-@FEW
+@examples(6)
 @given(
     st.sampled_from([PSLD_LINEAR, PSLD_FLOW, PSLD, LANGEVIN]).flatmap(
         lambda s: st.tuples(st.just(s), symmetric_words(s))

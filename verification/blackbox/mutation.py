@@ -263,7 +263,7 @@ def _baseline(base: str, model: str) -> dict[str, Any]:
 def _record(sampler: Any, name: str, order: int, params: Parameters) -> dict[str, Any]:
     from .baseline import record
 
-    return record(name, sampler, params, expected=order, steps=STEPS)
+    return record(name, sampler, params, expected=order, steps=BASELINE_STEPS)
 
 
 def _differences(mutant: Mutant, model: str) -> tuple[str, ...]:

@@ -273,7 +273,7 @@ def gaussian_score(target: GaussianTarget, event: tuple[int, ...]) -> Callable[[
 
         def score(u: Tensor, t: float | Tensor) -> Tensor:
             check_own_batch(u, batch, event)
-            law = target.law(one_time(t))
+            law = target.law_at(one_time(t))
             affine = (_on_rows(values, rows, fill) for values in (-target.precision(law), law.mean))
             slope, centre = (torch.as_tensor(values, device=u.device) for values in affine)
             cells = u.double().reshape(batch, 2, -1).transpose(1, 2).reshape(-1, 2)

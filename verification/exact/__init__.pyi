@@ -6,6 +6,7 @@ from .moments import Moments as Moments
 from .moments import check_diffusion as check_diffusion
 from .moments import closed_map as closed_map
 from .moments import exact_moments as exact_moments
+from .moments import rounding_bound as rounding_bound
 from .moments import rounding_of_steps as rounding_of_steps
 from .moments import starting_law as starting_law
 from .moments import step_maps as step_maps

@@ -24,6 +24,19 @@ law that shrinks, turns, splits in two or spreads without bound under an unstabl
 Nothing depends on a guess: a `Resolution` says below which size weights and frequencies are dropped and by how much the
 nodes are closer than the density needs. A law that no lattice resolves (a deterministic step that folds the plane, a
 law that overflows) is reported so (`Unresolved`).
+
+Rounding shows as frequencies. A point that is off by delta_j, in the frame of its law, moves phi'(k) by at most
+w_j |k . delta_j|. The nodes are off by 2^-53 |L^-1| |u_j|, L the Cholesky factor, and what g makes of them by
+
+    delta_j = 2^-53 |L^-1| (|P| |u_j| + |K| |s_j| + |g(u_j)|)
+
+and a small factor: far more than 2^-53 if the terms of g cancel, or if a law's mean is far beyond its deviations. Where
+g is affine it takes the frame of its law to that of the next as a contraction, since noise only adds to the covariance:
+no difference of points grows, and phi' is off by at most |k| D, with D the sum of w_j |delta_j| over the points and all
+lattices and segments so far (`rounding`). Nor do frequencies: |k| is that of a larger or the same k before, and those
+that a lattice confuses are farther out than its own. So on Gaussian data, where every g is affine, phi' is
+exp(-k.k / 2), to the size at which frequencies are dropped and the effect of rounding: its edge is below that size, and
+a search for more frequencies begins, which may end as `TooCoarse`, only where rounding exceeds it.
 """
 
 from __future__ import annotations
@@ -84,26 +97,75 @@ class Unresolved(Exception):
 
 
 class TooCoarse(Unresolved):
-    """A law that this resolution does not hold, and a finer one may."""
+    """A law that this resolution does not hold, and a finer one may.
+
+    rounding: a bound on what rounding alone adds to the largest frequencies, relative to the size at which they are
+    dropped. Where it is below 1 the cause is the score's nonlinearity.
+    """
+
+    def __init__(self, rounding: float) -> None:
+        cause = "its points are too far apart for the frequencies that the score's nonlinearity adds"
+        if rounding >= 1:
+            cause += ", or cancel, so that their rounding shows"
+        super().__init__(cause)
+        self.rounding = rounding
 
 
-def _spread(clouds: Sequence[Cloud], band: Array, limit: Array, resolution: Resolution) -> tuple[Cloud, Array]:
-    """The law of `clouds` as the nodes of one lattice with their weights, and its band.
+# Beside a variance: more than what rounding does to a sum of products of a few hundred thousand points.
+_SHIFT = 1e-13
+# What products, sums and the score add up to, in roundings of the largest of their terms.
+_ROUNDINGS = 4 * 2.0**-53
 
-    band (2,): where the search for the largest frequencies begins, in the law's own frame; limit (2,): how far the
-    points tell frequencies apart. Raises Unresolved.
+
+class Frame(NamedTuple):
+    """A law's own coordinates: its mean (2,), a triangular factor of its covariance, (2, 2), with its inverse, and the
+    law's clouds in them."""
+
+    mean: Array
+    root: Array
+    inverse: Array
+    clouds: list[Cloud]
+
+    def rounding(self, size: Array, weights: Array) -> float:
+        """sum_j w_j |delta_j| of points that are rounded by `size` (2, J), weighted (J,)."""
+        deltas = np.abs(self.inverse) @ size
+        return _ROUNDINGS * float(np.abs(weights) @ np.hypot(*deltas) / np.abs(weights).sum())
+
+
+def _frame(clouds: Sequence[Cloud]) -> Frame:
+    """The frame of the law of `clouds`. Raises Unresolved.
+
+    A covariance has lost the digits of a width that is below 1e-8 of the length. So the law is seen again in the frame
+    that was found, where it is nearly round, and that frame is corrected (as Cholesky factors of Gram matrices are in
+    CholeskyQR2 and its shifted form: Fukaya et al. 2020, doi 10.1137/18M1218212).
     """
     mass = sum(cloud.weights.sum() for cloud in clouds)
     mean = np.sum([cloud.points @ cloud.weights for cloud in clouds], axis=0) / mass
-    centred = [cloud._replace(points=cloud.points - mean[:, None]) for cloud in clouds]
-    covs = [(c.points * c.weights) @ c.points.T + c.weights.sum() * c.noise_cov for c in centred]
-    cov = np.sum(covs, axis=0) / mass
-    try:
-        root = np.linalg.cholesky(cov)
-    except np.linalg.LinAlgError as error:
-        raise Unresolved("its covariance is not positive: the law overflowed or collapsed") from error
-    inverse = np.linalg.inv(root)
-    framed = [Cloud(inverse @ c.points, c.weights, inverse @ c.noise_cov @ inverse.T) for c in centred]
+    framed = [cloud._replace(points=cloud.points - mean[:, None]) for cloud in clouds]
+    root = inverse = np.eye(2)
+    for shift in (_SHIFT, 0, 0):
+        cov = np.sum([(c.points * c.weights) @ c.points.T + c.weights.sum() * c.noise_cov for c in framed], axis=0)
+        cov = cov / mass
+        try:
+            more = np.linalg.cholesky(cov + shift * np.diag(np.diag(cov)))
+        except np.linalg.LinAlgError as error:
+            raise Unresolved("its covariance is not positive: the law overflowed or collapsed") from error
+        less = np.linalg.inv(more)
+        root, inverse = root @ more, less @ inverse
+        framed = [Cloud(less @ c.points, c.weights, less @ c.noise_cov @ less.T) for c in framed]
+    return Frame(mean, root, inverse, framed)
+
+
+def _spread(
+    frame: Frame, band: Array, limit: Array, resolution: Resolution, *, rounding: float = 0.0
+) -> tuple[Cloud, Array]:
+    """The law of a frame as the nodes of one lattice with their weights, and its band.
+
+    band (2,): where the search for the largest frequencies begins, in the law's own frame; limit (2,): how far the
+    points tell frequencies apart; rounding: D. Raises Unresolved.
+    """
+    mean, root, _, framed = frame
+    beyond = rounding * float(np.hypot(*band)) / resolution.spectrum
     low, width = _box(framed, resolution)
     while True:
         counts = np.ceil(band * width / (2 * math.pi)).astype(int)
@@ -117,7 +179,7 @@ def _spread(clouds: Sequence[Cloud], band: Array, limit: Array, resolution: Reso
         if not cut.any():
             break
         if (cut & (band >= limit)).any():
-            raise TooCoarse("its points are too far apart for the frequencies that the score's nonlinearity adds")
+            raise TooCoarse(beyond)
         band = np.where(cut, np.minimum(1.25 * band, limit), band)
     spectrum = np.zeros((nodes[0], nodes[1] // 2 + 1), dtype=complex)
     spectrum[: counts[0] + 1, : counts[1] + 1] = phi[: counts[0] + 1]
@@ -189,16 +251,30 @@ def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: 
     P, _, Q = run.prologue
     components = zip(*(np.asarray(a) for a in target.components(target.params.T - float(taus[0]))), strict=True)
     start = [Cloud(P @ mean, np.array([w]), P @ cov[:, 0, :, 0] @ P.T + Q) for w, mean, cov in components]
-    cloud, band = _spread(start, np.full(2, 8.0), np.full(2, np.inf), resolution)
+    frame = _frame(start)
+    cloud, band = _spread(frame, np.full(2, 8.0), np.full(2, np.inf), resolution)
+    rounding = frame.rounding(np.abs(cloud.points), cloud.weights)
     times, flows = run.updates
     for t, P, K, Q in zip(() if times is None else times.tolist(), *flows, strict=True):
-        moved = P @ cloud.points + K @ _score(target, cloud.points, t)
+        score = _score(target, cloud.points, t)
+        moved = P @ cloud.points + K @ score
         if not np.isfinite(moved).all():
             raise Unresolved(f"the run overflowed at t = {t:.3g}")
+        size = np.abs(P) @ np.abs(cloud.points) + np.abs(K) @ np.abs(score) + np.abs(moved)
         cloud = Cloud(moved, cloud.weights, Q)
+        try:
+            frame = _frame([cloud])
+        except Unresolved:
+            if Q.any():
+                raise
+            rounding = math.inf  # points need no frame, until noise spreads them
+            continue
+        rounding += frame.rounding(size, cloud.weights)
         if Q.any():
             # What the nodes tell apart, less what the density itself fills.
-            cloud, band = _spread([cloud], band, (2 * resolution.oversampling - 1) * band, resolution)
+            limit = (2 * resolution.oversampling - 1) * band
+            cloud, band = _spread(frame, band, limit, resolution, rounding=rounding)
+            rounding += frame.rounding(np.abs(cloud.points), cloud.weights)
     return cloud
 
 

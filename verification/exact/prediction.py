@@ -21,8 +21,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import sympy as sp
 
+from ...theory.formulas import compiled
 from ...theory.scheme import Scheme
 from ...theory.weak_order import OrderProof, prove_order
 from ..targets import GaussianLaw, GaussianTarget
@@ -121,10 +121,10 @@ def _compile(proof: OrderProof, scheme: Scheme) -> Local:
     """(target, t (n,)) -> <E w> (2, n, V) and <E w w^T> (2, 2, n, V), from the proof's leading local error."""
     first = [(1, 0), (0, 1)]
     second = [(2, 0), (1, 1), (0, 2)]
-    coefficients = [proof.leading.get(powers, sp.S.Zero) for powers in (*first, *second)]
-    symbols = sorted(set().union(*(c.free_symbols for c in coefficients)), key=str)
-    function = sp.lambdify(symbols, coefficients, "numpy", dummify=True, cse=True)
-    names = [str(symbol) for symbol in symbols]
+    formulas = {c.powers: c.text for c in proof.coefficients}
+    function = compiled([formulas.get(powers, "0") for powers in (*first, *second)])
+    names = function.names
+    # The formulas are the errors of the monomials: 2 times the coefficient of p_x^2 and of p_m^2.
     in_time = max((name.partition(",")[2].count("t") for name in names), default=0)
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     grid = np.array(list(itertools.product(nodes, repeat=2))).T[..., None, None]  # (2, nodes, 1, 1)
@@ -138,9 +138,9 @@ def _compile(proof: OrderProof, scheme: Scheme) -> Local:
         values |= {"beta": target.params.beta(t)[:, None], "dbeta": target.params.beta_max - target.params.beta_min}
         values |= dict(zip(("x", "m"), w + mean[:, None], strict=True))
         values |= {name: _jet(name, w, laws, precisions) for name in names if name.startswith("s_")}
-        c = [np.broadcast_to(value, w.shape[1:]) for value in function(*(values[name] for name in names))]
+        c = [np.broadcast_to(value, w.shape[1:]) for value in function(values)]
         e_mean = np.stack([(mass * c[i]).sum(0) for i in range(2)])
-        xx, mm = ((mass * (2 * c[i] * w[i] + 2 * c[j])).sum(0) for i, j in ((0, 2), (1, 4)))
+        xx, mm = ((mass * (2 * c[i] * w[i] + c[j])).sum(0) for i, j in ((0, 2), (1, 4)))
         xm = (mass * (c[0] * w[1] + c[1] * w[0] + c[3])).sum(0)
         return e_mean, np.stack([np.stack([xx, xm]), np.stack([xm, mm])])
 

@@ -41,10 +41,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...integrators.compiled import noise_factor
 from ...integrators.grids import check_grid
+from ...theory.jury import lyapunov_weights
 from ...theory.model import Diffusion, Parameters
 from ...theory.scheme import Scheme
 from ...theory.splitting import PSLD, PSLD_FLOW, Part, Splitting
-from ...theory.stability import lyapunov_weights
 from ..exact import AffineMap, Spectrum, cifar10_spectrum, step_maps
 from ..targets import GaussianLaw, GaussianTarget
 from ..verdicts import Array, congruence, determinant, inverse, matmul
@@ -108,7 +108,7 @@ def frozen_maps(scheme: Scheme, frozen: FrozenTarget, lengths: ArrayLike) -> Aff
 def exact_word(splitting: Splitting) -> Scheme:
     """The whole dynamics as one part with its true flow: on a frozen target, the exact frozen dynamics."""
     whole = splitting.whole
-    part = Part("F", whole.drift, whole.diffusion)
+    part = Part.of("F", whole)
     word = "S F" if part.sde.uses_score else "F"
     return Scheme(word, Splitting("whole", splitting.diffusion, whole, (part,)), "exact dynamics", flow="true")
 
@@ -140,7 +140,7 @@ def spectral_norm(matrix: Array) -> Array:
 def stationary_cov(step: AffineMap) -> Array:
     """The covariance C = R C R^T + Q that a step leaves as it is, (2, 2, ...); nan where rho(R) >= 1 and there is none.
 
-    Closed form, see theory.stability.lyapunov_weights; it loses about (1 / (1 - rho))^2 roundings.
+    Closed form, see theory.jury.lyapunov_weights; it loses about (1 / (1 - rho))^2 roundings.
     """
     R, Q = step.matrix, step.noise_cov
     weights = lyapunov_weights(R[0, 0] + R[1, 1], determinant(R))

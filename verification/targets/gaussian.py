@@ -13,8 +13,9 @@ The perturbation kernel p(u_t | x_0) is the case s2 = 0, mu = x_0 (the momentum 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +90,19 @@ class GaussianTarget:
         batch = (2,) + (1,) * t.ndim + self.mean.shape
         mean = matvec(P, np.stack([self.mean, zero]).reshape(batch))
         return GaussianLaw(mean, congruence(P, start.reshape((2, *batch))) + Q)
+
+    @cached_property
+    def law_at(self) -> Callable[[float], GaussianLaw]:
+        """`law` at one time, kept: runs at doubling numbers of steps come to the same times. Read only."""
+
+        @lru_cache(maxsize=1 << 12)
+        def law(t: float) -> GaussianLaw:
+            found = self.law(t)
+            for entry in found:
+                entry.setflags(write=False)
+            return found
+
+        return law
 
     def prior(self) -> GaussianLaw:
         """What samplers start from: mean (2, V), cov (2, 2, V)."""

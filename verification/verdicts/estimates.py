@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri, stdtrit
 
 from .algebra import Array
 
@@ -35,6 +34,8 @@ ALARM_RATE, COMPARISONS = 1e-6, 2 * 24 * 5 * 56
 def threshold(comparisons: int = COMPARISONS, rate: float = ALARM_RATE, rows: int | None = None) -> float:
     """z such that none of `comparisons` numbers exceeds z in size, but with probability `rate` (Bonferroni): normal
     ones, or (rows) means of so many normal rows over the standard errors that these rows show, Student's."""
+    from scipy.special import ndtri, stdtrit  # half a second, which exact studies need not wait
+
     tail = rate / (2 * comparisons)
     return float(-ndtri(tail) if rows is None else -stdtrit(max(rows - 1, 1), tail))
 

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import torch
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import time_grid
 from weakorder.integrators.sampler import ScoreError, draw_prior, sample
+from weakorder.reports.commands.cli import main
 from weakorder.theory import cache
 from weakorder.theory.model import LinearSDE, Parameters, gamma, m, nu, x
 from weakorder.theory.scheme import Scheme, parse
@@ -27,33 +30,47 @@ PARAMS = Parameters()
 ROBA = CATALOGUE["ROBA"]
 
 
-def _run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from weakorder.reports.commands.cli import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """The command line as a shell runs it, in this process."""
+
+    def command(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["weakorder", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Outcome(int(stop.value.code or 0), *capsys.readouterr())
+
+    return command
 
 
 @pytest.mark.parametrize("text", ["import sys; sys.exit(0)", "raise SystemExit('bye')"])
-def test_a_users_file_that_exits_does_not_pass(tmp_path: Path, text: str) -> None:
+def test_a_users_file_that_exits_does_not_pass(run: Callable[..., Outcome], tmp_path: Path, text: str) -> None:
     (tmp_path / "exits.py").write_text(text)
-    result = _run("verify", f"{tmp_path / 'exits.py'}:a")
-    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
-    assert "raised SystemExit" in result.stderr
+    result = run("verify", f"{tmp_path / 'exits.py'}:a")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert "raised SystemExit" in result.err
 
 
-def test_what_a_users_file_prints_is_not_in_the_json(tmp_path: Path) -> None:
+def test_what_a_users_file_prints_is_not_in_the_json(run: Callable[..., Outcome], tmp_path: Path) -> None:
     text = "print('HELLO')\nfrom weakorder.integrators.catalogue import CATALOGUE\nscheme = CATALOGUE['ROBA']\n"
     (tmp_path / "prints.py").write_text(text)
-    result = _run("moments", f"{tmp_path / 'prints.py'}:scheme", "--json")
-    assert json.loads(result.stdout)["nfe"] == 50
-    assert "HELLO" in result.stderr
+    result = run("moments", f"{tmp_path / 'prints.py'}:scheme", "--json")
+    assert json.loads(result.out)["nfe"] == 50
+    assert "HELLO" in result.err
 
 
-def test_a_black_box_that_raises_is_one_line(tmp_path: Path) -> None:
+def test_a_black_box_that_raises_is_one_line(run: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "box.py").write_text("def step(u, tau, h, score):\n    raise KeyError('a')\nf = lambda: 3\n")
     for name, message in (("step", "the sampler raised KeyError"), ("f", "the sampler takes (); it must be step")):
-        result = _run("verify", f"{tmp_path / 'box.py'}:{name}")
-        assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
-        assert message in result.stderr
+        result = run("verify", f"{tmp_path / 'box.py'}:{name}")
+        assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+        assert message in result.err
 
 
 def test_a_reader_that_has_enough_is_no_verdict() -> None:
@@ -117,9 +134,9 @@ def test_absurd_parameters_are_refused_by_name(name: str, value: float) -> None:
 @pytest.mark.parametrize(
     "option", [("--steps", ""), ("--steps", ",,"), ("--steps", "\uff11,2,3,4"), ("--data-mean", "")]
 )
-def test_an_empty_or_foreign_list_is_not_the_default(option) -> None:
-    result = _run("verify", "ROBA", *option)
-    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+def test_an_empty_or_foreign_list_is_not_the_default(run: Callable[..., Outcome], option) -> None:
+    result = run("verify", "ROBA", *option)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
 
 
 @pytest.mark.parametrize("word", ["S B(\u0661) A O", "S B(" + "1" * 400 + ") A O"])
@@ -178,8 +195,8 @@ def test_data_beyond_float64_is_refused(mean: float, variance: float) -> None:
         GaussianTarget.of(mean, variance, PSLD.diffusion, PARAMS)
 
 
-def test_a_report_that_cannot_be_written_says_so_before_the_work(tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_says_so_before_the_work(run: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    result = _run("report", "ROBA", "-o", str(tmp_path / "file" / "sub"))
-    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
-    assert "choose another folder" in result.stderr
+    result = run("report", "ROBA", "-o", str(tmp_path / "file" / "sub"))
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert "choose another folder" in result.err

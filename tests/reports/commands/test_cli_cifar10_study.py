@@ -20,6 +20,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from weakorder.reports.commands.cli import cli, main
+from weakorder.reports.pages import cifar10_page
 from weakorder.theory.model import Parameters
 from weakorder.verification import files
 from weakorder.verification.cifar10.model.checkpoint import save_network
@@ -51,6 +52,13 @@ def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = invoke("--checkpoint", str(checkpoint), *SMALL, "-o", str(folder))
     assert result.exit_code == 0, result.output
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures, for studies of which numbers and text are looked at."""
+    for module in (cifar10_page.cifar10_figures, cifar10_page.cifar10_scatter):
+        monkeypatch.setattr(module, "draw", lambda _: {})
 
 
 def invoke(*words: str) -> Result:
@@ -92,6 +100,7 @@ def test_the_page_and_its_results_are_there_and_say_the_same(whole: Path) -> Non
     assert "NaN" not in (whole / "results.json").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_same_command_samples_nothing_again_and_says_the_same(whole: Path, checkpoint: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.npz")}
     first = json.loads((whole / "results.json").read_text())
@@ -105,7 +114,7 @@ def test_the_same_command_samples_nothing_again_and_says_the_same(whole: Path, c
     assert first == second
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.nightly)])
 def test_samples_do_not_depend_on_the_number_of_processes(
     processes: int, whole: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -134,6 +143,7 @@ def test_samples_do_not_depend_on_the_number_of_processes(
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_lambda_s_makes_schemes_of_its_own_and_leaves_those_without_noise(checkpoint: Path, tmp_path: Path) -> None:
     words = (
         "--schemes",
@@ -241,6 +251,7 @@ def test_one_image_is_too_few_to_compare_with_and_said_so_before_sampling(checkp
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_keeps_the_size_of_its_batches(checkpoint: Path, tmp_path: Path) -> None:
     words = (
         "--checkpoint",
@@ -266,6 +277,7 @@ def test_a_folder_keeps_the_size_of_its_batches(checkpoint: Path, tmp_path: Path
     assert "holds no number" in refused(*words, "-n", "3")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_parameters_of_the_network_are_in_its_file_and_only_the_cut_off_may_differ(
     checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -373,8 +385,8 @@ def test_an_interrupted_study_ends_with_the_signals_code_and_keeps_what_is_compl
 @pytest.mark.parametrize(
     ("words", "of_the_second", "message"),
     [
-        (["--nfe", "x"], [], "'x' is not a list of ints"),
-        (["--nfe", "1"], [], "budgets [1]"),
+        pytest.param(["--nfe", "x"], [], "'x' is not a list of ints", marks=pytest.mark.nightly),
+        pytest.param(["--nfe", "1"], [], "budgets [1]", marks=pytest.mark.nightly),
         (["--schemes", "SSCS", "--nfe", "3"], ["--data", "nowhere.npz"], "'nowhere.npz': there is no such file"),
     ],
     ids=["words that cannot be read", "values that cannot be", "a file that one process does not have"],
@@ -402,6 +414,7 @@ def test_of_several_processes_one_tells_what_is_wrong_and_none_samples(
     assert not list(tmp_path.rglob("*.npz"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_after_a_trial_says_that_its_batches_are_larger(
     run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:

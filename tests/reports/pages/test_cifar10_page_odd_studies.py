@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from parsed_page import Page, all_values, parse
-from synthetic_study import NAMES, photographs, synthetic, with_precisions
+from synthetic_study import FEW, NAMES, photographs, synthetic, with_precisions
 from weakorder.reports.figures import cifar10_figures, cifar10_scatter
 from weakorder.reports.pages import cifar10_page
 from weakorder.reports.pages.cifar10_page import write_page
@@ -112,7 +112,7 @@ def test_a_missing_or_diverged_twin_is_said_to_be() -> None:
 
 def test_names_are_text(tmp_path: Path) -> None:
     """Names, words, sources, reasons and file names come from users: they are shown as they are, in figures too."""
-    study = synthetic(("ROBA",))
+    study = synthetic(("ROBA",), compared=FEW)
     study["schemes"][0] |= dict.fromkeys(("name", "label", "word", "source", "reason"), HOSTILE)
     study["comparison"]["disagreements"] = [HOSTILE]
     study["model"]["checkpoint"] = study["command"] = study["device"] = HOSTILE

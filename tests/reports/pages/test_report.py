@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from weakorder.reports.pages import templates as pages
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme, parse
 from weakorder.verification.blackbox.subject import BlackBox
+from weakorder.verification.exact import noise_free
 
 PARAMS = Parameters()
 NONLINEAR = targets.Settings(
@@ -30,6 +33,8 @@ NONLINEAR = targets.Settings(
 )
 SMALL: dict[str, Any] = {"steps": (100, 200, 400, 800), "budgets": (3, 20, 50, 100), "nonlinear": NONLINEAR}
 ONE_GRID = SMALL | {"grids": ("quadratic",)}
+ONE_TARGET = dataclasses.replace(NONLINEAR, sampling={targets.MIXTURE: targets.Sampling((5, 10, 20, 40), 1.0)})
+IDLE = parse("U(1/2) U(1/2)")
 HOSTILE = "<script>alert('x')</script> & $\\frac{"
 FIGURES = (
     *("convergence-steps", "convergence-nfe", "error-constants", "local-slopes", "cifar10-spectrum"),
@@ -41,6 +46,14 @@ FIGURES = (
 def _schemes() -> list[Scheme]:
     hostile = dataclasses.replace(CATALOGUE["ROBA"], name=HOSTILE, lambda_s=1.1, reference="<b>me</b>")
     return [hostile, CATALOGUE["NSE"]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _controls_once() -> Iterator[None]:
+    """The control studies, which are the same in every report, are computed for the first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "_controls", functools.cache(report._controls))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +162,7 @@ def test_the_verdicts_are_the_studies(results: dict[str, Any]) -> None:
 
 def _leave_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blank figures, for a page of which only the text is looked at."""
-    monkeypatch.setattr(report, "_draw", lambda _: dict.fromkeys(FIGURES))
+    monkeypatch.setattr(report, "_draw", lambda *_: dict.fromkeys(FIGURES))
     monkeypatch.setattr(figures, "as_svg", lambda _: b"<svg ></svg>")
     monkeypatch.setattr(figures, "as_png", lambda _: b"")
 
@@ -224,14 +237,23 @@ def test_a_hostile_name_is_text(page: _Page, folder: Path) -> None:
         assert "<script" not in (folder / f"figures/{name}.svg").read_text("utf-8")
 
 
-def test_the_page_is_a_function_of_the_results(results: dict[str, Any], folder: Path) -> None:
+@pytest.fixture(scope="module")
+def drawn(results: dict[str, Any]) -> dict[str, Any]:
+    """The figures, drawn again from the JSON file."""
+    return report._draw(results)
+
+
+def test_the_page_is_a_function_of_the_results(
+    results: dict[str, Any], drawn: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rendered again from the JSON file it is the same page: nothing on it has another source."""
+    monkeypatch.setattr(report, "_draw", lambda given: drawn if given is results else None)
     assert report.render(results) == (folder / "index.html").read_text("utf-8")
 
 
-def test_figures_are_reproducible_to_the_byte(results: dict[str, Any], folder: Path) -> None:
+def test_figures_are_reproducible_to_the_byte(drawn: dict[str, Any], folder: Path) -> None:
     """SVG and PNG, drawn again."""
-    for name, figure in figures.draw(results).items():
+    for name, figure in drawn.items():
         assert figures.as_svg(figure) == (folder / f"figures/{name}.svg").read_bytes()
         assert figures.as_png(figure) == (folder / f"figures/{name}.png").read_bytes()
 
@@ -264,8 +286,9 @@ def test_a_failed_study_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "report").exists()
 
 
-def test_one_scheme_that_always_diverges_can_be_reported(tmp_path: Path) -> None:
+def test_one_scheme_that_always_diverges_can_be_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No error, no point and no fit is still a report, with its verdict."""
+    monkeypatch.setattr(noise_free, "RESOLUTIONS", noise_free.RESOLUTIONS[:2])  # which no resolution helps
     stiff = Parameters(beta_min=4e4, beta_max=4e4)
     settings = ONE_GRID | {"steps": (100, 200, 400, 700), "budgets": (200, 300)}
     page = report.write_report([CATALOGUE["EM"]], stiff, tmp_path, **settings)
@@ -276,9 +299,10 @@ def test_one_scheme_that_always_diverges_can_be_reported(tmp_path: Path) -> None
     assert "diverges at 700 steps" in page.read_text("utf-8")
 
 
-def test_a_word_without_evaluations_can_be_reported(tmp_path: Path) -> None:
+@pytest.mark.nightly
+def test_a_word_without_evaluations_can_be_reported_alone(tmp_path: Path) -> None:
     """It buys no step, its curve is empty, and its verdict says what is wrong."""
-    page = report.write_report([parse("U(1/2) U(1/2)")], PARAMS, tmp_path, **ONE_GRID)
+    page = report.write_report([IDLE], PARAMS, tmp_path, **ONE_GRID)
     assert "the weights of E sum to 0" in page.read_text("utf-8")
 
 
@@ -301,11 +325,17 @@ def test_numbers_are_set_to_three_significant_digits(value: float | None, text: 
     assert pages.number(value) == text
 
 
-def test_a_black_box_is_reported_beside_a_scheme(tmp_path: Path) -> None:
-    """Its order and its spectrum are the scheme's; what needs a word, proofs and regions, is the scheme's alone."""
+def test_a_black_box_and_a_word_without_evaluations_are_reported_beside_a_scheme(tmp_path: Path) -> None:
+    """The box's order and spectrum are the scheme's; what needs a word, proofs and regions, is the scheme's alone. A
+    word that evaluates nothing buys no step, its curve is empty, and its verdict says what is wrong."""
     box = BlackBox("mine.py:step", as_black_box(CATALOGUE["RSE"], PARAMS))
-    page = report.write_report([box, CATALOGUE["RSE"]], PARAMS, tmp_path, **ONE_GRID)
-    mine, scheme = json.loads((tmp_path / "results.json").read_text())["schemes"]
+    page = report.write_report(
+        [box, CATALOGUE["RSE"], IDLE],
+        PARAMS,
+        tmp_path,
+        **ONE_GRID | {"steps": (25, 50, 100, 200), "nonlinear": ONE_TARGET},
+    )
+    mine, scheme, idle = json.loads((tmp_path / "results.json").read_text())["schemes"]
     assert (mine["word"], mine["kind"], mine["order"]["proven"]) == ("black box", "deterministic", None)
     assert mine["verdict"] == scheme["verdict"] == "PASS"
     assert mine["stability"] is None
@@ -315,4 +345,6 @@ def test_a_black_box_is_reported_beside_a_scheme(tmp_path: Path) -> None:
         assert a["diverged"] == b["diverged"]
         finite = [(x, y) for x, y in zip(a["distance"], b["distance"], strict=True) if y is not None]
         assert [x for x, _ in finite] == pytest.approx([y for _, y in finite], rel=1e-8)
-    assert "mine.py:step" in page.read_text()
+    assert "mine.py:step" in page.read_text("utf-8")
+    assert idle["verdict"] == "FAIL"
+    assert "the weights of E sum to 0" in page.read_text("utf-8")

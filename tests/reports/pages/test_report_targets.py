@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.reports.pages import targets
+from weakorder.reports.pages.jobs import Jobs
 from weakorder.reports.pages.strict_json import dumps
 from weakorder.reports.pages.targets import MIXTURE, PUBLISHED, Sampling, Settings
 from weakorder.theory.model import Parameters
@@ -28,11 +29,17 @@ SETTINGS = Settings(
     repetitions=200,
     paths=64,
 )
+FEW = dataclasses.replace(  # for what does not come from the numbers
+    SETTINGS, sampling=dict.fromkeys((MIXTURE, "student"), Sampling((2, 4, 8, 16), 1.0)), repetitions=20
+)
 Results = dict[str, Any]
 
 
 def _collect(schemes: list[Scheme], settings: Settings = SETTINGS) -> tuple[Results, list[Results]]:
-    study, rows = targets.collect(schemes, PARAMS, 0.1, settings)
+    jobs = Jobs()
+    asked = targets.ask(jobs, schemes, PARAMS, 0.1, settings)
+    jobs.run()
+    study, rows = targets.answer(asked, 0.1, settings)
     return json.loads(dumps(study)), json.loads(dumps(rows))
 
 
@@ -124,11 +131,11 @@ def test_the_calibration_s_interval_is_that_of_its_count(found) -> None:
 def test_a_scheme_that_a_study_does_not_take_is_named_with_the_reason() -> None:
     """A finer study than float64 can prove is refused, scheme by scheme, and the rest goes on."""
     scheme = CATALOGUE["RSE"]
-    study, rows = _collect([scheme], dataclasses.replace(SETTINGS, accuracy=1e-12, repetitions=20))
+    study, rows = _collect([scheme], dataclasses.replace(FEW, accuracy=1e-12))
     assert "accuracy" in rows[0]["refused"]
     assert [entry["scheme"] for entry in study["sampled"]] == [0, 0]
 
 
 def test_a_report_without_the_named_schemes_samples_its_first() -> None:
-    study, _ = _collect([CATALOGUE["NSE"]], dataclasses.replace(SETTINGS, repetitions=20))
+    study, _ = _collect([CATALOGUE["NSE"]], FEW)
     assert [(e["scheme"], e["target"]) for e in study["sampled"]] == [(0, MIXTURE), (0, "student")]

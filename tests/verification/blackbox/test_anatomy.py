@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from published_step import PARAMS, euler_maruyama, with_fault
+from selection import is_representative, nightly_but
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_step
@@ -20,6 +21,8 @@ from weakorder.verification.exact.order import study_order
 from weakorder.verification.targets.gaussian import GaussianTarget
 from weakorder.verification.verdicts.extrapolation import extrapolate, magnification
 from weakorder.verification.verdicts.verdict import Verdict
+
+FEW = (2, 4, 8, 16)  # for what a study says of single steps, at any levels
 
 
 @pytest.mark.parametrize("scheme", CATALOGUE.values(), ids=lambda scheme: scheme.name)
@@ -42,8 +45,17 @@ def test_the_anatomy_of_a_scheme_is_its_compiled_step(scheme: Scheme) -> None:
     assert anatomy.nfe == scheme.nfe_per_step
 
 
-@pytest.mark.parametrize("params", [PARAMS, Parameters(), Parameters(gamma=0.0, nu=4.0)], ids=str)
-@pytest.mark.parametrize("scheme", CATALOGUE.values(), ids=lambda scheme: scheme.name)
+OTHERS = (Parameters(), Parameters(gamma=0.0, nu=4.0))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "params"),
+    [
+        *((scheme, PARAMS) for scheme in CATALOGUE.values()),
+        *nightly_but(lambda case: is_representative(case[0]), itertools.product(CATALOGUE.values(), OTHERS)),
+    ],
+    ids=lambda value: value.name if isinstance(value, Scheme) else str(value),
+)
 def test_no_scheme_of_the_catalogue_is_called_inconsistent(scheme: Scheme, params: Parameters) -> None:
     assert inconsistencies(as_black_box(scheme, params), params) == []
 
@@ -86,7 +98,7 @@ FAULTS = {
 def test_what_is_wrong_is_named_with_its_factor(faults, message: str) -> None:
     found = [str(wrong) for wrong in inconsistencies(with_fault(**faults), PARAMS)]
     assert any(re.search(message, text) for text in found), found
-    study = study_black_box("faulty", with_fault(**faults), PARAMS, steps=(25, 50, 100, 200))
+    study = study_black_box("faulty", with_fault(**faults), PARAMS, steps=FEW)
     assert study.verdict is Verdict.FAIL
     assert "not consistent" in study.reason
 
@@ -122,7 +134,7 @@ def test_a_trajectory_that_drops_its_last_noise_is_consistent_and_passes() -> No
         return u
 
     assert inconsistencies(sample, PARAMS) != []
-    study = study_black_box("last", sample, PARAMS, steps=(100, 200, 400, 800))
+    study = study_black_box("last", sample, PARAMS, steps=(25, 50, 100, 200), t_end=0.3)
     assert study.problems == ()
     assert study.verdict is Verdict.PASS
 
@@ -162,9 +174,9 @@ def test_what_differs_on_images_is_noticed_though_one_coordinate_is_probed() -> 
 
     messages = ("several entries share", "its propagator is another", "too many values to unpack")
     for sampler, message in zip((shared, otherwise, flat_only), messages, strict=True):
-        (warning,) = study_black_box("x", sampler, PARAMS, steps=(25, 50, 100, 200)).warnings
+        (warning,) = study_black_box("x", sampler, PARAMS, steps=FEW).warnings
         assert message in warning
-    assert study_black_box("x", euler_maruyama, PARAMS, steps=(25, 50, 100, 200)).warnings == ()
+    assert study_black_box("x", euler_maruyama, PARAMS, steps=FEW).warnings == ()
 
 
 def test_a_sampler_whose_evaluations_depend_on_the_time_is_verified() -> None:
@@ -181,15 +193,15 @@ def test_a_sampler_whose_evaluations_depend_on_the_time_is_verified() -> None:
             return u + h * first
         return u + h * ((1 - weight) * first + weight * slope(u + h * first, 1 - tau - h, score))
 
-    study = study_black_box("heun, then euler", step, PARAMS, steps=(25, 50, 100, 200))
+    study = study_black_box("heun, then euler", step, PARAMS, steps=FEW)
     assert not study.problems
-    other = study_black_box("a third", lambda *given: step(*given, weight=1 / 3), PARAMS, steps=(25, 50, 100, 200))
+    other = study_black_box("a third", lambda *given: step(*given, weight=1 / 3), PARAMS, steps=FEW)
     assert not other.problems  # consistent as well
 
     def drifts(u, tau, h, score):
         return step(u, tau, h, score) + h * (tau > 0.5) * u
 
-    assert study_black_box("late", drifts, PARAMS, steps=(25, 50, 100, 200)).problems
+    assert study_black_box("late", drifts, PARAMS, steps=FEW).problems
 
 
 @pytest.mark.parametrize(("ratio", "count"), [(2.0, 7), (1.5, 7), (3.0, 4)])

@@ -23,6 +23,7 @@ from weakorder.verification.blackbox.adapters import EpsNetwork
 from weakorder.verification.blackbox.probing import probed_moments
 from weakorder.verification.blackbox.study import study_black_box
 from weakorder.verification.exact.moments import exact_moments
+from weakorder.verification.exact.order import OrderStudy
 from weakorder.verification.targets.gaussian import GaussianTarget
 from weakorder.verification.verdicts.verdict import Verdict
 
@@ -184,26 +185,34 @@ def test_what_cannot_be_verified_is_refused_with_its_time_and_reason(step, messa
         probed_moments(step, TARGET, TAUS)
 
 
-def test_a_correct_black_box_passes_and_a_wrong_sign_fails() -> None:
-    assert study_black_box("em", euler_maruyama, PARAMS, steps=(50, 100, 200, 400)).verdict is Verdict.PASS
+LEVELS = {"steps": (20, 40, 80, 160), "t_end": 0.3}  # few steps, and a stop early enough that their slopes have settled
+
+
+@pytest.fixture(scope="module")
+def correct() -> OrderStudy:
+    return study_black_box("em", euler_maruyama, PARAMS, **LEVELS)
+
+
+def test_a_correct_black_box_passes_and_a_wrong_sign_fails(correct: OrderStudy) -> None:
+    assert correct.verdict is Verdict.PASS
 
     def wrong(u, tau, h, score):
         return euler_maruyama(u, tau, h, lambda v, t: score(v, t) * torch.tensor([-1.0, 1.0], dtype=v.dtype))
 
-    assert study_black_box("wrong", wrong, PARAMS, steps=(50, 100, 200, 400)).verdict is Verdict.FAIL
+    assert study_black_box("wrong", wrong, PARAMS, **LEVELS).verdict is Verdict.FAIL
 
 
-def test_float32_inside_a_step_is_measured_and_reported_and_the_verdict_stands() -> None:
+def test_float32_inside_a_step_is_measured_and_reported_and_the_verdict_stands(correct: OrderStudy) -> None:
     def single(u, tau, h, score):
         return euler_maruyama(u.float(), tau, h, score).double()
 
-    study = study_black_box("single", single, PARAMS, steps=(50, 100, 200, 400))
+    study = study_black_box("single", single, PARAMS, **LEVELS)
     assert study.verdict is Verdict.PASS
     assert "rounds to float32" in study.warnings[0]
     assert study.rounding is not None
     assert (study.rounding > 2.0**-26 * study.steps).all()  # every step rounds, by about half a unit of 2^-24
     assert (study.rounding < 2.0**-20 * study.steps).all()
-    assert study_black_box("double", euler_maruyama, PARAMS, steps=(50, 100, 200, 400)).warnings == ()
+    assert correct.warnings == ()
 
 
 class AdamsBashforth:
@@ -238,7 +247,7 @@ class WithoutReset(AdamsBashforth):
 
 def test_a_multistep_sampler_is_reset_and_verified_at_its_own_order() -> None:
     target = GaussianTarget.of([0.5, 0.0], [0.25, 1.0], PSLD_DIFFUSION, PARAMS)
-    study = study_black_box("ab2", AdamsBashforth(), PARAMS, 2, (200, 400, 800, 1600), target)
+    study = study_black_box("ab2", AdamsBashforth(), PARAMS, 2, (100, 200, 400, 800), target, t_end=0.3)
     assert study.verdict is Verdict.PASS
     assert study.measured is not None
     assert abs(study.measured.order - 2) < 0.1
@@ -402,7 +411,7 @@ def _run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
 def test_the_command_line_verifies_a_users_step(monkeypatch, capsys, tmp_path: Path) -> None:
     (tmp_path / "box.py").write_text(BOX)
     box = f"{tmp_path / 'box.py'}:step"
-    code, out, _ = _run(monkeypatch, capsys, "verify", box, "--json", "--steps", "50,100,200,400")
+    code, out, _ = _run(monkeypatch, capsys, "verify", box, "--json", "--steps", "20,40,80,160", "--t-end", "0.3")
     answer = json.loads(out)
     assert (code, answer["verdict"], answer["nfe_per_step"]) == (0, "PASS", 1)
     code, out, _ = _run(monkeypatch, capsys, "moments", box, "--json")

@@ -22,6 +22,7 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from selection import is_representative, nightly_but
 from strategies import parameters, words
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import GRIDS, time_grid
@@ -157,9 +158,14 @@ def test_every_word_has_the_moments_of_the_brute_force(
         assert np.all(np.abs(got.exact.cov[:, :, i] - want.exact_cov) <= 1e-12 * cov_scale)
 
 
+CENTURIES = [(name, 100) for name in CATALOGUE]
+
+
 @pytest.mark.parametrize("params", [Parameters(), LINEAR_BETA], ids=["constant", "linear"])
-@pytest.mark.parametrize("steps", [25, 100])
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [*((name, 25) for name in CATALOGUE), *nightly_but(lambda case: is_representative(case[0]), CENTURIES)],
+)
 def test_the_catalogue_has_the_moments_of_the_brute_force_to_12_digits(
     name: str, steps: int, params: Parameters
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 import sympy as sp
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from selection import examples
 from strategies import parameters, words
 from weakorder.integrators.catalogue import CATALOGUE, STOCHASTIC
 from weakorder.theory import stability
@@ -126,7 +127,7 @@ _CATALOGUE = st.builds(replace, st.sampled_from(list(CATALOGUE.values())), flow=
 _TARGETS = {"params": parameters(), "t": st.floats(0.01, 1), "variance": st.floats(1e-3, 4)}
 
 
-@settings(max_examples=20)
+@examples(10)
 @given(scheme=_CATALOGUE, **_TARGETS)
 def test_the_largest_stable_step_of_the_catalogue_is_where_moments_stop_settling(
     scheme: Scheme, params: Parameters, t: float, variance: float
@@ -135,7 +136,7 @@ def test_the_largest_stable_step_of_the_catalogue_is_where_moments_stop_settling
     assert_stops_settling_there(scheme, params, t, variance)
 
 
-@settings(max_examples=3)
+@examples(3)
 @given(scheme=_WORDS, **_TARGETS)
 def test_the_largest_stable_step_of_random_words_is_where_moments_stop_settling(
     scheme: Scheme, params: Parameters, t: float, variance: float

@@ -73,8 +73,15 @@ def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
 # --- Resuming and adding ---
 
 
-def test_a_study_that_is_stopped_and_resumed_ends_in_the_same_bits(tmp_path: Path) -> None:
-    whole = files(fill(tmp_path / "whole", neural()).folder)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """All cells of the tiny network, sampled at once."""
+    return files(fill(tmp_path_factory.mktemp("whole"), neural()).folder)
+
+
+def test_a_study_that_is_stopped_and_resumed_ends_in_the_same_bits(
+    whole: dict[str, np.ndarray], tmp_path: Path
+) -> None:
     stopped = Store(tmp_path / "stopped", stopping_after(45), batch=2)
     with pytest.raises(KeyboardInterrupt):
         run_work(stopped, missing_work(stopped, CELLS, SAMPLES), CPU, 2)
@@ -99,7 +106,9 @@ def stopping_after(evaluations: int) -> Model:
     return Model("tiny", PARAMS, TINY, lambda _: score)
 
 
-def test_what_is_there_is_not_sampled_again_and_another_scheme_changes_nothing(tmp_path: Path) -> None:
+def test_what_is_there_is_not_sampled_again_and_another_scheme_changes_nothing(
+    whole: dict[str, np.ndarray], tmp_path: Path
+) -> None:
     few = tuple(cell for cell in CELLS if cell.scheme.name in ("ROBA", "RVV"))
     fill(tmp_path, neural(), few)
     before = files(tmp_path)
@@ -107,7 +116,7 @@ def test_what_is_there_is_not_sampled_again_and_another_scheme_changes_nothing(t
     run_work(store, missing_work(store, few, SAMPLES), CPU)  # no evaluation is left, and none is needed
     after = files(fill(tmp_path, neural(), CELLS).folder)
     assert all(np.array_equal(before[name], after[name]) for name in before)
-    assert same(after, files(fill(tmp_path.with_name("once"), neural(), CELLS).folder))
+    assert same(after, whole)
 
 
 def test_samples_do_not_depend_on_the_batch_where_the_score_does_not(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""Independent studies of a page, side by side: one process per worker, or one after the other in this one.
+
+Processes, not threads: most studies are many numpy calls on small arrays, which hold Python's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from typing import Any
+
+Progress = Callable[[Sequence[Any]], Iterable[Any]]
+
+
+@dataclass(eq=False)
+class Job:
+    """A call to be made, and its result once `Jobs.run` has returned; here: only in this process."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    here: bool = False
+    result: Any = None
+
+    def call(self) -> Any:
+        """The result, computed now."""
+        return self.function(*self.arguments)
+
+
+class Jobs:
+    """Calls that do not depend on one another, started in the order in which they are added."""
+
+    def __init__(self) -> None:
+        self._jobs: list[Job] = []
+
+    def add(self, function: Callable[..., Any], *arguments: Any, here: bool = False) -> Job:
+        """Ask for `function(*arguments)`. here: it, or an argument, cannot travel to another process."""
+        self._jobs.append(Job(function, arguments, here))
+        return self._jobs[-1]
+
+    def run(self, progress: Progress = iter, workers: int = 1) -> None:
+        """Make all calls; progress wraps them as they finish. What a call raises ends the others and is raised."""
+        finished = self._alone() if workers <= 1 or len(self._jobs) <= 1 else self._side_by_side(workers)
+        for _ in progress(_Counted(finished, len(self._jobs))):
+            pass
+
+    def _alone(self) -> Iterator[Job]:
+        for job in self._jobs:
+            job.result = job.call()
+            yield job
+
+    def _side_by_side(self, workers: int) -> Iterator[Job]:
+        away = [(place, job) for place, job in enumerate(self._jobs) if not job.here]
+        # a fresh interpreter each: a copy of this one would have its locks, but not the threads that hold them
+        with get_context("spawn").Pool(min(workers, len(away) or 1), _prepare) as pool:
+            answers = pool.imap_unordered(_answer, [(place, job.function, job.arguments) for place, job in away])
+            for job in self._jobs:
+                if job.here:
+                    job.result = job.call()
+                    yield job
+            for place, result in answers:
+                self._jobs[place].result = result
+                yield self._jobs[place]
+
+
+class _Counted(Sequence[Any]):
+    """An iterator of a known length, which bars show."""
+
+    def __init__(self, items: Iterator[Any], length: int) -> None:
+        self._items, self._length = items, length
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._items
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, _: Any) -> Any:
+        raise TypeError("jobs come as they finish")
+
+
+def _prepare() -> None:
+    def follow() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)  # nobody waits for the answer
+
+    threading.Thread(target=follow, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers it, and ends the others
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy and torch are imported
+
+
+def _answer(asked: tuple[int, Callable[..., Any], tuple[Any, ...]]) -> tuple[int, Any]:
+    place, function, arguments = asked
+    return place, function(*arguments)

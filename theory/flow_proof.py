@@ -1,0 +1,129 @@
+"""The exact flow of a linear SDE with the score held fixed, derived and proven by sympy.
+
+With s frozen, du = (A u + G s) dtheta + D^(1/2) dw, and its flow u -> P u + K s + xi, xi ~ N(0, Q), over theta is
+
+    P = exp(A theta),    K = int_0^theta exp(A r) dr G,    Q = int_0^theta exp(A r) D exp(A r)^T dr.
+
+Every entry is an exponential polynomial, sum_j c_j theta^p_j exp(r_j theta), and is proven: the residuals of
+
+    P' = A P, P(0) = 1      K' = A K + G, K(0) = 0      Q' = A Q + Q A^T + D, Q(0) = 0
+
+must simplify to exactly 0. theory.flows evaluates what is derived here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy as sp
+from sympy import Expr, Matrix
+
+from .flows import Flow, Terms
+from .formulas import parse, text
+from .model import LinearSDE
+from .symbols import SYMBOLS, theta
+
+
+def derive(sde: LinearSDE) -> dict[str, Any]:
+    """The exact flow's terms, and the exact and the Euler flow in text (see `flows.derivation`).
+
+    Raises ValueError if the proof does not close.
+    """
+    terms = derive_terms(sde)
+    return {"terms": terms, "exact": in_text(matrices(terms)), "euler": in_text(euler_matrices(sde))}
+
+
+def in_text(flow: Flow) -> dict[str, list[str]]:
+    """P, K and Q, four entries each, row-major."""
+    return {name: [text(entry) for entry in matrix.flat()] for name, matrix in zip("PKQ", flow, strict=True)}
+
+
+def matrices(terms: list[list[Terms]]) -> Flow:
+    """P, K and Q as sympy matrices in theta and the parameters."""
+
+    def entry(of: Terms) -> Expr:
+        return sp.Add(*(parse(c, SYMBOLS) * theta**p * sp.exp(parse(r, SYMBOLS) * theta) for c, p, r in of))
+
+    return Flow(*(Matrix(2, 2, [entry(of) for of in matrix]) for matrix in terms))
+
+
+def euler_matrices(sde: LinearSDE) -> Flow:
+    """The Euler flow as sympy matrices in theta: P = 1 + A theta, K = G theta, Q = D theta."""
+    return Flow(sp.eye(2) + sde.matrix * theta, sde.score_gain * theta, sde.noise * theta)
+
+
+def _collect(entry: Expr) -> dict[tuple[int, Expr], Expr]:
+    """An exponential polynomial in theta as {(power, rate): coefficient}."""
+    rates: dict[Any, Any] = {exponential: sp.Dummy() for exponential in sorted(entry.atoms(sp.exp), key=str)}
+    polynomial = sp.Poly(sp.cancel(entry.xreplace(rates)), theta, *rates.values())
+    collected: dict[tuple[int, Expr], Expr] = {}
+    for (power, *multiples), coefficient in polynomial.terms():
+        exponent = sp.Add(*(k * e.args[0] for k, e in zip(multiples, rates, strict=True)))
+        key = (power, sp.simplify(exponent / theta))
+        if key[1].has(theta):
+            raise ValueError(f"{entry} is not an exponential polynomial in theta")
+        collected[key] = collected.get(key, sp.S.Zero) + coefficient
+    simplified: dict[Any, Any] = {key: sp.factor(sp.simplify(c)) for key, c in collected.items()}
+    return {key: coefficient for key, coefficient in simplified.items() if coefficient != 0}
+
+
+def _expand(collected: dict[tuple[int, Expr], Expr]) -> Expr:
+    """The expression that `_collect` collected."""
+    return sp.Add(*(c * theta**power * sp.exp(rate * theta) for (power, rate), c in collected.items()))
+
+
+def _exponential(A: Any) -> Any:
+    """exp(A theta) of a 2x2 matrix: with a = tr A / 2, B = A - a and B^2 = r^2 1, it is e^(a theta) times
+    cosh(r theta) + B sinh(r theta) / r, or times 1 + B theta if r = 0. (sympy's own need not simplify.)"""
+    a = sp.simplify(A.trace() / 2)
+    square = sp.factor(sp.simplify(a**2 - A.det()))
+    B = (A - a * sp.eye(2)).applyfunc(sp.simplify)
+    if square == 0:
+        return (sp.eye(2) + B * theta) * sp.exp(a * theta)
+    r: Any = sp.sqrt(square).replace(sp.Abs, lambda inside: inside)  # either root will do
+    up, down = (sp.exp(rate * theta) for rate in map(sp.simplify, (a + r, a - r)))
+    return (up + down) / 2 * sp.eye(2) + (up - down) / (2 * r) * B
+
+
+def _integrate(entry: Expr) -> Expr:
+    """int_0^theta of an exponential polynomial, term by term (by parts: int r^p e^(ar) steps down in p)."""
+    total = sp.S.Zero
+    for (power, rate), coefficient in _collect(entry).items():
+        if rate == 0:
+            total += coefficient * theta ** (power + 1) / (power + 1)
+            continue
+        for i in range(power + 1):
+            falling = sp.ff(power, i) * (-1) ** i / rate ** (i + 1)
+            total += coefficient * falling * theta ** (power - i) * sp.exp(rate * theta)
+        total -= coefficient * sp.factorial(power) * (-1) ** power / rate ** (power + 1)
+    return total
+
+
+def residuals(sde: LinearSDE, propagator: Matrix, score_gain: Matrix, noise_cov: Matrix) -> tuple[Matrix, ...]:
+    """What the flow's three equations and three initial values leave over: six zero matrices if it is exact."""
+    A, G, D = sde.matrix, sde.score_gain, sde.noise
+    differences: tuple[Any, ...] = (
+        propagator.diff(theta) - A * propagator,
+        propagator.subs(theta, 0) - sp.eye(2),
+        score_gain.diff(theta) - A * score_gain - G,
+        score_gain.subs(theta, 0),
+        noise_cov.diff(theta) - A * noise_cov - noise_cov * A.T - D,
+        noise_cov.subs(theta, 0),
+    )
+    return tuple(difference.applyfunc(sp.simplify) for difference in differences)
+
+
+def derive_terms(sde: LinearSDE) -> list[list[Terms]]:
+    """P, K and Q, each a row-major list of four entries. Raises ValueError if the proof does not close."""
+    propagator = _exponential(sde.matrix)
+    gain = propagator.applyfunc(_integrate) * sde.score_gain
+    noise = (propagator * sde.noise * propagator.T).applyfunc(_integrate)
+    collected = [[_collect(entry) for entry in matrix.flat()] for matrix in (propagator, gain, noise)]
+    rebuilt = [Matrix(2, 2, [_expand(entry) for entry in matrix]) for matrix in collected]
+    for left_over in residuals(sde, *rebuilt):
+        if any(entry != 0 for entry in left_over):
+            raise ValueError(
+                f"the flow of {sde.drift} could not be proven: a residual simplifies to {left_over}, and must be 0; "
+                "write the drift more simply"
+            )
+    return [[[(text(c), p, text(r)) for (p, r), c in entry.items()] for entry in matrix] for matrix in collected]
