@@ -131,7 +131,8 @@ class OrderStudy:
         rounded = [finding for finding in self.told if finding.kind is Kind.ROUNDING]
         kept = self.h >= (1 - 1e-9) * max((finding.shortest for finding in rounded), default=0.0)
         if rounded:
-            stalls = [stall_of(self.steps[kept], self.errors[name][kept], self.expected) for name in QUANTITIES]
+            stood = {q: np.where(e > ROUND_OFF * self.sizes[q], e, np.nan)[kept] for q, e in self.errors.items()}
+            stalls = [stall_of(self.steps[kept], stood[name], self.expected) for name in QUANTITIES]
             claims = [stall.claimed for stall in stalls if stall is not None and stall.claimed is not None]
             kept &= self.steps <= min((last for _, last in claims), default=math.inf)
         return kept
