@@ -345,7 +345,7 @@ LOSING = {
 
 @pytest.mark.parametrize("whole", KEEPING.values(), ids=KEEPING)
 def test_dynamics_that_keep_every_law_may_be_split_and_converge_to_it(whole: LinearSDE) -> None:
-    study = study_order(Scheme("S F", as_one_part(whole)), Parameters(), steps=(100, 200, 400, 800))
+    study = study_order(Scheme("S F", as_one_part(whole)), Parameters(), steps=(400, 800, 1600, 3200))
     assert study.verdict is Verdict.PASS, study.reason
     assert study.limit is not None
     assert abs(study.limit.bias) <= 4 * study.limit.uncertainty
