@@ -31,6 +31,7 @@ below `_KNOWN`, that is at the rounding of the flows: its standard deviation rel
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -41,14 +42,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from ..theory.flows import Flow
 from ..theory.model import Parameters
 from ..theory.scheme import Scheme
 from .compiled import Array, Run, compile_run
 from .coupling import Coupling, couple, linear_image
 from .grids import check_grid
-from .noise import START, normal_pairs
-from .sampler import Noise, Score, run_segment
+from .noise import START, check_samples, draw_pairs
+from .sampler import Advance, Noise, Score
 
 # A sample's own normals are those of the sample with this number more: no study has as many samples.
 _OWN = 1 << 40
@@ -89,9 +89,11 @@ class Anchor:
         self, samples: Tensor, event: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """The normals of the samples numbered `samples` (batch,), as the sampler draws them: (batch, P, 2, *event)."""
+        samples = check_samples(samples, dtype)
         normals = torch.empty(len(samples), len(self.intervals), 2, *event, dtype=dtype, device=samples.device)
+        planes = normals.view(len(samples), 2 * len(self.intervals), math.prod(event))
         for k, interval in enumerate(self.intervals.tolist()):
-            normals[:, k] = normal_pairs(seed, samples, interval, event, dtype)
+            draw_pairs(seed, samples, interval, planes, 2 * k)
         return normals
 
     def noise(self, normals: Tensor, dtype: torch.dtype) -> Noise:
@@ -139,10 +141,13 @@ class AnchoredRun:
             raise ValueError(f"sample {int(samples.max())}: number the samples below 2^40")
 
         place = {interval: k for k, interval in enumerate(_intervals(self.run).tolist())}
+        numbers = check_samples(samples, dtype) + _OWN
 
         @lru_cache(maxsize=max((own.last - own.first for own in self.own), default=0))
         def pair(k: int) -> Tensor:
-            return normal_pairs(seed, samples + _OWN, START + 1 + k, event, dtype)
+            pair = torch.empty(batch, 2, math.prod(event), dtype=dtype, device=numbers.device)
+            draw_pairs(seed, numbers, START + 1 + k, pair)
+            return pair.view(batch, 2, *event)
 
         def noise(interval: int) -> Tensor:
             known, own = self.known[place[interval]], self.own[place[interval]]
@@ -186,11 +191,10 @@ def sample_anchored(
     function of the run, its anchor, the seed, the sample's number and its first state; one that overflows ends in inf
     or nan, and leaves the others alone. Raises ValueError as `AnchoredRun.noise`.
     """
-    noise = run.noise(normals, samples, seed, u.dtype)
-    u = run_segment(run.run.prologue, u, None, noise, START + 1)
-    times, flows = run.run.updates
+    advance = Advance(run.run, u, run.noise(normals, samples, seed, u.dtype))
+    u, times = advance(0, u, None), run.run.updates.time
     for k, t in enumerate([] if times is None else times.tolist()):
-        u = run_segment(Flow(*(entry[k] for entry in flows)), u, score(u, t).to(u), noise, START + 2 + k)
+        u = advance(k + 1, u, score(u, t))
     return u
 
 

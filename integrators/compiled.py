@@ -157,3 +157,13 @@ def noise_factor(noise_cov: Array) -> Array:
     factor[..., 1, 0] = np.divide(xm, factor[..., 0, 0], out=np.zeros(xx.shape), where=xx > 0)
     factor[..., 1, 1] = np.sqrt(np.maximum(mm - factor[..., 1, 0] ** 2, 0))
     return factor
+
+
+def coefficients(run: Run) -> Array:
+    """The run's segments as rows of P, K (row by row), C00, C10 and C11 (1 + updates, 11), the prologue's first: what
+    kernels.Updates takes. Zeros in the last three columns: no noise."""
+    flow = Flow(
+        *(np.concatenate([first[None], rest]) for first, rest in zip(run.prologue, run.updates.flow, strict=True))
+    )
+    lower = noise_factor(flow.noise_cov)[:, [0, 1, 1], [0, 0, 1]]
+    return np.concatenate([flow.propagator.reshape(-1, 4), flow.score_gain.reshape(-1, 4), lower], axis=1)

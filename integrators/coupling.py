@@ -33,6 +33,7 @@ part's clock twice (`U(1/2) S E U(1/2)@0`), the second noise is a second, indepe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,7 +50,7 @@ from ..theory.scheme import Scheme
 from ..theory.splitting import Part, Splitting
 from .compiled import Array, Run, ScoreStage, compile_run, compile_step, noise_factor, stages
 from .grids import check_grid
-from .noise import START, normal_pairs
+from .noise import START, check_samples, draw_pairs
 from .sampler import Score
 
 Integers = NDArray[np.int64]
@@ -126,13 +127,13 @@ def couple(runs: Sequence[tuple[Scheme, Array]], params: Parameters) -> Coupling
 def sample_coupled(coupling: Coupling, score: Score, u: Tensor, samples: Tensor, seed: int = 0) -> list[Tensor]:
     """Run from the states `u` (batch, 2, *event) of the samples numbered `samples` (batch,): the last state of each
     run. A path is a function of (seed, its number) and of its first state alone."""
-    pairs = coupling.width // 2
+    pairs, event, samples = coupling.width // 2, u.shape[2:], check_samples(samples, u.dtype)
 
     def normals(column: int) -> Tensor:
-        drawn = (
-            normal_pairs(seed, samples, START + 1 + column * pairs + k, u.shape[2:], u.dtype) for k in range(pairs)
-        )
-        return torch.cat(list(drawn), dim=1)
+        drawn = torch.empty(len(samples), 2 * pairs, math.prod(event), dtype=u.dtype, device=samples.device)
+        for k in range(pairs):
+            draw_pairs(seed, samples, START + 1 + column * pairs + k, drawn, 2 * k)
+        return drawn.view(len(samples), 2 * pairs, *event)
 
     return run_coupled(coupling, score, u, normals)
 

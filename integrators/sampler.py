@@ -2,28 +2,32 @@
 
 A compiled run (integrators.compiled) is a prologue and one update u <- P u + K s + C xi per evaluation, with s =
 score(u, t) and xi a pair of standard normals per element, C C^T = Q. The loop below is that formula and nothing else;
-which scheme runs is in the tables. States have the layout (batch, 2, *event), position first, so that an image network
-reads (batch, 2 C, H, W) without a copy.
+which scheme runs is in the tables. An update draws its noise, advances the state and sees whether the score is finite
+in one pass over memory (integrators.kernels). It writes a new state and allocates nothing else, and no GPU is waited
+for. States have the layout (batch, 2, *event), position first, so that an image network reads (batch, 2 C, H, W)
+without a copy.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..theory.flows import Flow
 from ..theory.model import Diffusion, Parameters
 from ..theory.scheme import Scheme
-from .compiled import Array, Run, compile_run, denoising_run, noise_factor
-from .noise import START, normal_pairs
+from .compiled import Array, Run, coefficients, compile_run, denoising_run
+from .grids import check_grid
+from .kernels import Draw, kernels_for
+from .noise import START, check_counter, normal_pairs
 
 Score = Callable[[Tensor, float], Tensor]
-Noise = Callable[[int], Tensor]
+Noise = Callable[[int], Tensor | Draw]
 
 
 class ScoreError(ValueError):
@@ -74,66 +78,97 @@ def sample(
             f"samples of shape {tuple(numbers.shape)} and {numbers.dtype}, from {least:g}: give one integer >= 0 for "
             f"each of the {len(u)} states"
         )
-    event = u.shape[2:]
-    run = compile_run(scheme, taus, params)
-    u = integrate(run, score, u, lambda interval: normal_pairs(seed, numbers, interval, event, u.dtype))
-    if denoise:
-        last = denoising_run(scheme, params.T - float(taus[-1]), params)
-        u = integrate(last, score, u, lambda _: torch.zeros_like(u))
+    numbers = numbers.to(torch.int64).contiguous()
+    run = _compiled(scheme, check_grid(taus, params).tobytes(), params)
+    check_counter(seed, START + 1 + len(run.updates.flow.propagator))
+
+    def noise(interval: int) -> Draw:
+        return Draw(seed, numbers, interval)
+
+    u = integrate(run, score, u, noise)
+    if denoise:  # has none
+        u = integrate(denoising_run(scheme, params.T - float(taus[-1]), params), score, u, noise)
     return u
+
+
+@lru_cache(maxsize=8)
+def _compiled(scheme: Scheme, taus: bytes, params: Parameters) -> Run:
+    """A run's tables, for one batch after the other."""
+    return compile_run(scheme, np.frombuffer(taus), params)
 
 
 @torch.no_grad()
 def integrate(run: Run, score: Score, u: Tensor, noise: Noise) -> Tensor:
     """Run compiled tables: the prologue, then u <- P u + K s + C xi for every evaluation.
 
-    noise(k): the standard normals (batch, 2, *event) of interval k; the prologue is interval 1, the updates follow;
-    asked for only where the segment has noise.
+    noise(k): the standard normals (batch, 2, *event) of interval k, or which to draw; the prologue is interval 1, the
+    updates follow; asked for only where the segment has noise. Raises ScoreError as `sample`; on a GPU, which is not
+    waited for, some steps later.
     """
-    u = run_segment(run.prologue, u, None, noise, START + 1)
-    times, flows = run.updates
+    advance = Advance(run, u, noise)
+    u = advance(0, u, None)
+    times = run.updates.time
     evaluations = [] if times is None else times.tolist()
     per_step = max(1, run.scheme.nfe_per_step)
+
+    def where(k: int) -> str:
+        return f"at step {k // per_step + 1} of {len(evaluations) // per_step}, t = {evaluations[k]:.6g}"
+
     for k, t in enumerate(tqdm(evaluations, desc=run.scheme.name, unit="nfe", delay=2, disable=None, leave=False)):
         version = None if u.is_inference() else u._version
         s = score(u, t)
-        where = f"at step {k // per_step + 1} of {len(evaluations) // per_step}, t = {t:.6g}"
         if version is not None and u._version != version:
-            raise ScoreError(f"the score changed the state in place {where}; it must return a new tensor")
-        _check(s, u, where)
-        u = run_segment(Flow(*(entry[k] for entry in flows)), u, s.to(u), noise, START + 2 + k)
+            raise ScoreError(f"the score changed the state in place {where(k)}; it must return a new tensor")
+        _check(s, u, where, k)
+        after = advance(k + 1, u, s)
+        if (wrong := advance.updates.wrong(wait=k + 1 == len(evaluations))) is not None:
+            raise ScoreError(
+                _not_finite(s, u, where(k)) if wrong == k + 1 else _found_later(where(wrong - 1), k + 1 - wrong)
+            )
+        u = after
     return u
 
 
-def run_segment(flow: Flow, u: Tensor, s: Tensor | None, noise: Noise, interval: int) -> Tensor:
-    """One segment, u <- P u + K s + C xi, C C^T = Q: a single matrix product along the axis of position and momentum.
+class Advance:
+    """The segments of a run on states like u, one after the other, with the noise that they have."""
 
-    u (batch, 2, *event); s: the score, in u's shape, dtype and device, None before the first evaluation; xi =
-    noise(interval), in u's shape, asked for only if Q is not 0. The flow's matrices (2, 2) are rounded to u's dtype.
-    """
-    coefficients, operands = [flow.propagator], [u]
-    if s is not None:
-        coefficients.append(flow.score_gain)
-        operands.append(s)
-    if flow.noise_cov.any():
-        coefficients.append(noise_factor(flow.noise_cov))
-        operands.append(noise(interval))
-    table = torch.as_tensor(np.concatenate(coefficients, axis=1), dtype=u.dtype, device=u.device)
-    stacked = torch.cat([operand.flatten(2) if u.ndim > 2 else operand[..., None] for operand in operands], dim=1)
-    return torch.bmm(table.expand(len(u), *table.shape), stacked).reshape(u.shape)
+    def __init__(self, run: Run, u: Tensor, noise: Noise) -> None:
+        table = coefficients(run)
+        self.updates = kernels_for(u).Updates(table, u)
+        self.noise, self.noisy = noise, (table[:, 8:] != 0).any(axis=1).tolist()
+        self.idle = not self.noisy[0] and np.array_equal(table[0, :4], [1, 0, 0, 1])
+
+    def __call__(self, segment: int, u: Tensor, s: Tensor | None) -> Tensor:
+        """u <- P u + K s + C xi in segment 0, the prologue, or that of the update `segment`: a new state.
+
+        u (batch, 2, *event); s: the score, in u's shape, None before the first evaluation.
+        """
+        if segment == 0 and self.idle:
+            return u
+        noise = self.noise(START + 1 + segment) if self.noisy[segment] else None
+        return self.updates(segment, u, None if s is None else s.to(u), noise)
 
 
-def _check(s: Tensor, u: Tensor, where: str) -> None:
+def _check(s: Tensor, u: Tensor, where: Callable[[int], str], k: int) -> None:
     if not isinstance(s, Tensor) or s.is_complex():
         found = s.dtype if isinstance(s, Tensor) else type(s).__name__
-        raise ScoreError(f"the score is of type {found} {where}; it must be a real tensor of the state's shape")
+        raise ScoreError(f"the score is of type {found} {where(k)}; it must be a real tensor of the state's shape")
     if s.shape != u.shape:
-        raise ScoreError(f"the score has shape {tuple(s.shape)} {where}; it must have the state's, {tuple(u.shape)}")
-    if not bool(torch.isfinite(s).all()):
-        bad = int((~torch.isfinite(s)).sum())
-        largest = float(u.abs().max())
-        state = f"is finite, up to {largest:.2g}" if math.isfinite(largest) else "was already not finite"
-        raise ScoreError(
-            f"{bad} of {s.numel()} entries of the score are NaN or infinite {where}; the state {state}; correct the "
-            "score, or take more steps"
-        )
+        raise ScoreError(f"the score has shape {tuple(s.shape)} {where(k)}; it must have the state's, {tuple(u.shape)}")
+
+
+def _not_finite(s: Tensor, u: Tensor, where: str) -> str:
+    bad = int((~torch.isfinite(s)).sum())
+    largest = float(u.abs().max())
+    state = f"is finite, up to {largest:.2g}" if math.isfinite(largest) else "was already not finite"
+    return (
+        f"{bad} of {s.numel()} entries of the score are NaN or infinite {where}; the state {state}; correct the "
+        "score, or take more steps"
+    )
+
+
+def _found_later(where: str, steps: int) -> str:
+    return (
+        f"entries of the score are NaN or infinite {where} (noticed {steps} evaluations later); correct the score, or "
+        "take more steps"
+    )

@@ -1,6 +1,7 @@
 """Hypothesis profiles: derandomised in every run, wide under --nightly. Derivations are cached per machine.
 
-Tests work on small tensors in several processes: torch gets one thread in each, before it is imported.
+Tests work on small tensors in several processes: torch gets one thread in each, before it is imported. Without a GPU
+Triton's kernels are run by its interpreter.
 """
 
 from __future__ import annotations
@@ -8,6 +9,11 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before it is imported: its kernels then run on a processor
 
 import pytest
 from hypothesis import HealthCheck, settings

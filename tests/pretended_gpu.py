@@ -11,7 +11,8 @@ run on the CPU, so that values, gradients and `.item()` are real, but what CUDA 
 
 The device has a generator of its own, which `torch.manual_seed` seeds, as CUDA's. `waits` counts what makes the CPU
 wait for the device: copies from one to the other, and numbers read off it. Autocast casts as CUDA's lists say, as far
-as this project uses them. All kernels are the CPU's: neither the time nor the last bits are a GPU's.
+as this project uses them. All kernels are the CPU's, noise and updates by operators of torch on both devices: neither
+the time nor the last bits are a GPU's.
 
 To torch itself the tensors are on the meta device: it needs no driver, and autograd knows it on every build.
 """
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from weakorder.integrators.kernels import tiers
 
 CPU, INSIDE = torch.device("cpu"), torch.device("meta")
 FREE_BYTES = 2 << 30
@@ -253,6 +255,7 @@ def pretended_gpu(index: int = 1) -> Iterator[GPU]:
         for name, function in cuda.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, function))
         stack.enter_context(mock.patch.object(ThreadPoolExecutor, "submit", submitted))
+        stack.enter_context(mock.patch.object(tiers, "_problem", lambda package: f"no {package} is pretended"))
         stack.enter_context(_Functions(gpu))
         stack.enter_context(_Operators(gpu))
         yield gpu

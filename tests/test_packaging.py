@@ -40,7 +40,7 @@ def test_a_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
         f"weakorder/{path.relative_to(ROOT)}"
         for folder in (*FOLDERS, "examples")
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file() and "__pycache__" not in path.parts
     }
     assert held == wanted
 

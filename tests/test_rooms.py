@@ -21,12 +21,13 @@ TOPS = ("theory", "integrators", "verification", "reports")
 _BELOW = "theory integrators verification.verdicts verification.targets"
 ALLOWED = {
     "theory": "",
-    "integrators": "theory",
+    "integrators.kernels": "",
+    "integrators": "theory integrators.kernels",
     "verification": "",
     "verification.data": "",
     "verification.files": "",
     "verification.verdicts": "theory",
-    "verification.targets": "theory integrators verification.verdicts verification.data",
+    "verification.targets": "theory integrators integrators.kernels verification.verdicts verification.data",
     "verification.exact": f"{_BELOW} verification.data",
     "verification.sampled": f"{_BELOW} verification.exact verification.files",
     "verification.blackbox": f"{_BELOW} verification.exact verification.files",
@@ -39,8 +40,9 @@ ALLOWED = {
     "reports.figures": "theory integrators",
     "reports.pages": f"{_BELOW} verification.files verification.exact verification.sampled verification.blackbox "
     "verification.stability verification.cifar10.model verification.cifar10.study reports.figures",
-    "reports.commands": "theory integrators verification.files verification.targets verification.exact "
-    "verification.sampled verification.blackbox verification.cifar10.model verification.cifar10.study reports.pages",
+    "reports.commands": "theory integrators integrators.kernels verification.files verification.targets "
+    "verification.exact verification.sampled verification.blackbox verification.cifar10.model "
+    "verification.cifar10.study reports.pages",
     "reports": "verification.testing",
 }
 # Shelves of modules, each entered by itself.

@@ -62,7 +62,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _nothing() -> Any:
+def no_diffusion() -> Any:
     import sympy as sp
 
     return (sp.S.Zero, sp.S.Zero)
@@ -85,7 +85,7 @@ class LinearSDE:
     """
 
     drift: tuple[Expr, Expr]
-    diffusion: tuple[Expr, Expr] = field(default_factory=_nothing)
+    diffusion: tuple[Expr, Expr] = field(default_factory=no_diffusion)
 
     def __post_init__(self) -> None:
         from .linear import checked

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .cache import cached
 from .derivations import declared
 from .flows import ExactFlow, Flow, euler_flow, exact_flow
-from .model import PSLD_DIFFUSION, STATIONARY, Diffusion, LinearSDE, Parameters, _nothing
+from .model import PSLD_DIFFUSION, STATIONARY, Diffusion, LinearSDE, Parameters, no_diffusion
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -45,7 +45,7 @@ class Part:
 
     name: str
     drift: tuple[Expr, Expr]
-    diffusion: tuple[Expr, Expr] = field(default_factory=_nothing)
+    diffusion: tuple[Expr, Expr] = field(default_factory=no_diffusion)
 
     def __post_init__(self) -> None:
         _check_part_name(self.name)

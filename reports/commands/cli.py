@@ -12,6 +12,7 @@ import contextlib
 import os
 import sys
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -25,15 +26,32 @@ from .verify import baseline, verify
 CLOSED_PIPE = 141
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="weakorder", message="%(package)s %(version)s")
-def cli() -> None:
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+    no_args_is_help=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+)
+@click.option("--version", is_flag=True, help="Show the version and exit.")
+@click.option("-v", "verbose", is_flag=True, help="With --version: what draws noise and advances states, too.")
+@click.pass_context
+def cli(context: click.Context, version: bool, verbose: bool) -> None:
     """Verify samplers of phase-space diffusion models (PSLD): is a splitting integrator correct, what weak order does
     it have, and what does each trick cost?
 
     X is a scheme's name (ROBA), a word ("O S B A"), or FILE.py:OBJ with a Scheme or a step(u, tau, h, score). Model
     parameters default to the published CIFAR-10 model's.
     """
+    if version:
+        click.echo(f"weakorder {metadata.version('weakorder')}")
+        if verbose:
+            from ...integrators.kernels import tiers_in_use
+
+            for device, tier in tiers_in_use().items():
+                click.echo(f"{device}: {tier}")
+        context.exit()
+    if context.invoked_subcommand is None:
+        raise click.UsageError("Missing command.", context)
 
 
 @cli.command()

@@ -1,94 +1,220 @@
-"""Throughput of the sampling loop and of exact moments, beside peers, in one process.
+"""How fast the sampling loop is, beside what else one could run, as ratios of interleaved runs in one process.
 
-    python tests/benchmarks/throughput.py [--device cuda]
+    python tests/benchmarks/throughput.py [--device cuda] [--clock cpu] [--threads N] [--peers] [--json [FILE]]
 
-Prints a table: (x, m) pairs advanced per second by the sampler with a linear score, and by a plain loop that draws with
-torch.randn and advances the same scheme with the same tables; their ratio is what to quote. Then steps times data
-variances per second of exact moments (on the CPU), in one sweep and one variance at a time.
+`make bench` installs the peers and runs it.
+
+A ratio says how many times as long as the sampler a competitor takes for as many steps of as many pairs (x, m): medians
+of the repetitions, with quartiles. Every competitor's result is checked against the exact covariance before it is
+timed.
+`--clock cpu` counts the process's CPU time, for a machine that others use, and wants one thread.
+On a GPU the kernels are checked against the processor's first, bit by bit, and tiles of other shapes are timed.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import loops
+from benchmarks.interleaved import CLOCKS, Timing, interleave
+from torch import Tensor
 from weakorder.integrators.catalogue import CATALOGUE
-from weakorder.integrators.compiled import compile_run, noise_factor
 from weakorder.integrators.grids import time_grid
-from weakorder.integrators.noise import normal_pairs
+from weakorder.integrators.kernels import Draw, kernels_for, tiers_in_use
 from weakorder.integrators.sampler import draw_prior, sample
-from weakorder.theory.model import Parameters
-from weakorder.verification.exact.moments import exact_moments
-from weakorder.verification.targets.gaussian import GaussianTarget
 
-PARAMS, STEPS, BATCH, EVENT = Parameters(), 20, 64, (3, 32, 32)
-CPU = torch.device("cpu")
-
-
-def best(run: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """The shortest of a few runs, in seconds, after one to warm up; each until the device has done its work."""
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    run()
-    times = []
-    for _ in range(repeats):
-        wait()
-        start = time.perf_counter()
-        run()
-        wait()
-        times.append(time.perf_counter() - start)
-    return min(times)
+STEPS, REPETITIONS = 20, 9
+SHAPES: dict[str, tuple[int, tuple[int, ...]]] = {
+    "64 x 3072": (64, (3, 32, 32)),
+    "4096 x 64": (4096, (64,)),
+    "4096 x 2": (4096, (2,)),
+}
+LARGE = {"512 x 3072": (512, (3, 32, 32))}  # where a GPU has enough to do
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+ROBA = CATALOGUE["ROBA"]
 
 
-def score(u: torch.Tensor, _: float) -> torch.Tensor:
-    return -u
+def loop_candidates(u: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """The sampler, with a black-box score, and the loops a script would have; each has been checked."""
+    taus = time_grid("uniform", STEPS, loops.PARAMS)
+    numbers = torch.arange(len(u), device=u.device)
+    candidates = {
+        "sampler": lambda: sample(ROBA, loops.score, u, taus, loops.PARAMS, samples=numbers),
+        "plain loop": loops.plain(ROBA, u, STEPS),
+        "leanest plain loop": loops.lean(ROBA, u, STEPS),
+    }
+    for name, run in candidates.items():
+        loops.check(name, run(), ROBA, u, STEPS, prologue=name == "sampler")
+    return candidates
 
 
-def plain_loop(scheme, u: torch.Tensor, taus: np.ndarray) -> torch.Tensor:
-    """The same updates with torch.randn for the noise and no checks: what a script would do."""
-    run = compile_run(scheme, taus, PARAMS)
-    flow = run.updates.flow
-    tables = [torch.as_tensor(t, dtype=u.dtype, device=u.device) for t in (*flow[:2], noise_factor(flow.noise_cov))]
-    for P, K, C in zip(*tables, strict=True):
-        u, s, xi = (v.flatten(2) for v in (u, score(u, 0.0), torch.randn_like(u)))
-        u = (P @ u + K @ s + C @ xi).reshape(BATCH, 2, *EVENT)
-    return u
+def peer_candidates(u: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """The sampler beside the packages that solve SDEs, and in float64 a step that has been published."""
+    from benchmarks import peers
+
+    others = {**peers.torchsde_euler(u, STEPS), **peers.diffrax_euler(u, STEPS)}
+    if u.dtype == torch.float64:
+        others["published EM step"] = peers.published_em(u, STEPS)
+    for name, run in others.items():
+        loops.check(name, run(), peers.EM, u, STEPS)
+    return {"sampler": loop_candidates(u)["sampler"], **others}
+
+
+def noise_candidates(u: Tensor) -> dict[str, Callable[[], object]]:
+    """Noise alone: a step's."""
+    out = torch.empty(len(u), 2, u[0, 0].numel(), dtype=u.dtype, device=u.device)
+    draw = Draw(1, torch.arange(len(u), device=u.device), 3)
+    return {"kernel": lambda: kernels_for(out).fill(draw, out), "torch.randn": lambda: torch.randn_like(out)}
+
+
+def starts(device: torch.device, shapes: dict[str, tuple[int, tuple[int, ...]]]) -> dict[tuple[str, str], Tensor]:
+    """States from the prior by shape and dtype."""
+    states = {}
+    for shape, (batch, event) in shapes.items():
+        for name, dtype in DTYPES.items():
+            numbers = torch.arange(batch, device=device)
+            states[shape, name] = draw_prior(ROBA.splitting.diffusion, loops.PARAMS, numbers, event, dtype=dtype)
+    return states
+
+
+class Table:
+    """What is measured, line by line, for people and for a file."""
+
+    def __init__(self, device: torch.device, clock: str, repetitions: int, quiet: bool) -> None:
+        self.device, self.clock, self.repetitions, self.quiet = device, clock, repetitions, quiet
+        self.rows: list[dict[str, object]] = []
+
+    def say(self, line: str) -> None:
+        """To people, unless stdout is for JSON."""
+        print(line, file=sys.stderr if self.quiet else sys.stdout)
+
+    def add(self, about: dict[str, object], candidates: dict[str, Callable[[], object]], ours: str, pairs: int) -> None:
+        """Time them. pairs: (x, m) advanced or drawn by one run."""
+        self.say("  ".join(map(str, about.values())))
+        for timing in interleave(candidates, ours, self.repetitions, self.clock, self.device):
+            self.note(about, timing, pairs)
+
+    def note(self, about: dict[str, object], timing: Timing, pairs: int) -> None:
+        """One line."""
+        rate = pairs / timing.seconds
+        self.say(f"    {timing}   {rate:.3g} pairs/s")
+        self.rows.append({**about, **timing.as_json(), "pairs_per_second": rate})
+
+
+def check_bits(device: torch.device) -> list[str]:
+    """Where the device's noise or update has other bits than the processor's kernels: what, shape and dtype."""
+    differences = []
+    for n, batch in ((1, 5), (2, 300), (7, 33), (64, 100), (3072, 7)):
+        for name, dtype in DTYPES.items():
+            numbers = torch.arange(batch) * 123456789012 + 5
+            u, s = torch.randn(2, batch, 2, n, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(
+                dtype
+            )
+            table = np.linspace(-1, 1, 22).reshape(2, 11)
+            results = []
+            for place in (torch.device("cpu"), device):
+                draw = Draw(2**63 + 12345, numbers.to(place), 2**32 - 2)
+                out = torch.empty(batch, 2, n, dtype=dtype, device=place)
+                kernels_for(out).fill(draw, out)
+                updates = kernels_for(out).Updates(table, u.to(place))
+                results.append((out.cpu(), updates(1, u.to(place), s.to(place), draw).cpu(), updates.wrong(True)))
+            for kind, ours, theirs in zip(("noise", "update"), *(result[:2] for result in results), strict=True):
+                if not torch.equal(ours, theirs):
+                    largest = float((ours.double() - theirs.double()).abs().max())
+                    share = float((ours != theirs).double().mean())
+                    differences.append(
+                        f"{kind} {batch} x {n} {name}: {share:.2g} of the entries, by up to {largest:.2g}"
+                    )
+    return differences
+
+
+def tiles(table: Table, states: dict[tuple[str, str], Tensor]) -> None:
+    """Triton's kernel with tiles of other sizes: an update alone."""
+    from weakorder.integrators.kernels import gpu
+
+    usual = gpu._CALLS
+    for (shape, name), u in states.items():
+        draw = Draw(1, torch.arange(len(u), device=u.device), 3)
+        updates = gpu.Updates(np.linspace(-1, 1, 11)[None], u)
+        candidates: dict[str, Callable[[], object]] = {}
+        for calls in (64, 128, 256, 512, 1024):
+
+            def run(calls: int = calls, u: Tensor = u, draw: Draw = draw, updates: Any = updates) -> None:
+                gpu._CALLS = calls
+                for _ in range(STEPS):
+                    updates(0, u, u, draw)
+
+            candidates[f"{calls} calls"] = run
+        table.add({"what": "tile", "shape": shape, "dtype": name}, candidates, f"{usual} calls", u.numel() // 2 * STEPS)
+    gpu._CALLS = usual
+
+
+def threads_against_one(table: Table, states: dict[tuple[str, str], Tensor]) -> None:
+    """The sampler's loop on all threads, and on one."""
+    most = torch.get_num_threads()
+    for (shape, name), u in states.items():
+        run = loop_candidates(u)["sampler"]
+
+        def on(threads: int, run: Callable[[], Tensor] = run) -> Tensor:
+            torch.set_num_threads(threads)
+            try:
+                return run()
+            finally:
+                torch.set_num_threads(most)
+
+        candidates = {f"{threads} threads": lambda threads=threads: on(threads) for threads in (most, 1)}
+        about = {"what": "threads", "shape": shape, "dtype": name}
+        table.add(about, candidates, f"{most} threads", u.numel() // 2 * STEPS)
 
 
 def main() -> None:
+    """Measure, print, and write JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    device = torch.device(parser.parse_args().device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"{name}, torch {torch.__version__}; best of 5")
-    taus = time_grid("uniform", STEPS, PARAMS)
-    numbers = torch.arange(BATCH, device=device)
-    elements = BATCH * int(np.prod(EVENT))
-    for dtype in (torch.float32, torch.float64):
-        for name in ("EM", "ROBA"):
-            scheme = CATALOGUE[name]
-            u = draw_prior(scheme.splitting.diffusion, PARAMS, numbers, EVENT, dtype=dtype)
-            ours = elements * STEPS / best(lambda s=scheme, u=u: sample(s, score, u, taus, PARAMS), device)
-            peer = elements * STEPS / best(lambda s=scheme, u=u: plain_loop(s, u, taus), device)
-            print(f"{name:5} {dtype!s:14} sampler {ours:9.3g} pairs/s   plain loop {peer:9.3g}   {ours / peer:.2f}")
-    hashed = elements / best(lambda: normal_pairs(0, numbers, 1, EVENT), device)
-    drawn = elements / best(lambda: torch.randn(BATCH, 2, *EVENT, dtype=torch.float64, device=device), device)
-    print(f"noise alone: counter-based {hashed:9.3g} pairs/s   torch.randn {drawn:9.3g}   {hashed / drawn:.2f}")
-    scheme = CATALOGUE["ROBA"]
-    variances = np.geomspace(1e-3, 100, 1024)
-    taus = time_grid("quadratic", 100, PARAMS)
-    target = GaussianTarget.of(0.0, variances, scheme.splitting.diffusion, PARAMS)
-    together = best(lambda: exact_moments(scheme, target, taus), CPU, 3)
-    few = [GaussianTarget.of(0.0, v, scheme.splitting.diffusion, PARAMS) for v in variances[::64]]
-    alone = best(lambda: [exact_moments(scheme, one, taus) for one in few], CPU, 3) * 64
-    print("exact moments, 1024 variances, 100 steps: ", end="")
-    print(f"{together:.3g} s together, {alone:.3g} s one by one, {alone / together:.0f}")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--threads", type=int, help="of torch and of the kernels")
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS)
+    parser.add_argument("--peers", action="store_true", help="torchsde, diffrax and a published step, too")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write JSON to FILE, or stdout")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    about = {"device": hardware, "torch": torch.__version__, "clock": options.clock, "tiers": tiers_in_use()}
+    table = Table(device, options.clock, options.repetitions, quiet=options.json == "-")
+    table.say(f"{hardware}, torch {torch.__version__}, {options.clock} time; {about['tiers']}")
+    states = starts(device, SHAPES | LARGE if device.type == "cuda" else SHAPES)
+    compiled = kernels_for(next(iter(states.values()))).__name__.endswith("gpu")
+    differences = check_bits(device) if compiled else []
+    for line in differences:
+        table.say(f"other bits than the processor's: {line}")
+    for (shape, name), u in states.items():
+        pairs = u.numel() // 2
+        table.add({"what": "loop", "shape": shape, "dtype": name}, loop_candidates(u), "sampler", pairs * STEPS)
+        table.add({"what": "noise", "shape": shape, "dtype": name}, noise_candidates(u), "kernel", pairs)
+        if options.peers and shape in ("64 x 3072", "4096 x 64"):
+            table.add({"what": "peers", "shape": shape, "dtype": name}, peer_candidates(u), "sampler", pairs * STEPS)
+    if device.type == "cpu" and options.threads is None and torch.get_num_threads() > 1:
+        threads_against_one(table, states)
+    if compiled:
+        tiles(table, states)
+    if options.json:
+        text = json.dumps({**about, "differences": differences, "rows": table.rows}, indent=1)
+        if options.json == "-":
+            print(text)
+        else:
+            Path(options.json).write_text(text + "\n")
 
 
 if __name__ == "__main__":

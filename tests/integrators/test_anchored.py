@@ -20,7 +20,7 @@ from weakorder.integrators.catalogue import CATALOGUE, STOCHASTIC
 from weakorder.integrators.compiled import Run, noise_factor
 from weakorder.integrators.coupling import CoupledRun, Coupling, couple, run_coupled
 from weakorder.integrators.grids import time_grid
-from weakorder.integrators.noise import START, normal_pairs
+from weakorder.integrators.noise import START, draw_pairs, normal_pairs
 from weakorder.integrators.sampler import ScoreError, integrate, sample
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme, parse
@@ -296,11 +296,11 @@ def test_a_runs_own_normals_are_none_of_the_anchors(monkeypatch) -> None:
     run = anchor_to(anchor, SSCS, time_grid("quadratic", 7, PARAMS))
     numbers, drawn = torch.tensor([0, 1, 7]), []
 
-    def recorded(seed: int, samples: torch.Tensor, interval: int, *args) -> torch.Tensor:
+    def recorded(seed: int, samples: torch.Tensor, interval: int, *args) -> None:
         drawn.append({(number, interval) for number in samples.tolist()})
-        return normal_pairs(seed, samples, interval, *args)
+        draw_pairs(seed, samples, interval, *args)
 
-    monkeypatch.setattr(module, "normal_pairs", recorded)
+    monkeypatch.setattr(module, "draw_pairs", recorded)
     normals = anchor.draw(numbers, (1,))
     known = set().union(*drawn)
     drawn.clear()

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from strategies import parameters, splittings, words
+from torch.profiler import ProfilerActivity, profile
 from weakorder.integrators import sampler
 from weakorder.integrators.catalogue import CATALOGUE
-from weakorder.integrators.compiled import compile_run, compile_step
+from weakorder.integrators.compiled import Run, coefficients, compile_run, compile_step
 from weakorder.integrators.grids import GRIDS, time_grid
-from weakorder.integrators.noise import normal_pairs
 from weakorder.integrators.sampler import ScoreError, draw_prior, integrate, sample
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme
@@ -141,6 +141,19 @@ def test_samples_do_not_depend_on_batch_splits_or_order(batch, seed, data) -> No
             torch.testing.assert_close(part, whole[rows], rtol=1e-13, atol=1e-13)
 
 
+@given(st.sampled_from([(), (1,), (3,), (20,), (3, 8, 8)]), st.integers(0, 2**64 - 1), st.data())
+def test_no_bit_of_a_sample_depends_on_the_batch_where_none_of_its_score_does(event, seed, data) -> None:
+    numbers = torch.tensor(data.draw(st.lists(st.integers(0, 2**40), min_size=2, max_size=7)))
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64]))
+    rows = data.draw(st.lists(st.integers(0, len(numbers) - 1), min_size=1, max_size=7))
+
+    def run(numbers: torch.Tensor) -> torch.Tensor:
+        start = draw_prior(ROBA.splitting.diffusion, PARAMS, numbers, event, seed, dtype)
+        return sample(ROBA, lambda u, t: -u * (1 + t), start, TAUS, PARAMS, samples=numbers, seed=seed, denoise=True)
+
+    assert torch.equal(run(numbers[rows]), run(numbers)[rows])
+
+
 def test_another_seed_or_sample_number_gives_other_samples() -> None:
     start = _start(2)
     plain = sample(ROBA, SCORE, start, TAUS, PARAMS)
@@ -149,6 +162,7 @@ def test_another_seed_or_sample_number_gives_other_samples() -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.device
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("event", [(), (4,), (3, 4, 4)])
 @pytest.mark.parametrize("scheme", CATALOGUE.values(), ids=lambda scheme: scheme.name)
@@ -202,7 +216,10 @@ def test_samples_follow_the_exact_law(name: str) -> None:
 
 
 def test_the_test_of_the_law_sees_ten_percent_more_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, "normal_pairs", lambda *arguments: 1.1 * normal_pairs(*arguments))
+    def louder(run: Run) -> np.ndarray:
+        return coefficients(run) * np.where(np.arange(11) < 8, 1, 1.1)
+
+    monkeypatch.setattr(sampler, "coefficients", louder)
     out = sample(ROBA, SCORE, _start(500, (40,)), TAUS, PARAMS, denoise=True)
     assert np.abs(_z_scores(out, ROBA, TAUS)).max() > BOUND
 
@@ -247,6 +264,36 @@ def test_a_score_of_the_wrong_shape_stops_the_run_and_says_where() -> None:
 def test_a_bad_state_or_sample_number_is_refused(state, samples, message) -> None:
     with pytest.raises(ValueError, match=message):
         sample(ROBA, SCORE, state, TAUS, PARAMS, samples=samples)
+
+
+def peak_states(score: Callable[[torch.Tensor, float], torch.Tensor], batch: int, event: tuple[int, ...]) -> float:
+    """The most memory that a run has beside its first state, in states, by torch's own count."""
+    start = _start(batch, event, torch.float32)
+    sample(ROBA, score, start, TAUS, PARAMS)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        sample(ROBA, score, start, TAUS, PARAMS)
+    results = profiler.profiler.kineto_results  # type: ignore[union-attr]
+    events = sorted((e for e in results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns())
+    return max(np.cumsum([e.nbytes() for e in events])) / (start.numel() * start.element_size())
+
+
+@pytest.mark.parametrize(("batch", "event"), [(64, (3, 16, 16)), (2000, (8,)), (20_000, (1,))])
+def test_a_run_has_at_most_three_states_at_a_time_beside_its_first(batch: int, event: tuple[int, ...]) -> None:
+    """The last state, its score and the next; the samples' numbers are 8 bytes a row."""
+    numbers = 8 * batch / (4 * 2 * batch * int(np.prod(event)))
+    assert peak_states(lambda u, t: -u, batch, event) <= 3 + numbers + 1e-3
+    assert peak_states(lambda u, t: -u + 0 * u, batch, event) > 3.9  # a score that needs two more for itself
+
+
+def test_a_grid_is_looked_at_as_it_was_given() -> None:
+    """Though tables are kept for the batches that follow, by their grid's numbers."""
+    for taus, message in ((TAUS[None], "axis"), (TAUS[:1], "no step"), (TAUS[::-1], "increase strictly")):
+        with pytest.raises(ValueError, match=message):
+            sample(ROBA, SCORE, _start(1), taus, PARAMS)
+    first = sample(ROBA, SCORE, _start(1), TAUS, PARAMS)
+    assert torch.equal(sample(ROBA, SCORE, _start(1), TAUS.copy(), PARAMS), first)
+    assert not torch.equal(sample(ROBA, SCORE, _start(1), TAUS[1:], PARAMS), first)
+    assert not torch.equal(sample(ROBA, SCORE, _start(1), TAUS, Parameters(gamma=0.02, nu=4.02)), first)
 
 
 def test_the_true_flow_cannot_be_compiled_and_says_what_to_use() -> None:

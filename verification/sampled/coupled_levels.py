@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..targets import Target
 
 BLOCKS = 16  # in a batch
-FORMAT = 3  # of a batch's values: a checkpoint with others is of another study
+FORMAT = 4  # of a batch's values: a checkpoint with others is of another study
 BATCH_ENTRIES = 1 << 14  # of states in a batch: small enough for a processor's cache
 _DISTANCE_PATHS = 128  # of a block: distances of n states cost n^2
 _OVERFLOW = 1e30  # fourth powers of states 3e7 of the prior's deviations away: the run has overflowed, or will

@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...integrators.compiled import noise_factor
+from ...integrators.kernels import philox
 from ...integrators.noise import START, normal_pairs
 from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ..verdicts import Array
@@ -293,8 +294,13 @@ def _eigenbasis(covariances: Array) -> tuple[Array, Array]:
 
 def fixed_rotation(dim: int, number: int) -> Array:
     """An orthogonal matrix (dim, dim) that looks random and is always the same: the Q of the QR decomposition, with a
-    positive diagonal of R, of the position normals of sample `number` of seed 0 (integrators.noise), row by row."""
-    normals = normal_pairs(0, torch.tensor([number]), START, (dim, dim))[0, 0].numpy()
+    positive diagonal of R, of normals z, row by row, that are defined here and no sampler's:
+
+        z_e = (-2 log u)^1/2 cos(2 pi v),   u, v 53 bits in (0, 1] of words 0, 1 and 2, 3 of Philox(e, 0, number, 0).
+    """
+    words = philox((torch.arange(dim * dim), 0, number, 0), (0, 0))
+    u, v = (((words[k] << 21) + (words[k + 1] >> 11) + 1).double() * 2.0**-53 for k in (0, 2))
+    normals = (torch.cos(2 * math.pi * v) * torch.sqrt(-2 * torch.log(u))).reshape(dim, dim).numpy()
     q, r = np.linalg.qr(normals)
     return q * np.sign(np.diagonal(r))
 

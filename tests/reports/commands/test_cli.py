@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -304,3 +305,18 @@ def test_a_users_file_that_fails_is_one_line_naming_its_error(run, tmp_path: Pat
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "raised" in outcome.err
     assert "Error" in outcome.err
+
+
+def test_the_version_says_what_computes_the_noise_if_asked(run) -> None:
+    short, long = run("--version"), run("--version", "-v")
+    assert (short.code, long.code) == (0, 0)
+    version, processor, gpu = long.out.splitlines()
+    assert version == short.out.strip() == f"weakorder {metadata.version('weakorder')}"
+    assert processor == f"CPU: numba {metadata.version('numba')}"
+    assert gpu.startswith("GPU: ")
+
+
+def test_no_command_is_bad_input(run) -> None:
+    outcome = run("-v")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "weakorder: error: Missing command; see weakorder --help\n"

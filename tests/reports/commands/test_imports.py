@@ -48,7 +48,7 @@ print("NEVER", *(name for name in %r if name in sys.modules))
 """
 
 
-@pytest.mark.parametrize(("words", "imports"), IMPORTS, ids=lambda value: " ".join(value))
+@pytest.mark.parametrize(("words", "imports"), IMPORTS, ids=[" ".join(words) for words, _ in IMPORTS])
 def test_a_command_imports_what_it_uses_and_nothing_else(words: list[str], imports: set[str], tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT % (NEVER,), *words],

@@ -59,7 +59,9 @@ def _controls_once() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on two schemes, one of them with a hostile name and a bias."""
-    page = report.write_report(_schemes(), PARAMS, tmp_path_factory.mktemp("report") / "new" / "folder", **SMALL)
+    page = report.write_report(
+        _schemes(), PARAMS, tmp_path_factory.mktemp("report") / "new" / "folder", workers=2, **SMALL
+    )
     assert page.name == "index.html"
     return page.parent
 
@@ -288,6 +290,7 @@ def test_a_failed_study_writes_nothing(tmp_path: Path) -> None:
 
 def test_one_scheme_that_always_diverges_can_be_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No error, no point and no fit is still a report, with its verdict."""
+    monkeypatch.setattr(figures, "as_png", lambda _: b"")  # of the same figures as the SVG
     monkeypatch.setattr(noise_free, "RESOLUTIONS", noise_free.RESOLUTIONS[:2])  # which no resolution helps
     stiff = Parameters(beta_min=4e4, beta_max=4e4)
     settings = ONE_GRID | {"steps": (100, 200, 400, 700), "budgets": (200, 300)}
@@ -325,9 +328,12 @@ def test_numbers_are_set_to_three_significant_digits(value: float | None, text: 
     assert pages.number(value) == text
 
 
-def test_a_black_box_and_a_word_without_evaluations_are_reported_beside_a_scheme(tmp_path: Path) -> None:
+def test_a_black_box_and_a_word_without_evaluations_are_reported_beside_a_scheme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The box's order and spectrum are the scheme's; what needs a word, proofs and regions, is the scheme's alone. A
     word that evaluates nothing buys no step, its curve is empty, and its verdict says what is wrong."""
+    monkeypatch.setattr(figures, "as_png", lambda _: b"")  # of the same figures as the SVG
     box = BlackBox("mine.py:step", as_black_box(CATALOGUE["RSE"], PARAMS))
     page = report.write_report(
         [box, CATALOGUE["RSE"], IDLE],

@@ -12,10 +12,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from selection import examples
 from specimens import WHOLE_LANGEVIN
-from strategies import FEW, parameters, shares
+from strategies import parameters, shares
 from weakorder.integrators.grids import time_grid
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import FLOWS, Scheme
@@ -61,7 +62,7 @@ def exact_runs(draw: st.DrawFn) -> tuple[Scheme, GaussianTarget]:
     return scheme, GaussianTarget.of(0.0, 1.0, scheme.splitting.diffusion, stationary)
 
 
-@settings(max_examples=4 * FEW.max_examples)
+@examples(8)
 @given(exact_runs(), st.sampled_from(STEPS))
 def test_words_without_an_error_stay_within_the_bound(run: tuple[Scheme, GaussianTarget], steps: int) -> None:
     """Claim: every entry of mean and covariance, for any cut, sub-flow, parameters, data and number of steps."""

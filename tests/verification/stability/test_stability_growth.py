@@ -22,6 +22,7 @@ from weakorder.integrators.grids import GRIDS, time_grid
 from weakorder.reports.commands.cli import cli
 from weakorder.reports.figures import stability as figures
 from weakorder.reports.pages import stability as pages
+from weakorder.reports.pages.jobs import Jobs
 from weakorder.theory.flows import exact_flow
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme, parse
@@ -430,7 +431,10 @@ def test_the_command_takes_black_boxes(tmp_path: Path) -> None:
 def test_everything_that_the_page_says_is_in_the_results() -> None:
     """Two schemes with the same parts: their rows, their comparison, and figures from nothing but JSON."""
     schemes = [CATALOGUE["NSE"], CATALOGUE["RSE"]]
-    study, rows = pages.collect(schemes, PARAMS, grids=("quadratic",))
+    jobs = Jobs()
+    asked = pages.ask(jobs, schemes, PARAMS, ("quadratic",))
+    jobs.run()
+    study, rows = pages.answer(asked, schemes, PARAMS, ("quadratic",))
     assert [(pair["dear"], pair["cheap"]) for pair in study["twins"]] == [(0, 1)]
     (pair,) = study["twins"]
     assert pair["dear_run"]["steps"] == pair["same_steps"]["steps"] == 25

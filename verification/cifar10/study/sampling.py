@@ -56,7 +56,7 @@ Images = NDArray[np.float32]
 REFERENCES = {"stochastic": CATALOGUE["ROBA"], "deterministic": CATALOGUE["RVV"]}
 REFINEMENT = 16  # how many times the steps of the finest cell a reference takes, at least
 
-FORMAT = 2  # of the samples: the next number whenever the same key would give others
+FORMAT = 3  # of the samples: the next number whenever the same key would give others
 LARGEST_BATCH = 4096
 TOO_LARGE = 1e3  # a position this far out, in units where data are within 1, has diverged
 
