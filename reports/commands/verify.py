@@ -29,7 +29,6 @@ from .options import (
     sampler_of,
     title,
     together,
-    warn,
 )
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def verify(
             "word": sampler.word,
             "splitting": sampler.splitting.name,
         }
-        description |= {"nfe_per_step": sampler.nfe_per_step, "warnings": list(sampler.warnings)}
+        description |= {"nfe_per_step": sampler.nfe_per_step, "warnings": [*sampler.warnings, *study.warnings]}
     else:
         from ...verification.blackbox import BLACK_BOX_STEPS, study_black_box
 
@@ -155,12 +154,14 @@ def _verify_on(
     target = make_target(name, params, dim, data, scheme.splitting.diffusion)
     study = nonlinear.study(scheme, target, method, order, steps, t_end, grid, progress, sampling, device)
     answer = {"scheme": scheme.name, "word": scheme.word, "splitting": scheme.splitting.name}
-    answer |= {"nfe_per_step": scheme.nfe_per_step, "warnings": list(scheme.warnings), "target": name}
+    answer |= {"nfe_per_step": scheme.nfe_per_step, "warnings": [*scheme.warnings, *study.warnings]}
+    answer["target"] = name
     answer |= study.as_dict()
     if as_json:
         print_json(answer)
     else:
-        warn(scheme)
+        for warning in answer["warnings"]:
+            click.echo(f"warning: {warning}", err=True)
         dimensions = "x".join(map(str, target.event))
         click.echo(f"{title(scheme, x)}: {name} ({dimensions}), {scheme.nfe_per_step} NFE/step")
         header, rows = nonlinear.table(answer)
