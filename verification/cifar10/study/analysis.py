@@ -231,7 +231,6 @@ class SchemeVerdict:
         """For JSON."""
         return {
             "verdict": str(self.verdict),
-            "state": str(self.judgement.state),
             "reason": self.reason,
             "order": order_entry(self.measured, self.expected, self.proven),
             "fits": {q: asdict(fit) for q, fit in self.fits.items()},
