@@ -30,7 +30,6 @@ from .options import (
     sampler_of,
     title,
     together,
-    warn,
 )
 from .waiting import Waiting
 
@@ -135,9 +134,9 @@ def verify(
     found, verdict, reason = _within(time_limit, study)
     answer: dict[str, Any] = {"levels": []} if found is None else found.as_dict()
     answer |= {"verdict": str(verdict), "reason": reason}
-    if not isinstance(sampler, Scheme) and found is not None:
-        per_step = float(found.nfe[-1] / found.steps[-1])
-        description |= {"nfe_per_step": per_step, "warnings": list(found.warnings)}
+    if found is not None:
+        description.setdefault("nfe_per_step", float(found.nfe[-1] / found.steps[-1]))
+        description["warnings"] = [*description.get("warnings", ()), *found.warnings]
     if as_json:
         print_json(description | answer)
     else:
@@ -200,13 +199,15 @@ def _verify_on(
         found = study(progress)
         verdict, reason = found.verdict, found.reason
     answer = {"scheme": scheme.name, "word": scheme.word, "splitting": scheme.splitting.name}
-    answer |= {"nfe_per_step": scheme.nfe_per_step, "warnings": list(scheme.warnings), "target": name}
+    warnings = () if found is None else found.warnings
+    answer |= {"nfe_per_step": scheme.nfe_per_step, "warnings": [*scheme.warnings, *warnings], "target": name}
     answer |= {"levels": []} if found is None else found.as_dict()
     answer |= {"verdict": str(verdict), "reason": reason}
     if as_json:
         print_json(answer)
     else:
-        warn(scheme)
+        for warning in answer["warnings"]:
+            click.echo(f"warning: {warning}", err=True)
         dimensions = "x".join(map(str, target.event))
         click.echo(f"{title(scheme, x)}: {name} ({dimensions}), {scheme.nfe_per_step} NFE/step")
         header, rows = nonlinear.table(answer)

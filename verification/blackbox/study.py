@@ -10,12 +10,24 @@ import numpy as np
 from ...integrators.blackbox import Kind, Sampler, kind_of
 from ...integrators.grids import time_grid
 from ...theory.model import PSLD_DIFFUSION, Parameters
-from ..exact import STEPS, T_END, Moments, OrderStudy, gaussian_targets, measure
+from ..exact import (
+    STEPS,
+    T_END,
+    Moments,
+    OrderStudy,
+    covered_by,
+    gaussian_targets,
+    measure,
+    rounding_of_steps,
+    stiffness,
+)
 from ..targets import GaussianTarget
 from .anatomy import inconsistencies, on_images
 from .probing import probed_moments
 
 BLACK_BOX_STEPS = STEPS[:7]  # a black box is called once a step
+# Roundings of a step that count (`rounding_of_steps`): those of a word of 25 tokens, more than samplers have.
+ROUNDINGS = 102
 
 
 def study_black_box(
@@ -51,5 +63,18 @@ def study_black_box(
 
     unit = np.sqrt(target.diffusion.variances(params.values())[1:])
     order = 1 if expected is None else expected
-    study = measure(name, run, order, steps, params.T - t_end, unit, problems, progress)
-    return replace(study, hints=hints, notes=(note,) if note else ())
+    whole = PSLD_DIFFUSION.reverse()
+    study = measure(
+        name,
+        run,
+        order,
+        steps,
+        params.T - t_end,
+        unit,
+        problems,
+        progress,
+        lambda count: rounding_of_steps(ROUNDINGS, target, time_grid(grid, count, params, t_end)),
+        lambda count: stiffness(whole, target, time_grid(grid, count, params, t_end)),
+    )
+    covered = covered_by(params, t_end, any_score=False)
+    return replace(study, hints=hints, notes=(note,) if note else (), covered=covered)
