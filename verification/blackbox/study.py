@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...integrators.blackbox import Kind, Sampler, kind_of
+from ...integrators.blackbox import Sampler
 from ...integrators.grids import time_grid
 from ...theory.model import PSLD_DIFFUSION, Parameters
 from ..exact import (
@@ -22,7 +22,8 @@ from ..exact import (
     stiffness,
 )
 from ..targets import GaussianTarget
-from .anatomy import inconsistencies, on_images
+from .examination import examine
+from .images import on_images
 from .probing import probed_moments
 
 BLACK_BOX_STEPS = STEPS[:7]  # a black box is called once a step
@@ -47,22 +48,18 @@ def study_black_box(
     event: the shape of one data point, for samplers that need one; the elements of an event must not mix.
     Raises BlackBoxError if the sampler cannot be verified as it stands, ValueError on bad input.
     """
-
-    note = on_images(sampler) if not event else None
-    wrong = tuple(f"not consistent: {what}" for what in inconsistencies(sampler, params, event))
-    # A trajectory knows where it begins and ends, and may do there what it does nowhere else: what a short one shows
-    # explains a failure, but is none by itself, unless it remains in a run of no length.
-    problems, hints = wrong, ()
-    if kind_of(sampler) is Kind.TRAJECTORY:
-        problems = tuple(text for text in wrong if "as h -> 0" in text)
-        hints = tuple(text for text in wrong if text not in problems)
+    order = 1 if expected is None else expected
+    found = examine(sampler, params, order, event)
+    problems, notes = found.problems, found.rounding
+    images = None if event else on_images(sampler)
+    if images is not None:
+        problems, notes = ((*problems, images.text), notes) if images.is_wrong else (problems, (*notes, images.text))
     target = target or gaussian_targets(PSLD_DIFFUSION, params)
 
     def run(count: int) -> Moments:
         return probed_moments(sampler, target, time_grid(grid, count, params, t_end), event=event)
 
     unit = np.sqrt(target.diffusion.variances(params.values())[1:])
-    order = 1 if expected is None else expected
     whole = PSLD_DIFFUSION.reverse()
     study = measure(
         name,
@@ -76,5 +73,4 @@ def study_black_box(
         lambda count: rounding_of_steps(ROUNDINGS, target, time_grid(grid, count, params, t_end)),
         lambda count: stiffness(whole, target, time_grid(grid, count, params, t_end)),
     )
-    covered = covered_by(params, t_end, any_score=False)
-    return replace(study, hints=hints, notes=(note,) if note else (), covered=covered)
+    return replace(study, notes=notes, covered=covered_by(params, t_end, any_score=found.any_score))
