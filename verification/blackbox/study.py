@@ -10,13 +10,25 @@ import numpy as np
 from ...integrators.blackbox import Sampler
 from ...integrators.grids import time_grid
 from ...theory.model import PSLD_DIFFUSION, Parameters
-from ..exact import STEPS, T_END, Moments, OrderStudy, gaussian_targets, measure
+from ..exact import (
+    STEPS,
+    T_END,
+    Moments,
+    OrderStudy,
+    covered_by,
+    gaussian_targets,
+    measure,
+    rounding_of_steps,
+    stiffness,
+)
 from ..targets import GaussianTarget
 from .examination import examine
 from .images import on_images
 from .probing import probed_moments
 
 BLACK_BOX_STEPS = STEPS[:7]  # a black box is called once a step
+# Roundings of a step that count (`rounding_of_steps`): those of a word of 25 tokens, more than samplers have.
+ROUNDINGS = 102
 
 
 def study_black_box(
@@ -36,7 +48,6 @@ def study_black_box(
     event: the shape of one data point, for samplers that need one; the elements of an event must not mix.
     Raises BlackBoxError if the sampler cannot be verified as it stands, ValueError on bad input.
     """
-
     order = 1 if expected is None else expected
     found = examine(sampler, params, order, event)
     problems, notes = found.problems, found.rounding
@@ -49,5 +60,17 @@ def study_black_box(
         return probed_moments(sampler, target, time_grid(grid, count, params, t_end), event=event)
 
     unit = np.sqrt(target.diffusion.variances(params.values())[1:])
-    study = measure(name, run, order, steps, params.T - t_end, unit, problems, progress)
-    return replace(study, notes=notes)
+    whole = PSLD_DIFFUSION.reverse()
+    study = measure(
+        name,
+        run,
+        order,
+        steps,
+        params.T - t_end,
+        unit,
+        problems,
+        progress,
+        lambda count: rounding_of_steps(ROUNDINGS, target, time_grid(grid, count, params, t_end)),
+        lambda count: stiffness(whole, target, time_grid(grid, count, params, t_end)),
+    )
+    return replace(study, notes=notes, covered=covered_by(params, t_end, any_score=found.any_score))
