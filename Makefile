@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 
-.PHONY: test nightly lint report bench readme derivations clean
+.PHONY: test nightly lint report bench gpu readme derivations clean
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -37,6 +37,9 @@ $(READY_DEV): $(READY)
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python tests/benchmarks/throughput.py --peers --json bench.json
+
+gpu: $(READY_DEV)
+	$(BIN)/python tests/benchmarks/gpu $(or $(OUT),gpu-results) $(if $(DATA),--data $(DATA)) $(if $(TEST),--test $(TEST))
 
 readme: $(READY)
 	$(BIN)/python -m weakorder.reports.pages.orders README.md

@@ -9,16 +9,13 @@ A black box is a callable of one of three kinds, told apart by its arguments and
     trajectory  sample(score, u, taus) returns the state at the last of the times taus (N + 1,), a float64 tensor
 
 States u are `(batch, 2, *event)`, position first; tau = T - t and h are floats, and score(u, t) returns grad log p_t(u)
-in u's shape, t a float or a tensor of equal times. Gaussians are drawn from torch: `randn`, `randn_like`, `normal`,
-`Tensor.normal_`, with or without a generator. A torch function mode intercepts those draws and answers them from a
-list, so that the sampler becomes a function of its state and its noise. Anything else that is drawn at random cannot
-be made an input: it is refused by name, and draws that bypass torch's functions (numpy, random) are noticed by their
-generators' states.
+in u's shape, t a float or a tensor of equal times. What a sampler draws from torch is made an input
+(integrators.draws), so that it becomes a function of its state and its noise. Anything else that it draws at random
+cannot be: it is refused, and what it draws from is named by watching it draw (integrators.other_sources).
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import random
 from collections.abc import Callable
@@ -30,126 +27,27 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from ..theory.model import Parameters
 from ..theory.scheme import Scheme
 from .compiled import compile_step, noise_factor
+from .draws import BlackBoxError as BlackBoxError
+from .draws import Draw, NoiseAsInput
+from .other_sources import PLAIN, compiled
 
 Score = Callable[[Tensor, "float | Tensor"], Tensor]
 Step = Callable[[Tensor, float, float, Score], Tensor]
 Trajectory = Callable[[Score, Tensor, Tensor], Tensor]
 Sampler = Step | Trajectory
 Run = Callable[[Tensor, Score], Tensor]
-Draw = Callable[[int, torch.Size], Tensor]
 
 
-class BlackBoxError(ValueError):
-    """A sampler that cannot be verified as it stands; the message says what it does and what would be right."""
-
-
-_NOBODYS_SEED = 0x5EED_0F_DD
+class NotAState(BlackBoxError):
+    """What the sampler returned is no state."""
 
 
 class SamplerRaised(BlackBoxError):
     """The sampler itself raised an error."""
-
-
-# fmt: off
-_UNSUPPORTED = frozenset((
-    "rand", "rand_like", "randint", "randint_like", "randperm", "bernoulli", "multinomial", "poisson", "binomial",
-    "dropout", "alpha_dropout", "feature_dropout", "rrelu", "gumbel_softmax", "uniform_", "exponential_", "cauchy_",
-    "log_normal_", "geometric_", "random_", "bernoulli_",
-))
-# fmt: on
-
-
-class NoiseAsInput(TorchFunctionMode):
-    """While active, the k-th Gaussian draw is `draw(k, shape)` in its place, float64.
-
-    `shapes` records what was asked for, and `seeds` the states of the generators that were passed: two draws from equal
-    states are the same numbers. Raises BlackBoxError on any other random function.
-    """
-
-    def __init__(self, draw: Draw) -> None:
-        super().__init__()
-        self.draw, self.shapes, self.seeds = draw, list[torch.Size](), list[str]()
-        self.touched = False
-
-    def __enter__(self) -> NoiseAsInput:
-        # A state that nobody's seed gives: a sampler that seeds torch's own generator before it draws is noticed, also
-        # where it puts the state back.
-        self._before = torch.get_rng_state()
-        torch.default_generator.manual_seed(_NOBODYS_SEED)
-        self._start = torch.get_rng_state()
-        return super().__enter__()  # type: ignore[return-value]
-
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)  # type: ignore[arg-type]
-        self.touched = not torch.equal(torch.get_rng_state(), self._start)
-        torch.set_rng_state(self._before)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        name = getattr(func, "__name__", "")
-        if name in _UNSUPPORTED:
-            cure = "put the network into eval()" if name.endswith(("dropout", "rrelu")) else "draw from torch.randn"
-            raise BlackBoxError(f"the sampler draws from torch.{name}; only Gaussians can be made an input; {cure}")
-        if name in ("randn", "randn_like", "normal", "normal_"):
-            if kwargs.get("generator") is not None:
-                self._advance(kwargs["generator"])
-            elif not torch.equal(torch.get_rng_state(), self._start):
-                raise BlackBoxError(
-                    "the sampler seeds torch's generator before it draws, so the same noise comes again; seed it once, "
-                    "before the run"
-                )
-        if name == "randn":
-            size = kwargs.get("size") or (args[0] if args and isinstance(args[0], (tuple, list)) else args)
-            dtype = kwargs.get("dtype") or torch.get_default_dtype()
-            return self._answer(torch.Size(size), dtype, kwargs.get("device"), kwargs.get("out"))
-        if name == "randn_like":
-            like = args[0] if args else kwargs["input"]
-            return self._answer(
-                like.shape, kwargs.get("dtype") or like.dtype, kwargs.get("device") or like.device, None
-            )
-        if name == "normal":
-            return self._normal(args, kwargs)
-        if name == "normal_":
-            # torch.nn.init.normal_ comes here under the same name, with its tensor as a keyword
-            target, *rest = args or (kwargs["tensor"],)
-            mean, std = (*rest, *(None,) * (2 - len(rest)))[:2]
-            xi = self._answer(target.shape, target.dtype, target.device, None)
-            mean = kwargs.get("mean", 0.0) if mean is None else mean
-            std = kwargs.get("std", 1.0) if std is None else std
-            with torch.no_grad():
-                return target.copy_(xi * std + mean)
-        return func(*args, **kwargs)
-
-    def _advance(self, generator: torch.Generator) -> None:
-        self.seeds.append(hashlib.sha1(generator.get_state().numpy().tobytes()).hexdigest())
-        torch.empty(1, device=generator.device).normal_(generator=generator)
-
-    def _normal(self, args: Any, kwargs: dict[str, Any]) -> Tensor:
-        named = dict(zip(("mean", "std", "size"), args, strict=False)) | kwargs
-        mean, std = named.get("mean", 0.0), named.get("std", 1.0)
-        deviations = torch.as_tensor(std)
-        if bool((deviations < 0).any()):
-            raise BlackBoxError(f"the sampler asks torch.normal for std = {float(deviations.min()):g}; it must be >= 0")
-        tensors = [value for value in (mean, std) if isinstance(value, Tensor)]
-        size = named.get("size")
-        shape = torch.broadcast_shapes(*(t.shape for t in tensors)) if size is None else torch.Size(size)
-        dtype = named.get("dtype") or (tensors[0].dtype if tensors else torch.get_default_dtype())
-        device = named.get("device") or (tensors[0].device if tensors else None)
-        value = self._answer(shape, dtype, device, None) * std + mean
-        return value if named.get("out") is None else named["out"].copy_(value)
-
-    def _answer(self, shape: torch.Size, dtype: torch.dtype, device: Any, out: Tensor | None) -> Tensor:
-        if dtype.is_complex:
-            raise BlackBoxError("the sampler draws complex Gaussians, which are not made inputs; draw real ones")
-        xi = self.draw(len(self.shapes), shape)
-        self.shapes.append(shape)
-        value = xi.to(dtype=dtype, device=device)
-        return value if out is None else out.copy_(value)
 
 
 class Kind(StrEnum):
@@ -162,6 +60,8 @@ class Kind(StrEnum):
 
 def kind_of(sampler: Sampler) -> Kind:
     """The kind of a black box. Raises BlackBoxError if it is none of the three."""
+    if (how := compiled(sampler)) is not None:
+        raise BlackBoxError(f"the sampler is compiled by {how}; {PLAIN}")
     if not callable(sampler):
         raise BlackBoxError(f"{sampler!r} is not callable; a sampler is a function, or an object with __call__")
     if callable(getattr(sampler, "reset", None)):
@@ -187,9 +87,15 @@ def kind_of(sampler: Sampler) -> Kind:
     )
 
 
-def as_step(sampler: Sampler, tau: float, h: float) -> Run:
-    """One step of a black box of kind step."""
-    return lambda u, score: cast("Step", sampler)(u, tau, h, score)
+def as_step(sampler: Sampler, tau: float, h: float, number: int = 1) -> Run:
+    """One step of a black box of kind step; number: which one of a run it is."""
+
+    def run(u: Tensor, score: Score) -> Tensor:
+        result = cast("Step", sampler)(u, tau, h, score)
+        _check_finite(result, _largest(u), f"from step {number} on (tau = {tau:.6g}, h = {h:.3g})")
+        return result
+
+    return run
 
 
 def as_trajectory(sampler: Sampler, taus: list[float]) -> Run:
@@ -201,10 +107,11 @@ def as_trajectory(sampler: Sampler, taus: list[float]) -> Run:
 
     def run(u: Tensor, score: Score) -> Tensor:
         reset()
-        for tau, later in pairwise(taus):
+        for number, (tau, later) in enumerate(pairwise(taus), 1):
             before = u.clone()
             result = step(u, tau, later - tau, score)
             _check_state(result, u, before)
+            _check_finite(result, _largest(u), f"from step {number} on (tau = {tau:.6g}, h = {later - tau:.3g})")
             u = result
         return u
 
@@ -256,11 +163,13 @@ def call(run: Run, u: Tensor, score: Score, draw: Draw) -> Response:
     """
     before = u.clone()
     states = _generators()
-    count = 0
+    count, largest = 0, float(u.abs().max()) if u.numel() else 0.0
 
     def counted(v: Tensor, t: float | Tensor) -> Tensor:
-        nonlocal count
+        nonlocal count, largest
         count += 1
+        _check_finite(v, largest, f"the state of its score evaluation {count} holds it")
+        largest = max(largest, _largest(v))
         return score(v, t)
 
     noise = NoiseAsInput(draw)
@@ -270,6 +179,8 @@ def call(run: Run, u: Tensor, score: Score, draw: Draw) -> Response:
     except BlackBoxError:
         raise
     except (Exception, SystemExit) as error:
+        if _is_of_compiled_code(error):
+            raise BlackBoxError(f"the sampler calls code that torch.compile made; {PLAIN}") from error
         reason = " ".join(str(error).split())
         raise SamplerRaised(f"the sampler raised {type(error).__name__}: {reason}") from error
     for name, state in _generators().items():
@@ -280,13 +191,41 @@ def call(run: Run, u: Tensor, score: Score, draw: Draw) -> Response:
             "the sampler draws from (or seeds) torch's generator in a way that was not intercepted; use torch.randn"
         )
     _check_state(result, u, before)
+    _check_finite(result, largest, "after its last score evaluation")
     return Response(result, noise.shapes, count, noise.seeds)
+
+
+# A state beyond this may overflow in a step; one below it has no reason to.
+_MODERATE = 1e100
+
+
+def _check_finite(state: Tensor, largest: float, where: str) -> None:
+    """Raises BlackBoxError if a state is not finite though all before it, of size `largest`, were moderate."""
+    if isinstance(state, Tensor) and largest <= _MODERATE and not bool(torch.isfinite(state).all()):
+        what = "NaN" if bool(torch.isnan(state).any()) else "infinity"
+        raise BlackBoxError(f"the sampler returns {what} {where}")
+
+
+def _largest(state: Tensor) -> float:
+    """The largest entry in size; infinite where one is not finite."""
+    size = float(state.detach().abs().max()) if state.numel() else 0.0
+    return size if size == size else float("inf")
+
+
+def _is_of_compiled_code(error: BaseException) -> bool:
+    """Whether an error was raised below torch.compile's own frames."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").startswith("torch._dynamo"):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def _check_state(result: Any, u: Tensor, before: Tensor) -> None:
     if not isinstance(result, Tensor) or result.shape != before.shape:
         found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise BlackBoxError(
+        raise NotAState(
             f"the sampler returns {found} for a state of shape {tuple(before.shape)}; it must return the next state"
         )
     if result.is_complex():

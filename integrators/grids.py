@@ -1,10 +1,29 @@
 """Time grids: where the steps in tau = T - t begin and end, from the prior (tau = 0) to the cut-off (tau = T - t_end).
 
-uniform     tau_i = tau_N i / N
-quadratic   tau_i = tau_N (1 - (1 - i/N)^2), fine near the data (arXiv 2310.07894, section 5)
+    tau_i = (T - t_end) g(i/N),     g increasing from g(0) = 0 to g(1) = 1
+
+A grid is a text, and every text is a family, one grid for each number of steps N:
+
+    uniform          g(s) = s
+    quadratic        g(s) = 1 - (1 - s)^2, fine near the data (arXiv 2310.07894, section 5)
+    an expression    g itself, in s = i/N: "1 - (1 - s)**3"
+    times            tau_0 = 0, ..., tau_K: "0, 0.4, 0.8, 0.999". With K steps they are the times themselves. With other
+                     numbers of steps g is the monotone cubic (PCHIP) through (k/K, tau_k / tau_K), so that steps are
+                     as dense as the given ones, and errors are smooth in 1/N, which an order needs: straight lines
+                     have kinks that move among the steps as N changes.
+
+An expression is evaluated by walking its syntax tree, which may hold what is listed here and nothing else.
 """
 
 from __future__ import annotations
+
+import ast
+import json
+import operator
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,21 +41,49 @@ def _quadratic(steps: int) -> NDArray[np.float64]:
 
 MOST_STEPS = 10_000_000
 GRIDS = {"uniform": _uniform, "quadratic": _quadratic}
+FILES = (".txt", ".npy", ".json")
+RULE = (
+    f"choose {', '.join(GRIDS)}, an expression in s = i/N such as '1 - (1 - s)**3', or times tau as in '0, 0.5, 0.999'"
+)
+
+_OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+}
+_FUNCTIONS = {name: getattr(np, name) for name in ("sqrt", "exp", "log", "sin", "cos")}
+_LONGEST = 500  # letters of an expression
+_TRIED = 1 << 10  # steps at which an expression is tried when it is given
+_END = 1e-6  # how far given times may end from T - eps: text and float32 round them
 
 
 def time_grid(name: str, steps: int, params: Parameters, t_end: float | None = None) -> NDArray[np.float64]:
     """The `steps` + 1 times tau of the grid `name`, increasing from 0 to T - t_end (default: the cut-off eps); float64.
 
-    Raises ValueError on an unknown grid, fewer than 1 step, or t_end outside (0, T).
+    Given times are scaled to T - t_end where t_end is given; where it is not they must end at T - eps themselves.
+    Raises ValueError on an unknown grid, fewer than 1 step, t_end outside (0, T), and times that do not increase.
     """
     if name not in GRIDS:
-        raise ValueError(f"grid {name!r} is unknown; choose one of {', '.join(GRIDS)}")
+        check_name(name)
     if not 1 <= steps <= MOST_STEPS:
         raise ValueError(f"steps = {steps}: a run has at least 1 step, and at most {MOST_STEPS}; 50 is usual")
-    t_end = params.eps if t_end is None else t_end
-    if not SMALLEST_TIME <= t_end < params.T:
-        raise ValueError(f"t_end = {t_end:g} is outside [{SMALLEST_TIME:g}, {params.T:g}); stop between data and prior")
-    return (params.T - t_end) * GRIDS[name](steps)
+    stop = params.eps if t_end is None else t_end
+    if not SMALLEST_TIME <= stop < params.T:
+        raise ValueError(f"t_end = {stop:g} is outside [{SMALLEST_TIME:g}, {params.T:g}); stop between data and prior")
+    if name in GRIDS:
+        return (params.T - stop) * GRIDS[name](steps)
+    if (times := _times(name)) is None:
+        return check_grid((params.T - stop) * _evaluated(name, steps), params)
+    if t_end is None and abs(times[-1] - (params.T - stop)) > _END:
+        raise ValueError(
+            f"the grid's times end at {times[-1]:g}, and the run at T - eps = {params.T - stop:g}; give times up to "
+            f"there, or eps = {params.T - times[-1]:g}"
+        )
+    return check_grid((params.T - stop) * _interpolated(name, steps), params)
 
 
 def check_grid(taus: ArrayLike, params: Parameters) -> NDArray[np.float64]:
@@ -50,3 +97,154 @@ def check_grid(taus: ArrayLike, params: Parameters) -> NDArray[np.float64]:
     if not (taus[0] >= 0 and taus[-1] < params.T):
         raise ValueError(f"the grid runs from {taus[0]:g} to {taus[-1]:g}; it must stay within [0, {params.T:g})")
     return taus
+
+
+def label(name: str) -> str:
+    """A grid in a line of text: given times are counted."""
+    times = None if name in GRIDS else _times(name)
+    return name if times is None else f"{len(times)} given times"
+
+
+def steps_of(name: str) -> int | None:
+    """The number of steps that given times make; None for other grids, which have any."""
+    times = None if name in GRIDS else _times(name)
+    return None if times is None else len(times) - 1
+
+
+@lru_cache(maxsize=64)
+def check_name(name: str) -> None:
+    """Raises ValueError, in one line, unless the text is a grid: a name, an expression from 0 to 1, or times from 0."""
+    if name in GRIDS:
+        return
+    if (times := _times(name)) is not None:
+        _check_times(times)
+        return
+    values = _raw(name, _TRIED)
+    if not np.isfinite(values).all():
+        s = np.flatnonzero(~np.isfinite(values))[0] / _TRIED
+        raise ValueError(f"grid {name!r} is not a finite number at s = {s:g}; it must increase from 0 to 1")
+    if not (abs(values[0]) <= _END and abs(values[-1] - 1) <= _END):
+        raise ValueError(
+            f"grid {name!r} runs from {values[0]:g} to {values[-1]:g}; it must be 0 at s = 0 and 1 at s = 1: subtract "
+            "the first, divide by the difference"
+        )
+    if (stuck := np.flatnonzero(~(np.diff(values) > 0))).size:
+        raise ValueError(f"grid {name!r} does not increase from s = {stuck[0] / _TRIED:g} on; it must everywhere")
+
+
+def read_times(path: Path) -> str:
+    """The grid of a file: times tau, increasing from 0, as text (numbers between spaces, commas or lines; # begins a
+    comment), an array in .npy, or a list in .json. Raises ValueError or OSError, in one line."""
+    try:
+        if path.suffix == ".npy":
+            with path.open("rb") as file:
+                values = np.load(file, allow_pickle=False)
+        elif path.suffix == ".json":
+            values = np.array(json.loads(path.read_text()), dtype=float)
+        else:
+            lines = (line.split("#")[0] for line in path.read_text().splitlines())
+            values = np.array(" ".join(lines).replace(",", " ").split(), dtype=float)
+        if values.dtype.kind not in "fiu":
+            raise ValueError(f"it holds {values.dtype}")
+    except (ValueError, TypeError, EOFError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ValueError(f"{str(path)!r} holds no times ({reason}); write them as 0, 0.5, 0.999") from error
+    if values.ndim != 1:
+        raise ValueError(f"{str(path)!r} holds an array of shape {values.shape}; give times tau on one axis")
+    if values.size > MOST_STEPS:
+        raise ValueError(f"{str(path)!r} holds {values.size} times; give at most {MOST_STEPS}")
+    try:
+        _check_times(values.astype(float))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r}: {error}") from error
+    return ", ".join(map(repr, values.astype(float).tolist()))
+
+
+# --- Given times ---
+
+
+@lru_cache(maxsize=8)
+def _times(name: str) -> NDArray[np.float64] | None:
+    """The numbers of a list, None if the text is none."""
+    words = name.replace(",", " ").split()
+    try:
+        return np.array(words, dtype=float) if "," in name else None
+    except ValueError:
+        return None
+
+
+def _check_times(times: NDArray[np.float64]) -> None:
+    if times.size < 2:
+        raise ValueError(f"{times.size} times make no step; give at least 2, from 0 to T - eps")
+    if not np.isfinite(times).all():
+        raise ValueError(f"tau_{np.flatnonzero(~np.isfinite(times))[0]} is not a finite number; give times from 0 to T")
+    if (np.diff(times) < 0).all():
+        raise ValueError(
+            f"the times decrease from {times[0]:g} to {times[-1]:g}, as t does; give tau = T - t, increasing from 0"
+        )
+    if times[0] != 0:
+        raise ValueError(f"the times begin at {times[0]:g}; give tau = T - t, which begins at 0")
+    if (stuck := np.flatnonzero(~(np.diff(times) > 0))).size:
+        i = int(stuck[0])
+        raise ValueError(f"tau_{i + 1} = {times[i + 1]:g} after tau_{i} = {times[i]:g}: a grid must increase strictly")
+
+
+def _interpolated(name: str, steps: int) -> NDArray[np.float64]:
+    """g at i/N: the given times where they are met, else the monotone cubic through them."""
+    times = _times(name)
+    assert times is not None
+    known = times / times[-1]
+    place, rest = np.divmod(np.arange(steps + 1) * (len(times) - 1), steps)
+    values = known[place]
+    if rest.any():
+        from scipy.interpolate import PchipInterpolator
+
+        smooth = PchipInterpolator(np.arange(len(times)), known)(place + rest / steps)
+        values = np.where(rest == 0, values, smooth)
+    return values
+
+
+# --- Expressions ---
+
+
+def _evaluated(name: str, steps: int) -> NDArray[np.float64]:
+    """g at i/N, exactly 0 and 1 at the ends."""
+    values = _raw(name, steps)
+    values[0], values[-1] = 0.0, 1.0
+    return values
+
+
+def _raw(name: str, steps: int) -> NDArray[np.float64]:
+    if len(name) > _LONGEST:
+        raise ValueError(f"grid {name[:40]!r}... is {len(name)} letters long; an expression has at most {_LONGEST}")
+    try:
+        with warnings.catch_warnings(action="ignore", category=SyntaxWarning):  # of texts that are refused below
+            tree = ast.parse(name.strip(), mode="eval").body
+        with np.errstate(all="ignore"):  # what is not finite is refused by its value
+            value = _value(tree, np.arange(steps + 1) / steps, name)
+    except (SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+        raise ValueError(f"grid {name!r} is unknown; {RULE}") from error
+    return np.array(np.broadcast_to(value, steps + 1))
+
+
+def _value(node: ast.expr, s: NDArray[np.float64], name: str) -> Any:
+    """The value of a syntax tree. Raises ValueError, naming it, on all but arithmetic on s, numbers and functions."""
+    match node:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return np.float64(number)  # whole numbers too: their powers have no bound
+        case ast.Name(id="s"):
+            return s
+        case ast.Name(id="pi"):
+            return np.pi
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            return _OPERATORS[type(op)](_value(left, s, name), _value(right, s, name))
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
+            return _OPERATORS[type(op)](_value(operand, s, name))
+        case ast.Call(func=ast.Name(id=function), args=[argument], keywords=[]) if function in _FUNCTIONS:
+            return _FUNCTIONS[function](_value(argument, s, name))
+    if isinstance(node, ast.Name) and node.id == name.strip():
+        raise ValueError(f"grid {name!r} is unknown; {RULE}")
+    raise ValueError(
+        f"grid {name!r} holds {ast.unparse(node)[:60]!r}; an expression has s, numbers, pi, + - * / **, and "
+        f"{', '.join(_FUNCTIONS)}"
+    )

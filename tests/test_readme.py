@@ -12,7 +12,7 @@ from weakorder.integrators.grids import time_grid
 from weakorder.integrators.loading import find_sampler, find_scheme
 from weakorder.reports.pages.orders import BEGIN, END, markdown, with_table
 from weakorder.theory.model import Parameters
-from weakorder.verification.blackbox.anatomy import inconsistencies
+from weakorder.verification.blackbox.consistency import inconsistencies
 from weakorder.verification.blackbox.probing import probed_moments
 from weakorder.verification.exact.moments import exact_moments
 from weakorder.verification.exact.order import study_order

@@ -27,8 +27,9 @@ ALLOWED = {
     "verification.data": "",
     "verification.files": "",
     "verification.verdicts": "theory",
+    "verification.time_limit": "verification.verdicts",
     "verification.targets": "theory integrators integrators.kernels verification.verdicts verification.data",
-    "verification.exact": f"{_BELOW} verification.data",
+    "verification.exact": f"{_BELOW} verification.data verification.time_limit",
     "verification.sampled": f"{_BELOW} verification.exact verification.files",
     "verification.blackbox": f"{_BELOW} verification.exact verification.files",
     "verification.stability": f"{_BELOW} verification.exact verification.blackbox",
@@ -36,12 +37,13 @@ ALLOWED = {
     "verification.cifar10.model": "theory verification.targets verification.files",
     "verification.cifar10.study": f"{_BELOW} verification.exact verification.sampled verification.cifar10.model "
     "verification.data verification.files",
-    "verification.testing": "theory integrators verification.verdicts verification.exact verification.blackbox",
+    "verification.testing": "theory integrators verification.verdicts verification.exact verification.blackbox "
+    "verification.time_limit",
     "reports.figures": "theory integrators",
     "reports.pages": f"{_BELOW} verification.files verification.exact verification.sampled verification.blackbox "
     "verification.stability verification.cifar10.model verification.cifar10.study reports.figures",
-    "reports.commands": "theory integrators integrators.kernels verification.files verification.targets "
-    "verification.exact verification.sampled verification.blackbox verification.cifar10.model "
+    "reports.commands": "theory integrators integrators.kernels verification.files verification.time_limit "
+    "verification.targets verification.exact verification.sampled verification.blackbox verification.cifar10.model "
     "verification.cifar10.study reports.pages",
     "reports": "verification.testing",
 }

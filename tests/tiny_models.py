@@ -12,6 +12,7 @@ from weakorder.verification.cifar10.study.sampling import Model
 from weakorder.verification.targets.gaussian import GaussianTarget
 
 TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(4,), dropout=0.0, image_size=8)
+SMALL = Config(nf=4, ch_mult=(1, 2), num_res_blocks=1, dropout=0.0)  # its shapes alone tell what it is
 CPU = torch.device("cpu")
 PARAMS = Parameters()
 SCHEMES = tuple(CATALOGUE[name] for name in ("ROBA", "SSCS", "EM", "NOBA", "RVV"))
@@ -23,6 +24,16 @@ def network() -> NCSNpp:
     generator = torch.Generator().manual_seed(0)
     for weight in made.parameters():
         weight.data = 0.3 * torch.randn(weight.shape, generator=generator)
+    return made
+
+
+def random_network(config: Config = SMALL, seed: int = 0) -> NCSNpp:
+    """Random weights of ordinary size."""
+    torch.manual_seed(seed)
+    made = NCSNpp(config)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.copy_(torch.randn(weight.shape) * 0.1)
     return made
 
 

@@ -1,14 +1,27 @@
-"""The declaration of a linear SDE checked, and its matrices read off, in sympy."""
+"""The declaration of a linear SDE checked, its matrices read off, and the laws it keeps, in sympy.
+
+The forward SDE du = A_f u dt + noise D_f moves p_t by p' = -div(A_f u p) + D_f : grad grad p / 2. Dynamics
+du = (A u + G s) dtau + noise D, s = grad log p, run against time, and move the same laws back if and only if for all p
+div((A u + G s) p) - D : grad grad p / 2 = -div(A_f u p) + D_f : grad grad p / 2. As s p = grad p, that is
+
+    A = -A_f,        G = (D_f + D) / 2 + C,    C constant and skew,
+
+for div(C grad p) = 0: D = D_f is the reverse SDE, D = 0 the probability flow. Where the score is of x alone, the law is
+p(x) N(m; 0, V) and stays where it is: s_m = -m / V is written out in the drift, and A_f = D_f = 0.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 from sympy import Expr, Matrix
 
 from .formulas import text
 from .symbols import PARAMETERS, m, s_m, s_x, x
+
+if TYPE_CHECKING:
+    from .model import LinearSDE
 
 Pair = tuple[Expr, Expr]
 
@@ -46,3 +59,17 @@ def facts(drift: Pair, diffusion: Pair) -> dict[str, list[str]]:
         raise ValueError(f"drift {drift} is not linear in x, m, s_x, s_m; add multiples of these alone")
     D = sp.diag(*(sp.simplify(g**2) for g in diffusion))
     return {name: [text(entry) for entry in matrix.flat()] for name, matrix in (("A", A), ("G", G), ("D", D))}
+
+
+def excess_drift(whole: LinearSDE, forward: LinearSDE, momentum_variance: Expr | None) -> list[str]:
+    """What the drifts of x and m of `whole` have too much to keep the laws of a forward SDE, in text; "0" if nothing.
+
+    momentum_variance: V of the law p(x) N(m; 0, V), where the score is of x alone; None where it is of x and m.
+    """
+    A, G = whole.matrix.as_mutable(), whole.score_gain.as_mutable()
+    if momentum_variance is not None:
+        G[:, 1] -= momentum_variance * A[:, 1]  # m = -V s_m
+        A[:, 1] = sp.zeros(2, 1)
+    symmetric = (G + G.T - forward.noise - whole.noise) / 2
+    excess = (A + forward.matrix) * Matrix([x, m]) + symmetric * Matrix([s_x, s_m])
+    return [text(sp.simplify(entry)) for entry in excess]

@@ -264,6 +264,11 @@ class Diffusion:
         """The names of the score's arguments."""
         return self._declaration[1]
 
+    @property
+    def mass(self) -> str:
+        """The momentum's variance at the data, in text."""
+        return self._declaration[0][0]
+
     def reverse(self) -> LinearSDE:
         """The reverse SDE du = [-f + g^2 s] dtheta + g dw (Anderson 1982)."""
         return self._reversed("1", with_noise=True)

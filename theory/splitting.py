@@ -99,7 +99,9 @@ class Part:
 class Splitting:
     """Named parts that add up to `whole`; `diffusion` fixes the law p_t whose score drives them.
 
-    Raises ValueError with the difference if they do not add up, and on an empty or doubly used name.
+    The whole keeps every p_t, as the reverse SDE and the probability flow do (theory.linear): nothing that is proven of
+    a word would be about p_t otherwise. Raises ValueError with the difference if it does not, or if the parts do not
+    add up to it, and on an empty or doubly used name.
     """
 
     name: str
@@ -118,15 +120,35 @@ class Splitting:
         self.check()
 
     def check(self) -> None:
-        """Raises ValueError unless the parts add up to the whole."""
-        if [part.sde for part in self.parts] == [self.whole]:
-            return
-        for what, difference in self._differences.items():
+        """Raises ValueError unless the parts add up to the whole, and the whole keeps the laws of the diffusion."""
+        sums = {} if [part.sde for part in self.parts] == [self.whole] else self._differences
+        for what, difference in sums.items():
             if any(entry != "0" for entry in difference):
                 raise ValueError(
                     f"the parts of splitting {self.name!r} do not add up: {what} of parts minus whole "
                     f"is ({difference[0]}, {difference[1]}) in (x, m); it must be (0, 0)"
                 )
+        for name, excess in zip("xm", self._excess, strict=True):
+            if excess != "0":
+                raise ValueError(
+                    f"the whole of splitting {self.name!r} does not keep the laws p_t of diffusion "
+                    f"{self.diffusion.name!r}: its drift of {name} has {excess} too much, and theorems on it would be "
+                    "about another law; start from the diffusion's reverse() or probability_flow()"
+                )
+
+    @property
+    def _excess(self) -> tuple[str, ...]:
+        """What the drifts of x and m have too much to keep every p_t (theory.linear), in text."""
+        forward, diffusion = self.diffusion.forward.declaration, self.diffusion
+        question = ("keeps the laws", self.whole.declaration, forward, diffusion.score_names, diffusion.mass)
+
+        def derive() -> list[str]:
+            from .linear import excess_drift
+
+            stationary = None if "m" in diffusion.score_names else diffusion.momentum_variance
+            return excess_drift(self.whole, diffusion.forward, stationary)
+
+        return tuple(cached(question, derive, keep=False))
 
     @property
     def _differences(self) -> dict[str, tuple[str, str]]:

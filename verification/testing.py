@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from ..theory.model import Parameters
     from ..theory.scheme import Scheme
     from .exact import OrderStudy
+
+
+class WeakorderWarning(UserWarning):
+    """What `weakorder verify` warns of, and the verdict does not turn on."""
 
 
 # Set by the plugin under --weakorder-update: baselines are rewritten instead of compared.
@@ -35,29 +40,41 @@ def assert_weak_order(
     params: Parameters | None = None,
     steps: Sequence[int] | None = None,
     event: tuple[int, ...] = (),
+    time_limit: float | None = None,
 ) -> None:
     """Assert that `weakorder verify` says PASS at this order; params: the model's, by default the published CIFAR-10
-    one.
+    one; time_limit: seconds after which the levels done so far are judged.
 
-    Raises AssertionError with the reason and the table of slopes otherwise, BlackBoxError if the sampler cannot be
-    verified as it stands.
+    What the command line warns of is a `WeakorderWarning`. Raises AssertionError with the reason and the table of
+    slopes otherwise, or with the reason alone if the sampler cannot be verified as it stands.
     """
     __tracebackhide__ = True
+    from ..integrators.blackbox import BlackBoxError
     from ..theory.model import Parameters
     from ..theory.scheme import Scheme
+    from . import time_limit as limits
     from .exact import order as orders
     from .verdicts import Verdict
 
     params = params or Parameters()
-    if isinstance(sampler, Scheme):
-        study = orders.study_order(sampler, params, order, steps or orders.STEPS)
-    else:
-        from .blackbox import BLACK_BOX_STEPS, study_black_box
+    with limits.time_limit(time_limit) as limit:
+        try:
+            if isinstance(sampler, Scheme):
+                study = orders.study_order(sampler, params, order, steps or orders.STEPS)
+            else:
+                from .blackbox import BLACK_BOX_STEPS, study_black_box
 
-        levels = steps or BLACK_BOX_STEPS
-        study = study_black_box(_name(sampler), sampler, params, order, levels, event=event)
-    if study.verdict is not Verdict.PASS:
-        raise AssertionError(f"weak order {order} of {study.name}: {study.verdict}, {study.reason}\n{slopes(study)}")
+                levels = steps or BLACK_BOX_STEPS
+                study = study_black_box(_name(sampler), sampler, params, order, levels, event=event)
+        except limits.TimeUp:
+            raise AssertionError(f"weak order {order} of {_name(sampler)}: INCONCLUSIVE, {limit.sentence}") from None
+        except BlackBoxError as error:
+            raise AssertionError(f"weak order {order} of {_name(sampler)}: {error}") from None
+    for warning in study.warnings:
+        warnings.warn(f"{study.name}: {warning}", WeakorderWarning, stacklevel=2)
+    verdict, reason = limit.judge(study)
+    if verdict is not Verdict.PASS:
+        raise AssertionError(f"weak order {order} of {study.name}: {verdict}, {reason}\n{slopes(study)}")
 
 
 def assert_matches_baseline(

@@ -20,13 +20,13 @@ import click
 
 from ...verification.cifar10.model import PRECISIONS
 from .options import (
-    GRIDS,
     JSON,
     MODEL,
     WHOLE,
     Numbers,
     cell,
     check_device,
+    grid_option,
     print_json,
     print_table,
     progress,
@@ -85,7 +85,7 @@ _OPTIONS = together(
         metavar="N...",
         help="Evaluations of the network, the denoising step's included; default 20 50 100.",
     ),
-    click.option("--grid", type=click.Choice(GRIDS), default="quadratic", show_default=True, help="Time grid."),
+    grid_option("quadratic"),
     click.option("-n", "--samples", type=WHOLE, default=32, show_default=True, help="Samples of each cell."),
     click.option(
         "--lambda-s",

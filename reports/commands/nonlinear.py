@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 METHODS = ("noise-free", "monte-carlo")
 
 
+def method_of(target: Target, method: str | None, sampling: dict[str, Any]) -> str:
+    """The method that was chosen, or the one that is without noise where it can be used."""
+    exact = target.event == (1,) and all(value is None for value in sampling.values())
+    return method or METHODS[0 if exact else 1]
+
+
 def study(
     scheme: Scheme,
     target: Target,
@@ -44,8 +50,7 @@ def study(
     from ...verification.targets import MixtureTarget
 
     given = {name: value for name, value in sampling.items() if value is not None}
-    if method is None:
-        method = METHODS[0] if target.event == (1,) and not given else METHODS[1]
+    method = method_of(target, method, sampling)
     options: dict[str, Any] = {"expected": expected, "grid": grid}
     options |= {name: value for name, value in (("steps", steps), ("t_end", t_end)) if value is not None}
     if method == METHODS[0]:
@@ -63,6 +68,8 @@ def study(
 
 def table(answer: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of a study's `as_dict`."""
+    if not answer["levels"]:
+        return ["steps"], []
     if "paths" not in answer["levels"][0]:
         header = ["steps", "NFE", f"error of E {answer['levels'][0]['function']}", "known to", "slope"]
         keys = ("steps", "nfe", "error", "estimate", "slope")

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -81,6 +83,25 @@ class Numbers(click.ParamType):
         return items
 
 
+class Grid(click.ParamType):
+    """A time grid: a name, an expression, or times, in a file too; it becomes the text that `time_grid` takes."""
+
+    name = "GRID"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in GRIDS:
+            return value
+        from ...integrators import grids
+
+        try:
+            if Path(value).suffix in grids.FILES or os.path.isfile(value):  # noqa: PTH113 - of any text
+                return grids.read_times(Path(value))
+            grids.check_name(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
 REAL, WHOLE = Real(), Whole()
 
 
@@ -119,7 +140,22 @@ EVENT = click.option(
     "--event", type=Numbers(int), help="Shape of one data point for black boxes that need one, such as 3,4,4."
 )
 GRIDS = ("uniform", "quadratic")
-GRID = click.option("--grid", type=click.Choice(GRIDS), default="uniform", show_default=True, help="Time grid.")
+
+
+def grid_option(default: str) -> Callable[[Any], Any]:
+    """--grid."""
+    return click.option(
+        "--grid",
+        type=Grid(),
+        default=default,
+        show_default=True,
+        help="Time grid: uniform; quadratic; an expression in s = i/N that increases from 0 to 1, such as "
+        '"1 - (1 - s)**3"; or FILE.txt, .npy or .json with times tau = T - t, increasing from 0 to T - eps, which are '
+        "interpolated for other numbers of steps.",
+    )
+
+
+GRID = grid_option("uniform")
 
 
 # --- From words to values ---

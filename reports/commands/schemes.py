@@ -30,6 +30,8 @@ from .options import (
     warn,
 )
 
+STEPS = 50
+
 
 @click.command()
 @OUTPUT
@@ -83,7 +85,7 @@ def derive(
 @click.command()
 @click.argument("x")
 @SCHEME
-@click.option("--steps", type=WHOLE, default=50, show_default=True, help="Number of steps N.")
+@click.option("--steps", type=WHOLE, help="Number of steps N; default 50, or those of the times of --grid.")
 @click.option("--data-mean", type=REAL, default=0.0, show_default=True, help="Mean of the Gaussian data.")
 @click.option("--data-variance", type=REAL, default=1.0, show_default=True, help="Variance of the Gaussian data.")
 @GRID
@@ -102,7 +104,7 @@ def moments(
     splitting: str | None,
     flow: str | None,
     lambda_s: float | None,
-    steps: int,
+    steps: int | None,
     data_mean: float,
     data_variance: float,
     grid: str,
@@ -113,7 +115,7 @@ def moments(
     **model: float | None,
 ) -> None:
     """Exact mean and covariance of scheme X on Gaussian data, at t = eps, without a denoising step."""
-    from ...integrators.grids import time_grid
+    from ...integrators.grids import label, steps_of, time_grid
     from ...theory.scheme import Scheme
     from ...verification.exact import exact_moments
     from ...verification.targets import GaussianTarget
@@ -121,6 +123,7 @@ def moments(
     params = parameters(device, model)
     sampler = sampler_of(x, splitting, flow, lambda_s)
     target = GaussianTarget.of(data_mean, data_variance, diffusion_of(sampler), params)
+    steps = steps_of(grid) or STEPS if steps is None else steps
     taus = time_grid(grid, steps, params)
     if isinstance(sampler, Scheme):
         result = exact_moments(sampler, target, taus, start)
@@ -141,9 +144,8 @@ def moments(
             answer |= {f"{prefix}mean": law.mean[:, 0].tolist(), f"{prefix}cov": law.cov[:, :, 0].tolist()}
         print_json(answer | {"nfe": result.nfe})
         return
-    click.echo(
-        f"{title(sampler, x)}: {steps} steps ({grid}) from the {start} law to t = {params.eps:g}, {result.nfe} NFE"
-    )
+    run = f"{steps} steps ({label(grid)}) from the {start} law to t = {params.eps:g}, {result.nfe} NFE"
+    click.echo(f"{title(sampler, x)}: {run}")
     values = [[*law.mean[:, 0], law.cov[0, 0, 0], law.cov[0, 1, 0], law.cov[1, 1, 0]] for law in laws.values()]
     errors = [computed - exact for computed, exact in zip(*values, strict=True)]
     header = ["", "mean x", "mean m", "cov xx", "cov xm", "cov mm"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -29,12 +30,13 @@ from .options import (
     sampler_of,
     title,
     together,
-    warn,
 )
+from .waiting import Waiting
 
 if TYPE_CHECKING:
     from ...theory.model import Parameters
     from ...theory.scheme import Scheme
+    from ...verification.exact import OrderStudy
 
 
 @click.command()
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 @click.option("--seconds", type=REAL, help="When to stop, with what is known by then.")
 @click.option("--seed", type=WHOLE, help="Of the sampled noise; default 0.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="A file that keeps samples, to go on from.")
+@click.option("--time-limit", type=REAL, help="Seconds after which what was done so far is judged; default: none.")
 @OUTPUT
 @MODEL
 def verify(
@@ -74,6 +77,7 @@ def verify(
     dim: int | None,
     data: Path | None,
     method: str | None,
+    time_limit: float | None,
     as_json: bool,
     device: str,
     **options: Any,
@@ -82,18 +86,22 @@ def verify(
 
     Exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 2 bad input.
     """
+    from ...integrators.grids import label
     from ...theory.scheme import Scheme
     from ...verification.exact import order as orders
+    from ...verification.time_limit import check_time_limit
 
     names = ("accuracy", "evaluations", "seconds", "seed", "checkpoint")
     sampling = {name: options.pop(name) for name in names}
     params = parameters(device, options)
     sampler = sampler_of(x, splitting, flow, lambda_s)
+    check_time_limit(time_limit)
     if target is not None and target != "gaussian":
         if not isinstance(sampler, Scheme):
             raise ValueError(f"{x} is a black box; --target {target} is for schemes, whose noise can be coupled")
         if data_mean or data_variance or event:
             raise ValueError(f"--data-mean, --data-variance and --event do not belong to --target {target}; drop them")
+        sampling["time_limit"] = time_limit
         _verify_on(x, sampler, params, target, dim, data, method, order, steps, t_end, grid, sampling, as_json, device)
     for name, value in {"dim": dim, "data": data, "method": method, **sampling}.items():
         if value is not None:
@@ -102,33 +110,58 @@ def verify(
         diffusion_of(sampler), params, data_variance or orders.VARIANCES, data_mean or orders.MEANS
     )
     stop = orders.T_END if t_end is None else t_end
+    covered = "" if grid == "uniform" else f" on the grid {label(grid)}"
     if isinstance(sampler, Scheme):
-        study = orders.study_order(sampler, params, order, steps or orders.STEPS, laws, stop, grid, progress)
+        levels = steps or orders.STEPS
         description: dict[str, Any] = {
             "scheme": sampler.name,
             "word": sampler.word,
             "splitting": sampler.splitting.name,
         }
         description |= {"nfe_per_step": sampler.nfe_per_step, "warnings": list(sampler.warnings)}
+
+        def study(progress: Any) -> OrderStudy:
+            return orders.study_order(sampler, params, order, levels, laws, stop, grid, progress)
     else:
         from ...verification.blackbox import BLACK_BOX_STEPS, study_black_box
 
-        levels = steps or BLACK_BOX_STEPS
-        with contextlib.redirect_stdout(sys.stderr):  # what the step prints is not our answer
-            study = study_black_box(x, sampler, params, order, levels, laws, stop, grid, progress, tuple(event or ()))
-        per_step = float(study.nfe[-1] / study.steps[-1])
-        description = {"sampler": x, "nfe_per_step": per_step, "warnings": list(study.warnings)}
+        levels, shape = steps or BLACK_BOX_STEPS, tuple(event or ())
+        description = {"sampler": x}
+
+        def study(progress: Any) -> OrderStudy:
+            return study_black_box(x, sampler, params, order, levels, laws, stop, grid, progress, shape)
+
+    found, verdict, reason = _within(time_limit, study)
+    answer: dict[str, Any] = {"levels": []} if found is None else found.as_dict()
+    answer |= {"verdict": str(verdict), "reason": reason}
+    if found is not None:
+        description.setdefault("nfe_per_step", float(found.nfe[-1] / found.steps[-1]))
+        description["warnings"] = [*description.get("warnings", ()), *found.warnings]
     if as_json:
-        print_json(description | study.as_dict())
+        print_json(description | answer)
     else:
-        for warning in description["warnings"]:
+        for warning in description.get("warnings", ()):
             click.echo(f"warning: {warning}", err=True)
-        click.echo(f"{title(sampler, x)}: {description['nfe_per_step']:g} NFE/step, errors at t = {stop:g}")
+        cost = f"{description['nfe_per_step']:g} NFE/step, " if "nfe_per_step" in description else ""
+        click.echo(f"{title(sampler, x)}: {cost}errors at t = {stop:g}{covered}")
         header = ["steps", "NFE", "W2 error", "slope", "e/h^p", "mean error", "cov error"]
         keys = ("steps", "nfe", "error", "slope", "constant", "mean_error", "cov_error")
-        print_table(header, [[cell(level[key]) for key in keys] for level in study.as_dict()["levels"]])
-        click.echo(f"{study.verdict}: {study.reason}")
-    sys.exit(EXIT_CODES[study.verdict])
+        print_table(header, [[cell(level[key]) for key in keys] for level in answer["levels"]])
+        click.echo(f"{verdict}: {reason}")
+    sys.exit(EXIT_CODES[verdict])
+
+
+def _within(seconds: float | None, study: Callable[[Any], Any]) -> tuple[Any, str, str]:
+    """The study, or as much of it as was done in the time (None: nothing), its verdict and its reason."""
+    from ...verification.time_limit import TimeUp, time_limit
+
+    # what a black box prints is not our answer
+    with contextlib.redirect_stdout(sys.stderr), Waiting("verify", seconds) as waiting, time_limit(seconds) as limit:
+        try:
+            found = study(waiting)
+        except TimeUp:
+            return None, "INCONCLUSIVE", limit.sentence
+    return found, *limit.judge(found)
 
 
 def _verify_on(
@@ -151,22 +184,36 @@ def _verify_on(
     from ...verification.targets import make_target
     from . import nonlinear
 
+    time_limit = sampling.pop("time_limit")
     nonlinear.checkpoint_path(sampling["checkpoint"])
     target = make_target(name, params, dim, data, scheme.splitting.diffusion)
-    study = nonlinear.study(scheme, target, method, order, steps, t_end, grid, progress, sampling, device)
+
+    def study(progress: Any) -> Any:
+        return nonlinear.study(scheme, target, method, order, steps, t_end, grid, progress, sampling, device)
+
+    if nonlinear.method_of(target, method, sampling) == nonlinear.METHODS[0]:
+        found, verdict, reason = _within(time_limit, study)
+    else:  # which keeps what was sampled, and stops by itself
+        given = [seconds for seconds in (sampling["seconds"], time_limit) if seconds is not None]
+        sampling["seconds"] = min(given, default=None)
+        found = study(progress)
+        verdict, reason = found.verdict, found.reason
     answer = {"scheme": scheme.name, "word": scheme.word, "splitting": scheme.splitting.name}
-    answer |= {"nfe_per_step": scheme.nfe_per_step, "warnings": list(scheme.warnings), "target": name}
-    answer |= study.as_dict()
+    warnings = () if found is None else found.warnings
+    answer |= {"nfe_per_step": scheme.nfe_per_step, "warnings": [*scheme.warnings, *warnings], "target": name}
+    answer |= {"levels": []} if found is None else found.as_dict()
+    answer |= {"verdict": str(verdict), "reason": reason}
     if as_json:
         print_json(answer)
     else:
-        warn(scheme)
+        for warning in answer["warnings"]:
+            click.echo(f"warning: {warning}", err=True)
         dimensions = "x".join(map(str, target.event))
         click.echo(f"{title(scheme, x)}: {name} ({dimensions}), {scheme.nfe_per_step} NFE/step")
         header, rows = nonlinear.table(answer)
         print_table(header, [[cell(value) for value in row] for row in rows])
-        click.echo(f"{study.verdict}: {study.reason}")
-    sys.exit(EXIT_CODES[study.verdict])
+        click.echo(f"{verdict}: {reason}")
+    sys.exit(EXIT_CODES[verdict])
 
 
 @click.group()

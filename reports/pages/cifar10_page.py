@@ -23,6 +23,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from ...integrators import grids
 from ...verification.cifar10.study import ENOUGH
 from ...verification.files import write_atomically
 from ..figures import cells, cifar10_figures, cifar10_scatter, measured, names
@@ -90,6 +91,7 @@ def render(results: Results, images: Images, svgs: Mapping[str, bytes]) -> str:
         "count": lambda value: f"{int(value):,}",
         "uncertain": _uncertain,
         "duration": _duration,
+        "grid": grids.label,
     }
     drawings = {
         name.removeprefix("cifar10-"): Markup(figures.inline(svg, name, _DESCRIPTIONS[name]))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...integrators.grids import GRIDS, time_grid
+from ...integrators.grids import GRIDS, label, time_grid
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ...verification.exact import Spectrum, cifar10_spectrum
@@ -210,7 +210,7 @@ def judge(
     sampler: Scheme | Sampler, params: Parameters, steps: int | None, grid: str, progress: Progress = iter
 ) -> tuple[Results, bool]:
     """What `weakorder stability` prints, and whether it is stable: one run of `steps` steps on `grid`, or, without
-    steps, the fewest on each grid."""
+    steps, the fewest on each grid of that name, or on a grid of the user's own."""
     scheme = sampler if isinstance(sampler, Scheme) else None
     study: Results = {"factor": stability.FACTOR, "excess": stability.EXCESS}
     if steps is not None:
@@ -219,7 +219,8 @@ def judge(
         run = {"grid": grid, "steps": steps, "stable": stable, **asdict(growth)}
         return study | run | {"nfe": scheme.nfe_per_step * steps if scheme else None}, stable
     bound = BOUND if scheme else BLACK_BOX_BOUND
-    found = [least_steps(sampler, params, name, bound=bound) for name in progress(list(GRIDS))]
+    names = list(GRIDS) if grid in GRIDS else [grid]
+    found = [least_steps(sampler, params, name, bound=bound) for name in progress(names)]
     return study | {"bound": bound, "grids": [_least(one, scheme) for one in found]}, True
 
 
@@ -228,10 +229,10 @@ def stability_text(answer: Results) -> str:
     limit = f"a growth of at most {answer['factor']:g}"
     if "grids" not in answer:
         verdict = "stable" if answer["stable"] else "UNSTABLE"
-        return f"{verdict}: {answer['steps']} steps ({answer['grid']}): {growth_text(answer)}; stable is {limit}"
+        return f"{verdict}: {answer['steps']} steps ({label(answer['grid'])}): {growth_text(answer)}; stable is {limit}"
     lines = []
     for least in answer["grids"]:
-        name = f"{least['grid']} grid"
+        name = f"{least['grid']} grid" if least["grid"] in GRIDS else f"grid {label(least['grid'])}"
         if least["steps"] is None:
             lines.append(f"{name}: no number of steps up to {least['bound']} is stable: {growth_text(least['holds'])}")
             continue

@@ -162,6 +162,7 @@ def test_another_seed_or_sample_number_gives_other_samples() -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.device
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("event", [(), (4,), (3, 4, 4)])
 @pytest.mark.parametrize("scheme", CATALOGUE.values(), ids=lambda scheme: scheme.name)

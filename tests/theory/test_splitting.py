@@ -28,7 +28,10 @@ from weakorder.theory.model import (
     theta,
     x,
 )
+from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import PSLD, PSLD_FLOW, SPLITTINGS, Part, Splitting, splitting_for
+from weakorder.verification.exact.order import study_order
+from weakorder.verification.verdicts.verdict import Verdict
 
 ZERO = (sp.S.Zero, sp.S.Zero)
 REVERSE = PSLD_DIFFUSION.reverse()
@@ -303,3 +306,70 @@ def test_letters_that_no_splitting_has_together_are_named_with_what_there_is(nam
     message = str(caught.value)
     assert " ".join(sorted(names)) in message
     assert all(name in message for name in SPLITTINGS)
+
+
+# --- The whole --------------------------------------------------------------------------------------------------------
+
+
+def as_one_part(whole: LinearSDE, diffusion: Any = PSLD_DIFFUSION) -> Splitting:
+    return Splitting("one part", diffusion, whole, (Part("F", whole.drift, whole.diffusion),))
+
+
+SKEW = sp.Rational(3, 10) * nu
+KEEPING = {
+    "half the noise, with the gain that fits it": LinearSDE(
+        tuple(
+            -f + sp.Rational(3, 4) * d * s
+            for f, d, s in zip(
+                PSLD_DIFFUSION.forward.drift, PSLD_DIFFUSION.forward.noise.diagonal(), (s_x, s_m), strict=True
+            )
+        ),
+        tuple(g / sp.sqrt(2) for g in PSLD_DIFFUSION.forward.diffusion),
+    ),
+    "a constant skew gain": LinearSDE(
+        (REVERSE.drift[0] + SKEW * s_m, REVERSE.drift[1] - SKEW * s_x), REVERSE.diffusion
+    ),
+}
+LOSING = {
+    "a momentum gain 1.1 times too large": LinearSDE(
+        (REVERSE.drift[0], REVERSE.drift[1] + M * nu * s_m / 10), REVERSE.diffusion
+    ),
+    "a symmetric cross gain": LinearSDE(
+        (REVERSE.drift[0] + SKEW * s_m, REVERSE.drift[1] + SKEW * s_x), REVERSE.diffusion
+    ),
+    "no damping": LinearSDE((REVERSE.drift[0] - gamma * x / 2, REVERSE.drift[1]), REVERSE.diffusion),
+    "the flow's drift with noise": LinearSDE(PSLD_DIFFUSION.probability_flow().drift, REVERSE.diffusion),
+    "a forward drift": LinearSDE(PSLD_DIFFUSION.forward.drift, PSLD_DIFFUSION.forward.diffusion),
+}
+
+
+@pytest.mark.parametrize("whole", KEEPING.values(), ids=KEEPING)
+def test_dynamics_that_keep_every_law_may_be_split_and_converge_to_it(whole: LinearSDE) -> None:
+    study = study_order(Scheme("S F", as_one_part(whole)), Parameters(), steps=(400, 800, 1600, 3200))
+    assert study.verdict is Verdict.PASS, study.reason
+    assert study.limit is not None
+    assert abs(study.limit.bias) <= 4 * study.limit.uncertainty
+
+
+@pytest.mark.parametrize("whole", LOSING.values(), ids=LOSING)
+def test_dynamics_of_another_law_are_refused_with_what_they_have_too_much(whole: LinearSDE) -> None:
+    """Claim: no theorem starts from them. Their own limit, computed, is another law."""
+    with pytest.raises(ValueError, match=r"does not keep the laws p_t .* has .* too much.*reverse\(\)") as refusal:
+        as_one_part(whole)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_excess_is_the_term_that_was_added() -> None:
+    added = M * nu * s_m / 10
+    with pytest.raises(ValueError, match="its drift of m has ") as refusal:
+        as_one_part(LinearSDE((REVERSE.drift[0], REVERSE.drift[1] + added), REVERSE.diffusion))
+    said = str(refusal.value).split(" has ")[1].split(" too much")[0]
+    names = {str(symbol): symbol for symbol in (gamma, nu, s_m)}
+    assert sp.simplify(sp.sympify(said, locals=names) - added) == 0
+
+
+def test_langevin_dynamics_are_held_to_a_stationary_law() -> None:
+    slow = LinearSDE((M_inv * m, s_x - nu * m), (sp.S.Zero, sp.sqrt(nu * M)))
+    with pytest.raises(ValueError, match="of diffusion 'stationary'"):
+        as_one_part(slow, STATIONARY)
+    assert as_one_part(LANGEVIN_DYNAMICS, STATIONARY).part_names == ("F",)

@@ -1,6 +1,6 @@
 from .adapters import EpsNetwork as EpsNetwork
-from .anatomy import inconsistencies as inconsistencies
-from .anatomy import on_images as on_images
+from .consistency import inconsistencies as inconsistencies
+from .images import on_images as on_images
 from .mutants import MUTANTS as MUTANTS
 from .mutation import Mutant as Mutant
 from .mutation import Outcome as Outcome

@@ -38,7 +38,7 @@ from .anatomy import NAMES, dissect
 from .probing import probed_moments
 from .study import BLACK_BOX_STEPS, study_black_box
 
-FORMAT = "weakorder baseline 1"
+FORMAT = "weakorder baseline 2"
 DIGITS = 13
 PART_TOLERANCE, RUN_TOLERANCE = 1e-11, 1e-9
 # Changes below this are float32's: constants, times or states rounded to it.

@@ -7,15 +7,28 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...integrators.blackbox import Kind, Sampler, kind_of
+from ...integrators.blackbox import Sampler
 from ...integrators.grids import time_grid
 from ...theory.model import PSLD_DIFFUSION, Parameters
-from ..exact import STEPS, T_END, Moments, OrderStudy, gaussian_targets, measure
+from ..exact import (
+    STEPS,
+    T_END,
+    Moments,
+    OrderStudy,
+    covered_by,
+    gaussian_targets,
+    measure,
+    rounding_of_steps,
+    stiffness,
+)
 from ..targets import GaussianTarget
-from .anatomy import inconsistencies, on_images
+from .examination import examine
+from .images import on_images
 from .probing import probed_moments
 
 BLACK_BOX_STEPS = STEPS[:7]  # a black box is called once a step
+# Roundings of a step that count (`rounding_of_steps`): those of a word of 25 tokens, more than samplers have.
+ROUNDINGS = 102
 
 
 def study_black_box(
@@ -35,21 +48,29 @@ def study_black_box(
     event: the shape of one data point, for samplers that need one; the elements of an event must not mix.
     Raises BlackBoxError if the sampler cannot be verified as it stands, ValueError on bad input.
     """
-
-    note = on_images(sampler) if not event else None
-    wrong = tuple(f"not consistent: {what}" for what in inconsistencies(sampler, params, event))
-    # A trajectory knows where it begins and ends, and may do there what it does nowhere else: what a short one shows
-    # explains a failure, but is none by itself, unless it remains in a run of no length.
-    problems, hints = wrong, ()
-    if kind_of(sampler) is Kind.TRAJECTORY:
-        problems = tuple(text for text in wrong if "as h -> 0" in text)
-        hints = tuple(text for text in wrong if text not in problems)
+    order = 1 if expected is None else expected
+    found = examine(sampler, params, order, event)
+    problems, notes = found.problems, found.rounding
+    images = None if event else on_images(sampler)
+    if images is not None:
+        problems, notes = ((*problems, images.text), notes) if images.is_wrong else (problems, (*notes, images.text))
     target = target or gaussian_targets(PSLD_DIFFUSION, params)
 
     def run(count: int) -> Moments:
         return probed_moments(sampler, target, time_grid(grid, count, params, t_end), event=event)
 
     unit = np.sqrt(target.diffusion.variances(params.values())[1:])
-    order = 1 if expected is None else expected
-    study = measure(name, run, order, steps, params.T - t_end, unit, problems, progress)
-    return replace(study, hints=hints, notes=(note,) if note else ())
+    whole = PSLD_DIFFUSION.reverse()
+    study = measure(
+        name,
+        run,
+        order,
+        steps,
+        params.T - t_end,
+        unit,
+        problems,
+        progress,
+        lambda count: rounding_of_steps(ROUNDINGS, target, time_grid(grid, count, params, t_end)),
+        lambda count: stiffness(whole, target, time_grid(grid, count, params, t_end)),
+    )
+    return replace(study, notes=notes, covered=covered_by(params, t_end, any_score=found.any_score))

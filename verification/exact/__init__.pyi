@@ -1,9 +1,13 @@
+from .errors import errors_of as errors_of
+from .errors import stiffness as stiffness
+from .errors import wasserstein as wasserstein
 from .moments import AffineMap as AffineMap
 from .moments import Moments as Moments
 from .moments import check_diffusion as check_diffusion
 from .moments import closed_map as closed_map
 from .moments import exact_moments as exact_moments
 from .moments import rounding_bound as rounding_bound
+from .moments import rounding_of_steps as rounding_of_steps
 from .moments import starting_law as starting_law
 from .moments import step_maps as step_maps
 from .noise_free import NoiseFreeStudy as NoiseFreeStudy
@@ -12,7 +16,7 @@ from .order import STEPS as STEPS
 from .order import T_END as T_END
 from .order import OrderStudy as OrderStudy
 from .order import check_levels as check_levels
-from .order import errors_of as errors_of
+from .order import covered_by as covered_by
 from .order import gaussian_targets as gaussian_targets
 from .order import measure as measure
 from .order import study_order as study_order

@@ -142,11 +142,17 @@ _TIMES = 256
 def rounding_bound(scheme: Scheme, target: GaussianTarget, taus: Array) -> GaussianLaw:
     """How far float64 may move the moments that `exact_moments` computes over the grid `taus` (steps + 1,): bounds on
     each entry of the mean, (2, V), and of the covariance, (2, 2, V), for a run whose law stays near the exact one.
+    """
+    return rounding_of_steps(_PER_TOKEN * len(scheme.tokens) + _PER_STEP, target, taus)
+
+
+def rounding_of_steps(roundings: int, target: GaussianTarget, taus: Array) -> GaussianLaw:
+    """The same for steps of any kind, of r = `roundings` each that count.
 
     They grow with the number of steps N, since all steps of a uniform grid round alike:
 
         |d m_i| <= r N 2^-53 sd_i q max_k,l |m_l| / sd_l      |d C_ij| <= 2 r N 2^-53 sd_i sd_j q
-        r = 4 tokens + 2                                      q = max_k sqrt(2 / (1 - |rho|))
+        r = 4 tokens + 2 for a scheme                         q = max_k sqrt(2 / (1 - |rho|))
 
     with mean m, covariance C, standard deviations sd and correlation rho of the law: its last one on the left and in
     sd_i sd_j, that after step k in the maxima. Proof, to first order in 2^-53 and in h:
@@ -168,8 +174,7 @@ def rounding_bound(scheme: Scheme, target: GaussianTarget, taus: Array) -> Gauss
     law = target.law(target.params.T - np.append(chosen, taus[-1]))
     sd = np.sqrt(np.stack([law.cov[0, 0], law.cov[1, 1]]))
     skew = np.sqrt(2 / (1 - np.abs(law.cov[0, 1]) / (sd[0] * sd[1]))).max(0)
-    roundings = (_PER_TOKEN * len(scheme.tokens) + _PER_STEP) * (len(taus) - 1) * _UNIT
-    last = roundings * skew * sd[:, -1]
+    last = roundings * (len(taus) - 1) * _UNIT * skew * sd[:, -1]
     return GaussianLaw(last * (np.abs(law.mean) / sd).max((0, 1)), 2 * last[:, None] * sd[None, :, -1])
 
 

@@ -22,6 +22,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,22 +31,29 @@ from scipy.special import ndtr
 from ...integrators.compiled import noise_factor
 from ...integrators.grids import check_grid, time_grid
 from ...theory.scheme import Scheme
+from ..time_limit import completed
 from ..verdicts import (
     Array,
+    Evidence,
+    Finding,
     Fit,
+    Judgement,
+    Kind,
     Verdict,
+    Weight,
     claim_of,
     extrapolate,
     fit_order,
+    judge,
     lowest,
     magnification,
     order_entry,
-    order_sentence,
-    weigh,
 )
+from .errors import CERTAIN, SURE, stiffness
 from .lattice import RESOLUTIONS, TooCoarse, Unresolved, carried_law
 from .moments import check_diffusion
-from .order import SURE, T_END
+from .order import T_END
+from .order_evidence import RESOLVED, WIDE
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from ..targets import MixtureTarget
@@ -198,12 +206,13 @@ def noise_free_errors(
 _CLEAR = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NoiseFreeStudy:
     """The weak errors of a scheme at increasing numbers of steps, their orders and limits. `levels`: coarse to fine.
 
     expected: the order the scheme is held to; problems: what makes it fail outright; proven: the order that holds for
-    every score, None if none was proven.
+    every score, None if none was proven; stiff: h times the fastest rate of any component at the finest level, 0 if it
+    is not known; t_start: where runs begin, span their length.
     """
 
     name: str
@@ -212,6 +221,8 @@ class NoiseFreeStudy:
     levels: tuple[NoiseFreeErrors, ...]
     problems: tuple[str, ...] = ()
     proven: int | None = None
+    stiff: float = 0.0
+    t_start: float = 1.0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -269,32 +280,71 @@ class NoiseFreeStudy:
         worst = int(np.abs(values / uncertainties).argmax())
         return self.names[worst], float(values[worst]), float(uncertainties[worst])
 
+    @cached_property
+    def judgement(self) -> Judgement:
+        """What all evidence adds up to. Errors are exact and the scheme's own, as in order_evidence; a test function
+        whose order is open says nothing against it, and is named."""
+        findings = [Finding(problem, Weight.REFUTES, Kind.PREMISE) for problem in self.problems]
+        for level in self.levels:
+            if level.problem:
+                findings.append(Finding(f"{level.steps} steps: {level.problem}", Weight.FORBIDS, Kind.LEVELS))
+        findings += [*self._limits(), *self._orders()]
+        moving = [name for name in self.names if name not in self.settled]
+        known = [f"not settled at {int(self.steps[-1])} steps: {', '.join(moving)}"] if moving else []
+        covered = (f"t from {self.t_start:g} to {self.t_start - self.span:g}, a score that is not affine",)
+        return judge(
+            Evidence(
+                self.expected,
+                self.proven,
+                tuple(findings),
+                self.measured,
+                tuple(known),
+                covered,
+                advice="" if self.settled else f"run up to about {2 * int(self.steps[-1])} steps",
+            )
+        )
+
+    def _limits(self) -> list[Finding]:
+        name, value, uncertainty = self.limit or ("", 0.0, 1.0)
+        if abs(value) <= SURE * uncertainty:
+            return []
+        weight = Weight.REFUTES if abs(value) > CERTAIN * uncertainty and self.is_resolved else Weight.OPPOSES
+        text = f"as h -> 0 the error of E {name} tends to {value:+.2e} +- {uncertainty:.0e}, not to 0"
+        return [Finding(text, weight, Kind.LIMIT)]
+
+    def _orders(self) -> list[Finding]:
+        found = []
+        for name, fit in self.settled.items():
+            text = f"the order of the error of E {name} is {fit} from {fit.steps[0]} to {fit.steps[1]} steps, "
+            weight = Weight.OPPOSES
+            if fit.misses(self.expected) and self.is_resolved and fit.steps[1] >= WIDE * fit.steps[0]:
+                weight = Weight.REFUTES
+            elif fit.reaches(self.expected):
+                weight = Weight.SUPPORTS
+            elif not fit.misses(self.expected):
+                weight = Weight.FORBIDS
+            found.append(Finding(text + f"expected {self.expected}", weight, Kind.ORDER))
+        return found
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether the finest level resolves the dynamics."""
+        return self.stiff <= RESOLVED
+
     @property
     def verdict(self) -> Verdict:
         """PASS where some orders are settled, all of those are as expected, and no error tends to anything but 0."""
-        if self.problems:
-            return Verdict.FAIL
-        limit, settled = self.limit, self.settled
-        against = any(fit.misses(self.expected) for fit in self.fits.values())
-        against |= limit is not None and abs(limit[1]) > SURE * limit[2]
-        ordered = bool(settled) and all(fit.reaches(self.expected) for fit in settled.values())
-        return weigh(against, ordered and limit is not None, self.expected, self.proven)
+        return self.judgement.verdict
 
     @property
     def reason(self) -> str:
         """The verdict in a sentence."""
-        if self.problems:
-            return "; ".join(self.problems)
-        if unresolved := [f"{level.steps} steps: {level.problem}" for level in self.levels if level.problem]:
-            return "; ".join(unresolved)
-        name, value, uncertainty = self.limit or ("", 0.0, 1.0)
-        parts = []
-        if abs(value) > SURE * uncertainty:
-            parts.append(f"as h -> 0 the error of E {name} tends to {value:+.2e} +- {uncertainty:.0e}, not to 0")
-        parts.append(order_sentence(self.measured, self.expected, self.proven))
-        if moving := [name for name in self.names if name not in self.settled]:
-            parts.append(f"not settled at {int(self.steps[-1])} steps: {', '.join(moving)}")
-        return ", ".join(parts)
+        return self.judgement.reason
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What does not decide the verdict, but should be known."""
+        return self.judgement.warnings
 
     def as_dict(self) -> dict[str, Any]:
         """The study for JSON. nan stands for what does not exist."""
@@ -307,6 +357,7 @@ class NoiseFreeStudy:
         place = self.names.index("x^2") if "x^2" in self.names else 0
         return {
             "verdict": str(self.verdict),
+            "state": str(self.judgement.state),
             "reason": self.reason,
             "order": order_entry(self.measured, self.expected, self.proven),
             "fits": {name: asdict(fit) for name, fit in self.fits.items()},
@@ -353,9 +404,16 @@ def study_noise_free(
         raise ValueError("no numbers of steps; give at least one, and four for an order")
     params = target.params
     with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges says so in its level's problem
-        levels = tuple(
-            noise_free_errors(scheme, target, time_grid(grid, count, params, t_end), observables, accuracy)
-            for count in progress(steps)
+        done = completed(
+            lambda count: noise_free_errors(
+                scheme, target, time_grid(grid, count, params, t_end), observables, accuracy
+            ),
+            steps,
+            progress,
         )
+    levels = tuple(done.values())
     claim = claim_of(scheme, params, expected)
-    return NoiseFreeStudy(scheme.name, claim.expected, params.T - t_end, levels, claim.problems, claim.proven)
+    finest = time_grid(grid, steps[-1], params, t_end)
+    stiff = stiffness(scheme.splitting.whole, target.gaussians, finest)
+    span = params.T - t_end
+    return NoiseFreeStudy(scheme.name, claim.expected, span, levels, claim.problems, claim.proven, stiff, params.T)

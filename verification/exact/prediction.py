@@ -27,7 +27,7 @@ from ...theory.scheme import Scheme
 from ...theory.weak_order import OrderProof, prove_order
 from ..targets import GaussianLaw, GaussianTarget
 from ..verdicts import Array, matmul, matvec, sqrtm, transpose
-from .order import errors_of
+from .errors import errors_of
 
 # Gauss-Hermite nodes a coordinate: exact for polynomials of degree 9, the integrands' is 4 at most for orders 1 and 2.
 _NODES = 5

@@ -3,16 +3,16 @@
 The estimates are those of sampled.multilevel: weak errors, the orders of the coupled differences, and limits, all
 with error bars. The verdict on them:
 
-    FAIL         not consistent or proven lower; or a run diverges at the finest level; or, where no proof contradicts
-                 it, an order lies below the expected one by more than `MARGIN`, or some limit is off by more than
+    FAIL         not consistent or proven lower; or, where no proof contradicts it, a run diverges at the finest level,
+                 an order lies below the expected one by more than `MARGIN`, or some limit is off by more than
                  z standard errors + systematic (z = `estimates.threshold`)
     PASS         a quantity has its order above the expected one less `MARGIN`, within +- `MARGIN`, and its limits are
                  known to `LIMIT_SHARE` of its coarsest error; no quantity contradicts it
     INCONCLUSIVE otherwise, with the paths and seconds that a conclusion would take
 
 One quantity is enough to pass, where exact.order asks for all: what a budget does not resolve says nothing. A
-proof of the expected order outranks what sampling says, so that a scheme whose order is proven, as is every one that
-can be declared today, fails for the first three reasons only; with a wrong score it ends INCONCLUSIVE, and says why.
+proof of the expected order outranks what sampling says: it is then in dispute (verdicts.evidence), an outcome with its
+own sentence, for the error of a limit is an estimate and the score may not be the target's.
 
 How many paths: a pilot measures variances; then every level gets the paths that bring its norm to the wanted relative
 accuracy, for as many quantities as the budget allows, cheapest first. Costs are counted in score evaluations, so the
@@ -39,7 +39,21 @@ from ...integrators.coupling import couple
 from ...integrators.grids import time_grid
 from ...theory.scheme import Scheme
 from ..exact import MIN_RATIO, T_END, check_diffusion
-from ..verdicts import Array, BlockMeans, Fit, Verdict, claim_of, lowest, order_entry, order_sentence, weigh
+from ..verdicts import (
+    Array,
+    BlockMeans,
+    Evidence,
+    Finding,
+    Fit,
+    Judgement,
+    Kind,
+    Verdict,
+    Weight,
+    claim_of,
+    judge,
+    lowest,
+    order_entry,
+)
 from .coupled_levels import BATCH_ENTRIES, BLOCKS, FORMAT, Experiment, Progress, Store
 from .distances import DISTANCES
 from .functionals import Functionals
@@ -101,46 +115,67 @@ class MonteCarloStudy(MultilevelEstimates):
     @property
     def wrong_limits(self) -> tuple[Limit, ...]:
         """Limits that are not 0 within z standard errors and the systematic uncertainty."""
-        z = self.z
-        return tuple(b for b in self.limits if abs(b.bias) > z * b.standard_error + b.systematic)
-
-    @property
-    def verdict(self) -> Verdict:
-        """PASS, FAIL or INCONCLUSIVE, by the rules above."""
-        if self.problems or self.diverged:
-            return Verdict.FAIL
-        low = any(fit.misses(self.expected) for fit in self.fits.values())
-        return weigh(low or bool(self.wrong_limits), bool(self.concluded), self.expected, self.proven)
+        return tuple(b for b in self.limits if abs(b.bias) > self._width(b))
 
     @property
     def measured(self) -> Fit | None:
         """The lowest order of the concluded quantities, or of those that have one."""
         return lowest(self.fits, self.concluded, self.ordered)
 
+    @cached_property
+    def judgement(self) -> Judgement:
+        """By the rules above."""
+        findings = [Finding(problem, Weight.REFUTES, Kind.PREMISE) for problem in self.problems]
+        if self.diverged:
+            findings.append(Finding(f"diverges at {int(self.steps[-1])} steps", Weight.OPPOSES, Kind.LEVELS))
+            excuse = "the dynamics are too stiff for so few steps, or the score is not that of the target"
+            return judge(Evidence(self.expected, self.proven, tuple(findings), excuse=excuse))
+        limits, low = self.wrong_limits, [q for q, fit in self.fits.items() if fit.misses(self.expected)]
+        if limits:
+            worst = self._limit_sentence(max(limits, key=lambda b: abs(b.bias) / self._width(b)))
+            findings.append(Finding(f"converges to a wrong law: {worst}", Weight.OPPOSES, Kind.LIMIT))
+        for quantity in low:
+            text = f"the order of the {quantity} differences is {self.fits[quantity]}, expected {self.expected}"
+            findings.append(Finding(text, Weight.OPPOSES, Kind.ORDER))
+        findings += [
+            Finding(f"the {q} differences are as expected", Weight.SUPPORTS, Kind.ORDER) for q in self.concluded
+        ]
+        known = [] if limits else [self._limit_sentence(self.worst_limit)]
+        if unresolved := [q for q in self.norms if q not in self.concluded]:
+            known.append(f"not resolved: {', '.join(unresolved)}")
+        return judge(
+            Evidence(
+                self.expected,
+                self.proven,
+                tuple(findings),
+                self.measured,
+                tuple(known),
+                excuse="the levels are not asymptotic yet, or the score is not that of the target",
+                advice="" if self.concluded else self._conclusion(),
+            )
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS, FAIL or INCONCLUSIVE."""
+        return self.judgement.verdict
+
     @property
     def reason(self) -> str:
         """The verdict in a sentence, with what a conclusion costs."""
-        if self.problems:
-            return "; ".join(self.problems)
-        if self.diverged:
-            return f"diverges at {int(self.steps[-1])} steps"
-        z, worst = self.z, self.worst_limit
-        uncertain = z * worst.standard_error + worst.systematic
-        if self.wrong_limits and self.proven is None:
-            return f"converges to a wrong law: as h -> 0 E {worst.name} is off by {worst.bias:+.2e} +- {uncertain:.1e}"
-        parts = []
-        if self.measured is not None:
-            parts.append(order_sentence(self.measured, self.expected, self.proven))
-        parts.append(f"as h -> 0 E {worst.name} is off by {worst.bias:+.1e} +- {uncertain:.1e}")
-        if self.wrong_limits:
-            parts[-1] += (
-                ", against the proof: the levels are not asymptotic yet, or the score is not that of the target"
-            )
-        if unresolved := [q for q in self.norms if q not in self.concluded]:
-            parts.append(f"not resolved: {', '.join(unresolved)}")
-        if self.verdict is Verdict.INCONCLUSIVE:
-            parts.append(self._conclusion())
-        return "; ".join(parts)
+        return self.judgement.reason
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What does not decide the verdict, but should be known."""
+        return self.judgement.warnings
+
+    def _width(self, limit: Limit) -> float:
+        """How far a limit may be off by chance and by what is left out of it."""
+        return self.z * limit.standard_error + limit.systematic
+
+    def _limit_sentence(self, limit: Limit) -> str:
+        return f"as h -> 0 E {limit.name} is off by {limit.bias:+.2e} +- {self._width(limit):.1e}"
 
     def _conclusion(self) -> str:
         costs = {q: self.conclusion(q) for q in self.norms}
@@ -184,6 +219,7 @@ class MonteCarloStudy(MultilevelEstimates):
         costs = [self.cost(q, level) for q in self.norms for level in range(len(self.steps))]
         return {
             "verdict": str(self.verdict),
+            "state": str(self.judgement.state),
             "reason": self.reason,
             "target": self.target,
             "order": order_entry(self.measured, self.expected, self.proven),

@@ -138,7 +138,7 @@ class MixtureTarget(Target):
         for name, value in (("probabilities", weights / weights.sum()), ("means", means), ("covariances", covs)):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "event", means.shape[1:])
-        _ = self._pairs
+        _ = self.gaussians
 
     @classmethod
     def of(
@@ -226,7 +226,7 @@ class MixtureTarget(Target):
         return self._eigen[1]
 
     @cached_property
-    def _pairs(self) -> GaussianTarget:
+    def gaussians(self) -> GaussianTarget:
         """All components in their eigenbases, K d one-dimensional Gaussians."""
         variances, basis = self._eigen
         means = np.einsum("kie,ki->ke", basis, self.means)
@@ -234,7 +234,7 @@ class MixtureTarget(Target):
 
     def _law(self, t: float) -> GaussianLaw:
         """Of the pairs: mean (2, K, d) and cov (2, 2, K, d)."""
-        return GaussianLaw(*(entry.reshape(*entry.shape[:-1], *self.means.shape) for entry in self._pairs.law(t)))
+        return GaussianLaw(*(entry.reshape(*entry.shape[:-1], *self.means.shape) for entry in self.gaussians.law(t)))
 
     def _in_blocks(self, u: Tensor, t: float, function: Callable[[_Marginal, Tensor], Tensor]) -> Tensor:
         """function(marginal, block) of blocks of the batch u, in float64."""

@@ -46,6 +46,9 @@ class Fit:
     high: float
     steps: tuple[int, int]
 
+    def __str__(self) -> str:
+        return f"{round(self.order, 2) + 0.0:.2f} in [{self.low:.2f}, {self.high:.2f}]"
+
     @property
     def is_settled(self) -> bool:
         """Whether it is known to within `MARGIN`."""

@@ -1,16 +1,10 @@
 """The verdict of a study, and what all studies hold a scheme to before they look at its errors.
 
 A scheme is held to an expected order, its own unless another is asked for (`claim_of`). It fails before it has run if
-it is not consistent, or if its proven order (theory.weak_order) is below the expected one. What is measured then counts
-
-    against it   FAIL, or INCONCLUSIVE if the expected order is proven: a proof outranks slopes and limits, which are
-                 not asymptotic yet
-    for it       PASS
-    neither way  INCONCLUSIVE
-
-(`weigh`). What counts for and against differs with what a study knows, and is said where the study is: moments without
-noise (order, with a limit), expectations without noise (noise_free, where some test functions may stay open),
-samples against an exact law (monte_carlo, with error bars and a limit), and samples against a fine run
+it is not consistent, or if its proven order (theory.weak_order) is below the expected one. What is measured then adds
+to that evidence (verdicts.evidence); what counts differs with what a study knows, and is said where the study is:
+moments without noise (order_evidence), expectations without noise (noise_free, where some test functions may stay
+open), samples against an exact law (monte_carlo, with error bars and a limit), and samples against a fine run
 (cifar10.analysis, where there is no limit to judge and the reference has an error of its own).
 """
 
@@ -52,17 +46,9 @@ def claim_of(scheme: Scheme, params: Parameters, expected: int | None = None) ->
     return Claim(order, proven, tuple(problems))
 
 
-def weigh(against: bool, passing: bool, expected: int, proven: int | None) -> Verdict:
-    """The verdict on a run without problems: whether something speaks `against` the scheme, and else whether it is
-    `passing`."""
-    if against:
-        return Verdict.FAIL if proven is None or proven < expected else Verdict.INCONCLUSIVE
-    return Verdict.PASS if passing else Verdict.INCONCLUSIVE
-
-
 def order_sentence(fit: Fit | None, expected: int, proven: int | None) -> str:
     """The measured, proven and expected order, as far as there are any."""
-    parts = [] if fit is None else [f"measured order {fit.order:.2f} in [{fit.low:.2f}, {fit.high:.2f}]"]
+    parts = [] if fit is None else [f"measured order {fit}"]
     parts += [] if proven is None else [f"proven {proven}"]
     return ", ".join([*parts, f"expected {expected}"])
 

@@ -241,7 +241,10 @@ BAD = [
     ),
     (["verify", "ROBA", "--target", "banana", "--evaluations", "0"], "evaluations = 0: a budget is positive"),
     (["verify", "ROBA", "--target", "banana", "--seconds", "-1"], "seconds = -1: a budget is positive; leave it out"),
-    (["moments", "ROBA", "--grid", "cubic"], "'cubic' is not one of"),
+    (
+        ["moments", "ROBA", "--grid", "cubic"],
+        "grid 'cubic' is unknown; choose uniform, quadratic, an expression in s = i/N",
+    ),
     (["moments", "ROBA", "--splitting", "psld"], "has a splitting of its own"),
     (["moments", "O S B A", "--splitting", "nope"], "splitting 'nope' is unknown; choose psld"),
     (["moments", "nofile.py:x"], "there is no file 'nofile.py'"),

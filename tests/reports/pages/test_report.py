@@ -59,7 +59,9 @@ def _controls_once() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on two schemes, one of them with a hostile name and a bias."""
-    page = report.write_report(_schemes(), PARAMS, tmp_path_factory.mktemp("report") / "new" / "folder", **SMALL)
+    page = report.write_report(
+        _schemes(), PARAMS, tmp_path_factory.mktemp("report") / "new" / "folder", workers=2, **SMALL
+    )
     assert page.name == "index.html"
     return page.parent
 

@@ -158,8 +158,8 @@ def test_a_baseline_does_not_depend_on_the_last_digits(short) -> None:
         ("{}", "no baseline of format"),
         ("[1]", "no baseline of format"),
         ('{"format": "weakorder baseline 0"}', "record it anew"),
-        ('{"format": "weakorder baseline 1"}', "is no baseline: KeyError"),
-        ('{"format": "weakorder baseline 1", "short_runs": [{"taus": [0, 1]}]}', "not this version's"),
+        ('{"format": "weakorder baseline 2"}', "is no baseline: KeyError"),
+        ('{"format": "weakorder baseline 2", "short_runs": [{"taus": [0, 1]}]}', "not this version's"),
     ],
 )
 def test_a_file_that_is_no_baseline_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -90,8 +90,14 @@ def test_a_library_that_cannot_be_read_is_refused(old: str, new: str) -> None:
 SAMPLE = (
     "oba: score sign in the kick",
     "oba: momentum noise 0.1% small",
-    "oba: uniform noise",
+    "oba: exponential noise",
     "oba: time rounded",
+    "oba: coin tosses",
+    "oba: skew coins",
+    "oba: one number for all pixels",
+    "oba: score of displaced states",
+    "oba: fault near the data",
+    "oba: fault in long steps",
     "oba: kick multiplied out",
     "robab: second half's clock",
     "step: kappa ignored",
@@ -120,7 +126,7 @@ def _assert_right(outcome: Outcome) -> None:
 
 
 def test_a_wrong_clue_an_unflagged_fault_and_a_flagged_equivalent_are_not_right() -> None:
-    fault, none = BY_NAME["oba: uniform noise"], BY_NAME["oba: kick multiplied out"]
+    fault, none = BY_NAME["oba: exponential noise"], BY_NAME["oba: kick multiplied out"]
     caught = Outcome(fault, "refused", "constant", math.nan, "the sampler draws from torch.rand_like")
     assert caught.right
     assert not replace(caught, message="something is wrong").right
@@ -167,13 +173,13 @@ def test_a_variation_that_is_not_correct_raises_one() -> None:
 
 
 def test_the_page_shows_what_was_run() -> None:
-    chosen = [BY_NAME[name] for name in ("oba: uniform noise", "ROBA: half a drift", "BAOAB: score's time")]
+    chosen = [BY_NAME[name] for name in ("oba: exponential noise", "ROBA: half a drift", "BAOAB: score's time")]
     results = run_self_test(mutants=chosen, correct=1)
     json.loads(dumps(results))
     assert [row["check"] for row in results["killed"]] == ["verify", "refused"]
     assert (results["faults"], results["wrong"], results["false_alarms"]) == (2, [], [])
     page = render(results)
-    for text in ("oba: uniform noise", "weights of A sum to 1/2", "BAOAB: score", "did what it should"):
+    for text in ("oba: exponential noise", "weights of A sum to 1/2", "BAOAB: score", "did what it should"):
         assert text in page
     assert set(SECTIONS) >= {row["check"] for row in results["killed"]}
 

@@ -18,7 +18,7 @@ from weakorder.integrators.grids import time_grid
 from weakorder.reports.commands import cli
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
-from weakorder.verification.blackbox import probing
+from weakorder.verification.blackbox import probe
 from weakorder.verification.blackbox.adapters import EpsNetwork
 from weakorder.verification.blackbox.probing import probed_moments
 from weakorder.verification.blackbox.study import study_black_box
@@ -133,14 +133,25 @@ def _remembering():
 
 
 REFUSED = {
-    "uniform draws": (_plus(lambda u, _: torch.rand_like(u)), "draws from torch.rand_like; .*; draw from torch.randn"),
-    "a network that trains": (_plus(lambda u, _: torch.dropout(u, 0.5, True)), r"torch.dropout; .* into eval\(\)"),
+    "exponential draws": (
+        _plus(lambda u, _: torch.empty_like(u).exponential_()),
+        "draws from torch.exponential_.*randn",
+    ),
+    "a function of uniform draws": (
+        _plus(lambda u, _: torch.rand_like(u) ** 2),
+        "neither linear nor steps at twelfths",
+    ),
+    "a network that trains": (_plus(lambda u, _: torch.dropout(u, 0.5, True)), r"torch.dropout, .* into eval\(\)"),
     "a negative standard deviation": (
         _plus(lambda u, _: torch.normal(0.0, -2.0, u.shape, dtype=u.dtype)),
         "torch.normal for std = -2; it must be >= 0",
     ),
     "complex numbers": (_plus(lambda u, _: 1j), "the next state, which is real"),
-    "bernoulli draws": (_plus(lambda u, _: torch.bernoulli(torch.full_like(u, 0.5))), "draws from torch.bernoulli"),
+    "coins that multiply": (
+        lambda u, tau, h, score: euler_maruyama(u, tau, h, score) * torch.bernoulli(torch.full_like(u, 0.5)),
+        "what it draws from torch.bernoulli must be added to its state",
+    ),
+    "NaN": (_plus(lambda u, tau: 0.0 if tau < 0.4 else torch.nan), r"the sampler returns NaN from step \d+ on"),
     "numpy": (_plus(lambda *_: float(np.random.randn())), "draws from numpy.random"),  # noqa: NPY002
     "the random module": (_plus(lambda *_: random.gauss(0, 1)), "draws from the random module"),
     "more draws later": (
@@ -172,7 +183,10 @@ REFUSED = {
         r"several times in one call, from 0\.1 to 0\.2; give it one time",
     ),
     "batch entries mixed": (_plus(lambda u, _: 1e-6 * u.mean(0)), "mixes the entries of a batch"),
-    "noise shared by the batch": (_plus(lambda u, _: torch.randn(2, dtype=u.dtype)), "several entries share them"),
+    "noise shared by the batch": (
+        _plus(lambda u, _: torch.randn(2, dtype=u.dtype)),
+        "several entries share their noise",
+    ),
     "the input changed in place": (_in_place, "changes its input in place"),
     "another shape returned": (lambda u, *_: u[:, :1], "it must return the next state"),
     "nothing returned": (lambda *_: None, "returns NoneType"),
@@ -288,7 +302,7 @@ def test_a_trajectory_of_many_draws_is_probed_in_several_calls_with_the_same_res
         __call__ = staticmethod(euler_maruyama)
 
     whole = probed_moments(Stepwise(), TARGET, TAUS)
-    monkeypatch.setattr(probing, "_BATCH", 40)
+    monkeypatch.setattr(probe, "_BATCH", 40)
     assert_same_moments(probed_moments(Stepwise(), TARGET, TAUS), whole)
 
 
@@ -396,8 +410,8 @@ def step(u, tau, h, score):
     dm = 4 * (x + 4.01 * m + 2 * 0.25 * 4.01 * s[:, 1])
     noise = torch.randn_like(u) * torch.tensor([0.08, 8 * 4.01 * 0.25]).sqrt().to(u)
     return u + h * torch.stack([dx, dm], 1) + h ** 0.5 * noise
-def uniform(u, tau, h, score):
-    return u + torch.rand_like(u)
+def exponential(u, tau, h, score):
+    return u + torch.empty_like(u).exponential_()
 """
 
 
@@ -417,8 +431,8 @@ def test_the_command_line_verifies_a_users_step(monkeypatch, capsys, tmp_path: P
     code, out, _ = _run(monkeypatch, capsys, "moments", box, "--json")
     mine, em = json.loads(out), json.loads(_run(monkeypatch, capsys, "moments", "EM", "--json")[1])
     np.testing.assert_allclose(mine["cov"], em["cov"], rtol=1e-6)  # the file rounds its constants in float32
-    code, out, err = _run(monkeypatch, capsys, "verify", f"{tmp_path / 'box.py'}:uniform")
+    code, out, err = _run(monkeypatch, capsys, "verify", f"{tmp_path / 'box.py'}:exponential")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "draws from torch.rand_like" in err
+    assert "draws from torch.exponential_" in err
     code, _, err = _run(monkeypatch, capsys, "verify", box, "--flow", "exact")
     assert (code, err.count("\n")) == (2, 1)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from specimens import WHOLE_LANGEVIN
 from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.integrators.grids import time_grid
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme
-from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_LINEAR
+from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_LINEAR, PSLD_WHOLE
+from weakorder.verification.exact import moments
+from weakorder.verification.exact.errors import wasserstein
 from weakorder.verification.exact.moments import Moments
-from weakorder.verification.exact.order import measure, study_order, wasserstein
+from weakorder.verification.exact.order import OrderStudy, measure, study_order
 from weakorder.verification.targets.gaussian import GaussianLaw, GaussianTarget
+from weakorder.verification.verdicts.evidence import Finding, Kind, State, Weight
 from weakorder.verification.verdicts.fits import Fit
 from weakorder.verification.verdicts.verdict import Verdict
 
@@ -20,16 +27,20 @@ CONSTANT, LINEAR = Parameters(), Parameters(beta_min=0.1, beta_max=15.9)
 UNIT = np.ones(2)
 
 
-def synthetic(errors: list[float], expected: int = 1, problems: tuple[str, ...] = ()) -> object:
-    """A study of a sampler whose mean is off by `errors` at 100, 200, 400, ... steps, and nothing else."""
+def synthetic(
+    errors: list[float], expected: int = 1, problems: tuple[str, ...] = (), rounding: float = 0.0, stiff: float = 0.0
+) -> OrderStudy:
+    """A study of a sampler whose mean is off by `errors` at 100, 200, 400, ... steps, and nothing else; rounding: to
+    float32, at every level."""
     steps = [100 * 2**k for k in range(len(errors))]
 
     def run(count: int) -> Moments:
         error = errors[steps.index(count)]
         cov = np.eye(2)[..., None]
-        return Moments(GaussianLaw(np.array([[error], [0.0]]), cov), GaussianLaw(np.zeros((2, 1)), cov), count)
+        law = GaussianLaw(np.array([[error], [0.0]]), cov)
+        return Moments(law, GaussianLaw(np.zeros((2, 1)), cov), count, rounding)
 
-    return measure("synthetic", run, expected, steps, 1.0, UNIT, problems)
+    return measure("synthetic", run, expected, steps, 1.0, UNIT, problems, stiff=lambda _: stiff)
 
 
 @pytest.mark.parametrize("params", [CONSTANT, LINEAR], ids=["constant", "linear"])
@@ -202,3 +213,177 @@ def test_the_study_for_json_holds_its_levels_slopes_and_verdict() -> None:
     errors = [level["error"] for level in answer["levels"]]
     slopes = [level["slope"] for level in answer["levels"]]
     np.testing.assert_allclose(slopes[1:], np.log2(np.array(errors[:-1]) / errors[1:]))
+
+
+# --- What contradicts, and what does not -----------------------------------------------------------------------------
+
+FEW = (50, 100, 200, 400, 800)
+ROUNDED = Finding("times are rounded to 1/1000", Weight.NOTES, Kind.ROUNDING)
+
+
+@pytest.mark.parametrize("broken", ["noise_cov", "offset", "matrix"])
+def test_exact_evidence_overrules_a_proof(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """Claim: an implementation a tenth off what its proof is about fails, and the sentence says which of the two is
+    wrong; the right one beside it passes."""
+    assert study_order(CATALOGUE["ROBA"], CONSTANT, steps=FEW).state is State.SUPPORTED
+    right, factor = moments.closed_map, {"noise_cov": 1.1, "offset": 1.1, "matrix": 0.999}[broken]
+
+    def closed_map(*given: object) -> moments.AffineMap:
+        found = right(*given)
+        return found._replace(**{broken: factor * getattr(found, broken)})
+
+    monkeypatch.setattr(moments, "closed_map", closed_map)
+    study = study_order(CATALOGUE["ROBA"], CONSTANT, steps=FEW)
+    assert study.state is State.CONTRADICTED, study.reason
+    assert "contradicts the proof of order 1" in study.reason
+    assert "run" not in study.reason
+
+
+def test_a_run_that_is_too_stiff_refutes_nothing_and_is_told_how_many_steps_it_takes() -> None:
+    stiff = Parameters(beta_min=20000, beta_max=20000)
+    study = study_order(CATALOGUE["EM"], stiff, steps=FEW)
+    assert study.diverged
+    assert study.verdict is Verdict.INCONCLUSIVE
+    assert "too stiff" in study.reason
+    assert synthetic([1e-2, 5e-3, 2.5e-3, 1.25e-3, float("inf")]).verdict is Verdict.FAIL
+
+
+def test_an_exact_scheme_is_exact_however_many_steps_round_alike() -> None:
+    """Claim: the floor grows with the steps as rounding does; one that does not would leave nothing to judge."""
+    word = "S " + " ".join(["W(1/12)"] * 12)
+    scheme = Scheme(word, WHOLE_LANGEVIN, flow="true")
+    steps = (100, 800, 6400, 25600)
+    study = study_order(scheme, CONSTANT, steps=steps)
+    assert study.verdict is Verdict.PASS
+    assert study.reason.startswith("exact to round-off")
+    assert replace(study, floors={q: 0 * floor for q, floor in study.floors.items()}).verdict is not Verdict.PASS
+
+
+def test_a_pass_says_what_was_covered() -> None:
+    study = study_order(CATALOGUE["EM"], CONSTANT, steps=FEW, t_end=0.2)
+    assert study.reason.endswith("t from 1 to 0.2; any score by proof, measured on affine ones")
+
+
+STALLS = {
+    "stagnates": [0.4, 0.18, 0.083, 0.0945, 0.0837],
+    "grows": [0.4, 0.18, 0.09, 0.15, 0.3],
+    "goes up and down": [0.2, 0.09, 0.18, 0.09, 0.19],
+}
+
+
+@pytest.mark.parametrize("how", STALLS)
+def test_errors_that_do_not_fall_do_not_converge_and_no_steps_are_advised(how: str) -> None:
+    study = synthetic(STALLS[how])
+    assert study.verdict is Verdict.FAIL
+    assert f"does not converge: the error of the mean {how}" in study.reason
+    assert "run" not in study.reason
+    assert synthetic(STALLS[how], stiff=3.0).verdict is Verdict.INCONCLUSIVE, "a stiff run may not have begun to fall"
+    assert synthetic([0.4, 0.2, 0.1, 0.05, 0.025]).verdict is Verdict.PASS
+
+
+def test_the_levels_up_to_which_a_sampler_is_as_claimed_are_said() -> None:
+    assert "as claimed from 100 to 400 steps only" in synthetic([0.4, 0.18, 0.083, 0.0945, 0.0837]).reason
+    assert "at no number of steps" in synthetic([0.4, 0.5, 0.4, 0.5, 0.4]).reason
+
+
+@pytest.mark.parametrize("coarsest", np.geomspace(1.5, 12, 13))
+def test_an_error_that_changes_its_sign_with_h_is_not_taken_for_one_that_stagnates(coarsest: float) -> None:
+    """Claim: h - h^2, which dips where it crosses 0 and rises again, never fails."""
+    h = coarsest * 0.5 ** np.arange(6)
+    assert synthetic((1e-2 * np.abs(h - h**2)).tolist()).verdict is not Verdict.FAIL
+
+
+def test_known_rounding_leaves_the_levels_above_it_to_decide_and_the_last_line_says_where_it_begins() -> None:
+    errors = [0.4, 0.2, 0.1, 0.05, 0.025, 0.026, 0.025]
+    assert synthetic(errors).verdict is Verdict.FAIL
+    study = replace(synthetic(errors), findings=(ROUNDED,))
+    assert study.verdict is Verdict.PASS, study.reason
+    assert "up to 1600 steps; with more it does not converge: times are rounded to 1/1000" in study.reason
+    shortest = replace(ROUNDED, shortest=1 / 800)
+    assert replace(synthetic(errors), findings=(shortest,)).kept.tolist() == [True] * 4 + [False] * 3
+    bad = replace(synthetic([0.083, 0.0945, 0.0837, 0.09, 0.085]), findings=(ROUNDED,))
+    assert bad.verdict is Verdict.FAIL, "rounding explains no error that never falls"
+
+
+def test_a_fault_at_few_steps_is_said_though_the_fit_leaves_them_out() -> None:
+    study = synthetic([0.61, 0.67, 0.70, 0.04, 0.02, 0.01, 0.005])
+    assert study.verdict is Verdict.PASS
+    assert "at 400 steps and fewer the error of the mean does not follow its order" in study.reason
+    assert "does not follow" not in synthetic([0.61, 0.28, 0.16, 0.08, 0.04, 0.02, 0.01]).reason
+
+
+def test_a_hint_forbids_a_pass_and_is_the_reason() -> None:
+    right = synthetic([1e-2 / 2**k for k in range(5)])
+    hinted = replace(right, hints=("not consistent: the noise is 1.005 times what is right",))
+    assert right.verdict is Verdict.PASS
+    assert hinted.verdict is Verdict.INCONCLUSIVE
+    assert "1.005 times" in hinted.reason
+
+
+def test_below_rounding_to_float32_nothing_is_known() -> None:
+    """Claim: a sampler in float32 whose errors are below its rounding is not exact, and not wrong: fewer steps tell.
+    One whose errors stop falling above its rounding fails."""
+    hidden = synthetic([7e-4, 5.6e-4, 4e-4, 4.2e-4], rounding=1e-3)
+    assert hidden.verdict is Verdict.INCONCLUSIVE
+    assert "use fewer steps" in hidden.reason
+    assert "exact" not in hidden.reason
+    right = synthetic([0.4, 0.2, 0.1, 0.05, 0.025, 7e-4, 5e-4], rounding=1e-3)
+    assert right.verdict is Verdict.PASS, right.reason
+    assert any("rounds to float32" in warning for warning in right.warnings)
+    assert synthetic([7e-3, 4.2e-3, 4e-3, 4.1e-3, 4e-3], rounding=1e-4).verdict is Verdict.FAIL
+
+
+def test_the_quantity_that_fails_is_the_one_that_is_named() -> None:
+    """Claim: an unsettled order beside it, lower still, is not what the sentence gives."""
+    levels = np.array([100.0 * 2**k for k in range(5)])
+    study = synthetic([1e-2 / 2**k for k in range(5)], expected=2)
+    moving = np.array([1e-2, 1.4e-2, 1e-2, 1.5e-2, 1e-2])
+    study = replace(study, errors=study.errors | {"covariance": moving}, steps=levels)
+    assert "the order of the mean is 1.00 in [1.00, 1.00]" in study.reason
+    assert "inf" not in study.reason
+
+
+def narrow(width: float) -> OrderStudy:
+    """A study of a sampler whose law is N(0, width^2) and whose variance is off by h."""
+    exact = GaussianLaw(np.zeros((2, 1)), width**2 * np.eye(2)[..., None])
+
+    def run(count: int) -> Moments:
+        return Moments(GaussianLaw(exact.mean, exact.cov + np.eye(2)[..., None] / count), exact, count)
+
+    return measure("narrow", run, 1, (100, 200, 400, 800, 1600), 1.0, UNIT)
+
+
+def test_near_a_point_mass_mean_and_covariance_are_judged_and_w2_is_not() -> None:
+    """Claim: where W2 is the square root of a smooth error its order of 1/2 speaks against nobody, and that is said;
+    of a wide law it is judged as before."""
+    study = narrow(1e-4)
+    assert study.slopes("w2") == pytest.approx([0.5] * 4, abs=0.01)
+    assert study.slopes("covariance") == pytest.approx([1.0] * 4)
+    assert study.verdict is Verdict.PASS, study.reason
+    assert any("W2 is not judged" in warning for warning in study.warnings)
+    wide = narrow(1.0)
+    assert "w2" in wide.fits
+    assert wide.verdict is Verdict.PASS
+    assert wide.warnings == ()
+
+
+@pytest.mark.parametrize("variance", [4.0, 1e4, 1e7, 1e9])
+def test_wasserstein_keeps_its_digits_where_laws_are_ill_conditioned(variance: float) -> None:
+    """Claim: eight digits of what 60 give, of laws whose variances differ a billionfold; the trace formula in float64,
+    and that through the roots of matrices, have none."""
+    import mpmath
+
+    scheme = Scheme("S@1/2 F", PSLD_WHOLE, flow="true")
+    target = GaussianTarget.of([0.0], [variance], PSLD_WHOLE.diffusion, CONSTANT)
+    got = moments.exact_moments(scheme, target, time_grid("uniform", 1600, CONSTANT, 0.1))
+    with mpmath.workdps(60):
+        A, B = (mpmath.matrix(law.cov[..., 0].tolist()) for law in (got.computed, got.exact))
+        for matrix in (A, B):  # in units of the prior: the momentum's variance is 1/4
+            matrix[0, 1] = matrix[1, 0] = 2 * matrix[0, 1]
+            matrix[1, 1] = 4 * matrix[1, 1]
+        root = mpmath.sqrt(mpmath.det(A) * mpmath.det(B))
+        traces = A[0, 0] + A[1, 1] + B[0, 0] + B[1, 1]
+        product = A * B
+        expected = mpmath.sqrt(traces - 2 * mpmath.sqrt(product[0, 0] + product[1, 1] + 2 * root))
+    centred = (GaussianLaw(np.zeros((2, 1)), law.cov) for law in (got.computed, got.exact))
+    assert float(wasserstein(*centred, np.array([1.0, 0.5]))[0]) == pytest.approx(float(expected), rel=1e-8)

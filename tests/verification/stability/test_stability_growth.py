@@ -432,9 +432,9 @@ def test_everything_that_the_page_says_is_in_the_results() -> None:
     """Two schemes with the same parts: their rows, their comparison, and figures from nothing but JSON."""
     schemes = [CATALOGUE["NSE"], CATALOGUE["RSE"]]
     jobs = Jobs()
-    asked = pages.ask(jobs, schemes, PARAMS, grids=("quadratic",))
+    asked = pages.ask(jobs, schemes, PARAMS, ("quadratic",))
     jobs.run()
-    study, rows = pages.answer(asked, schemes, PARAMS, grids=("quadratic",))
+    study, rows = pages.answer(asked, schemes, PARAMS, ("quadratic",))
     assert [(pair["dear"], pair["cheap"]) for pair in study["twins"]] == [(0, 1)]
     (pair,) = study["twins"]
     assert pair["dear_run"]["steps"] == pair["same_steps"]["steps"] == 25

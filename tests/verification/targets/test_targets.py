@@ -70,7 +70,7 @@ def states(draw: st.DrawFn, target: Target, t: float, count: int = 6) -> torch.T
 def sensitivity(target: MixtureTarget, u: torch.Tensor, t: float) -> float:
     """What one relative rounding in a whitened coordinate can change a log-density by: the condition number of the
     2x2 covariances scaled to unit diagonal, times the largest |w|^2."""
-    law = target._pairs.law(t)
+    law = target.gaussians.law(t)
     correlation = law.cov[0, 1] ** 2 / (law.cov[0, 0] * law.cov[1, 1])
     first, second, _ = target._marginal(t, u.device).whiten(u)
     squares = (first**2 + second**2).sum(2).max()

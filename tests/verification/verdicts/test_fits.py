@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from weakorder.verification.verdicts.fits import MARGIN, Fit, last_run, lowest, sampled_fit
-from weakorder.verification.verdicts.verdict import Verdict, order_sentence, weigh
+from weakorder.verification.verdicts.verdict import order_sentence
 
 
 def fit(order: float, half: float = 0.1) -> Fit:
@@ -73,14 +73,6 @@ def test_slopes_that_tend_to_an_order_have_it_in_their_interval(bend: float, cou
 def test_the_steps_of_a_fit_are_those_of_its_window() -> None:
     assert fitted([0.0, 0.9, 0.95, 0.975, 0.9875]).steps[0] > 50
     assert fitted([1.0, 1.0, 1.0]).steps[1] == 400
-
-
-def test_only_a_proof_of_the_expected_order_outranks_what_speaks_against_it() -> None:
-    assert weigh(True, True, 2, None) is Verdict.FAIL
-    assert weigh(True, True, 2, 1) is Verdict.FAIL
-    assert weigh(True, True, 2, 2) is Verdict.INCONCLUSIVE
-    assert weigh(False, True, 2, 2) is Verdict.PASS
-    assert weigh(False, False, 2, None) is Verdict.INCONCLUSIVE
 
 
 def test_the_sentence_leaves_out_what_is_not_known() -> None:

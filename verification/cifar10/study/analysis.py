@@ -11,7 +11,7 @@ and the true weak error of a level d_l + b. A level is fitted if its norm is abo
 above `SURE` |b|. The order is `fits.sampled_fit`'s through three or more neighbouring levels up to the finest of
 these; to the half width of its interval comes what adding b to every level changes.
 
-    FAIL          not consistent, or proven lower; or the finest level diverges; or, where no proof contradicts it, an
+    FAIL          not consistent, or proven lower; or, where no proof contradicts it, the finest level diverges, or an
                   order from `CONCLUSIVE` or more levels lies below the expected one by more than `MARGIN`
     PASS          from `CONCLUSIVE` or more levels a quantity has its order above the expected one less `MARGIN` and
                   within +- `MARGIN`, not above the proven one by more than `MARGIN`; and no quantity has it below
@@ -39,17 +39,23 @@ from ...verdicts import (
     MARGIN,
     SURE,
     Array,
+    Evidence,
+    Finding,
     Fit,
+    Judgement,
+    Kind,
     Norm,
     Verdict,
+    Weight,
     claim_of,
     last_run,
     lowest,
     order_entry,
-    order_sentence,
     resampled_norms,
     sampled_fit,
-    weigh,
+)
+from ...verdicts import (
+    judge as judged_by,
 )
 from .statistics import QUANTITIES, CellStatistics
 
@@ -177,34 +183,49 @@ class SchemeVerdict:
         )
 
     @property
-    def verdict(self) -> Verdict:
-        """By the rules above."""
-        if self.problems or self.diverged:
-            return Verdict.FAIL
-        return weigh(bool(self.low), bool(self.concluded), self.expected, self.proven)
-
-    @property
     def measured(self) -> Fit | None:
         """The lowest order of the concluded quantities, or of those that have one."""
         return lowest(self.fits, self.concluded, self.ordered)
 
+    @cached_property
+    def judgement(self) -> Judgement:
+        """By the rules above."""
+        findings = [Finding(problem, Weight.REFUTES, Kind.PREMISE) for problem in self.problems]
+        if self.diverged:
+            text = f"diverges at {list(self.levels)[-1]} evaluations"
+            findings.append(Finding(text, Weight.OPPOSES, Kind.LEVELS))
+            excuse = f"too stiff for so few steps, {self._doubled}"
+            return judged_by(Evidence(self.expected, self.proven, tuple(findings), excuse=excuse))
+        for quantity in self.low:
+            text = f"the order of the {quantity} is {self.fits[quantity]}, expected {self.expected}"
+            findings.append(Finding(text, Weight.OPPOSES, Kind.ORDER))
+        findings += [Finding(f"the {q} has its order", Weight.SUPPORTS, Kind.ORDER) for q in self.concluded]
+        unresolved = [q for q in QUANTITIES if q not in self.concluded]
+        return judged_by(
+            Evidence(
+                self.expected,
+                self.proven,
+                tuple(findings),
+                self.measured,
+                (f"not resolved: {', '.join(unresolved)}",) if unresolved else (),
+                excuse=f"these budgets are not asymptotic yet, {self._doubled}",
+                advice="" if self.concluded else self._takes(),
+            )
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS, FAIL or INCONCLUSIVE."""
+        return self.judgement.verdict
+
     @property
     def reason(self) -> str:
         """The verdict in a sentence, with what a conclusion would take."""
-        if self.problems:
-            return "; ".join(self.problems)
-        if self.diverged:
-            return f"diverges at {list(self.levels)[-1]} evaluations"
-        parts = []
-        if self.measured is not None:
-            parts.append(order_sentence(self.measured, self.expected, self.proven))
-        if self.low and self.proven is not None:
-            parts.append(f"against the proof, low in {', '.join(self.low)}: these budgets are not asymptotic yet")
-        if unresolved := [q for q in QUANTITIES if q not in self.concluded]:
-            parts.append(f"not resolved: {', '.join(unresolved)}")
-        if self.verdict is Verdict.INCONCLUSIVE:
-            parts.append(self._takes())
-        return "; ".join(parts)
+        return self.judgement.reason
+
+    @property
+    def _doubled(self) -> str:
+        return f"add a budget of about {2 * list(self.distinct)[-1]} evaluations"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -234,8 +255,7 @@ class SchemeVerdict:
 
     def _takes(self) -> str:
         """What would settle it: more samples, or more evaluations."""
-        budgets, samples = list(self.distinct), self._finest.statistics.samples
-        doubled = f"add a budget of about {2 * budgets[-1]} evaluations"
+        budgets, samples, doubled = list(self.distinct), self._finest.statistics.samples, self._doubled
         if len(alive := self._alive) < 3:
             what = f", and it diverges at {budgets[-len(alive) - 1]}" if len(alive) < len(budgets) else ""
             return f"an order takes 3 neighbouring budgets, a verdict on it {CONCLUSIVE}{what}: {doubled}"

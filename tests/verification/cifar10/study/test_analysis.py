@@ -125,8 +125,12 @@ def test_errors_in_their_noise_are_not_fitted_and_the_samples_needed_are_named()
     assert many.fits
 
 
-def test_divergence_at_the_finest_budget_fails_and_at_a_coarse_one_is_left_out() -> None:
-    assert verdict_of(lambda N: math.inf if N > 300 else 1 / N, reference_error=0.0).verdict is Verdict.FAIL
+def test_divergence_at_the_finest_budget_fails_what_is_not_proven_and_at_a_coarse_one_is_left_out() -> None:
+    finest = {"error": lambda N: math.inf if N > 300 else 1 / N, "reference_error": 0.0}
+    assert verdict_of(**finest, proven=None).verdict is Verdict.FAIL
+    proven = verdict_of(**finest)  # too stiff a run refutes no proof
+    assert proven.verdict is Verdict.INCONCLUSIVE
+    assert "diverges at 320 evaluations, against the proof of order 1: too stiff for so few steps" in proven.reason
     coarse = verdict_of(lambda N: math.inf if N < 30 else 1 / N, strong=1e-4)
     assert coarse.verdict is Verdict.PASS
     assert coarse.fits["mean"].steps == (39, 319)

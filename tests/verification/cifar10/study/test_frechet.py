@@ -37,7 +37,7 @@ from weakorder.verification.cifar10.study.frechet import (
     frechet_distance,
     leave_one_out,
 )
-from weakorder.verification.exact.order import wasserstein
+from weakorder.verification.exact.errors import wasserstein
 from weakorder.verification.targets.empirical import read_images
 from weakorder.verification.targets.gaussian import GaussianLaw
 

@@ -1,0 +1,239 @@
+"""Time grids: names, expressions and given times are families that an order can be measured on; the rest is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.integrators.grids import FILES, GRIDS, check_name, label, read_times, steps_of, time_grid
+from weakorder.reports.commands.cli import main
+from weakorder.theory.model import Parameters
+from weakorder.verification.exact.order import study_order
+from weakorder.verification.verdicts.verdict import Verdict
+
+PARAMS = Parameters()
+SPAN = PARAMS.T - PARAMS.eps
+TIMES = (0.0, 0.2, 0.45, 0.7, 0.85, 0.95, SPAN)
+TEXT = ", ".join(map(repr, TIMES))
+
+# Expressions, and what they are, written again with Python's own functions.
+EXPRESSIONS = {
+    "s": lambda s: s,
+    "1 - (1 - s)**3": lambda s: 1 - (1 - s) ** 3,
+    "(exp(3*s) - 1)/(exp(3) - 1)": lambda s: math.expm1(3 * s) / math.expm1(3),
+    "sin(pi*s/2)": lambda s: math.sin(math.pi * s / 2),
+    "1 - cos(pi*s/2)": lambda s: 1 - math.cos(math.pi * s / 2),
+    "sqrt(s)": math.sqrt,
+    "log(1 + s)/log(2)": lambda s: math.log1p(s) / math.log(2),
+    "+s**2*-1*-1": lambda s: s * s,
+}
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+@given(steps=st.integers(1, 300))
+def test_an_expression_is_its_formula_at_i_over_n(text: str, steps: int) -> None:
+    taus = time_grid(text, steps, PARAMS)
+    expected = [SPAN * EXPRESSIONS[text](i / steps) for i in range(steps + 1)]
+    np.testing.assert_allclose(taus, expected, rtol=0, atol=1e-15)
+    assert taus[0] == 0
+    assert taus[-1] == SPAN
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_named_grids_are_their_own_formulas(name: str) -> None:
+    """The docstring's g, as expressions."""
+    text = {"uniform": "s", "quadratic": "1 - (1 - s)**2"}[name]
+    np.testing.assert_allclose(time_grid(name, 37, PARAMS), time_grid(text, 37, PARAMS), rtol=0, atol=1e-15)
+
+
+def test_given_times_are_taken_as_they_are_by_as_many_steps() -> None:
+    np.testing.assert_allclose(time_grid(TEXT, len(TIMES) - 1, PARAMS), TIMES, rtol=1e-15)
+    assert steps_of(TEXT) == len(TIMES) - 1
+    assert steps_of("quadratic") is steps_of("s**2") is None
+    assert label(TEXT) == "7 given times"
+    assert label("s**2") == "s**2"
+
+
+@st.composite
+def given_times(draw: st.DrawFn) -> list[float]:
+    gaps = draw(st.lists(st.integers(1, 1000), min_size=1, max_size=12))
+    total = Fraction(sum(gaps))
+    return [float(SPAN * float(sum(gaps[:k]) / total)) for k in range(len(gaps) + 1)]
+
+
+@given(times=given_times(), factor=st.integers(1, 40), steps=st.integers(1, 200))
+def test_given_times_are_met_by_their_refinements_and_kept_in_order_by_all(
+    times: list[float], factor: int, steps: int
+) -> None:
+    text = ", ".join(map(repr, times))
+    fine = time_grid(text, factor * (len(times) - 1), PARAMS)
+    np.testing.assert_allclose(fine[::factor], times, rtol=1e-14)
+    assert (np.diff(time_grid(text, steps, PARAMS)) > 0).all()
+
+
+@pytest.mark.parametrize("grid", ["1 - (1 - s)**3", "(exp(3*s) - 1)/(exp(3) - 1)", TEXT])
+@pytest.mark.parametrize("scheme", ["ROBA", "RVV"])
+def test_an_order_is_measured_on_the_users_grids(grid: str, scheme: str) -> None:
+    study = study_order(CATALOGUE[scheme], PARAMS, grid=grid)
+    assert study.verdict is Verdict.PASS, study.reason
+
+
+def test_a_grid_that_stays_coarse_somewhere_does_not_pass() -> None:
+    """The broken variant: refined on one side only, a run does not converge."""
+    half = ", ".join(map(repr, [0.0, *np.linspace(0.6, 0.9, 400)[:-1].tolist(), 0.9]))
+    coarse = [time_grid(half, steps, PARAMS, 0.1)[1] for steps in (100, 200, 400)]
+    assert coarse[-1] > 0.5, "the given times themselves"
+    study = study_order(CATALOGUE["ROBA"], PARAMS, steps=(50, 100, 200, 400), grid=half)
+    assert study.verdict is not Verdict.PASS
+
+
+REFUSED = {
+    "": "is unknown; choose uniform, quadratic, an expression",
+    "foo": "is unknown; choose uniform, quadratic, an expression",
+    "0 0.5": "is unknown; choose uniform",
+    "2*s": "runs from 0 to 2; it must be 0 at s = 0 and 1 at s = 1",
+    "1 - s": "runs from 1 to 0",
+    "sin(2*pi*s) + s": "does not increase from s = 0.27",
+    "s**200": "does not increase from s = 0 on",
+    "log(s)": "is not a finite number at s = 0",
+    "9**9**9**9**9*s": "is not a finite number",
+    "9" * 400 + "*s": "is unknown",
+    "s" * 600: "is 600 letters long",
+    "s^2": r"holds 's \^ 2'; an expression has s, numbers",
+    "t": "holds 't'|is unknown",
+    "s + t": "holds 't'",
+    "True": "holds 'True'",
+    "s*1j": "holds '1j'",
+    "'a'": "holds \"'a'\"",
+    "s.real": "holds 's.real'",
+    "s[0]": r"holds 's\[0\]'",
+    "[s for s in s]": "holds",
+    "(lambda: s)()": "holds",
+    "__import__('os').system('true')": "holds",
+    "exp(s, s)": "holds",
+    "exp(x=s)": "holds",
+    "abs(s)": "holds 'abs",
+    "s is 1": "holds",
+    "0": "runs from 0 to 0",
+    "0,": "1 times make no step",
+    "0, 0.5, nan": "tau_2 is not a finite number",
+    "1, 0.5, 0.001": "decrease from 1 to 0.001, as t does; give tau = T - t",
+    "0.1, 0.5, 0.999": "begin at 0.1; give tau = T - t, which begins at 0",
+    "0, 0.5, 0.5, 0.999": "tau_2 = 0.5 after tau_1 = 0.5: a grid must increase",
+    "0, 0.5, 0.99": r"end at 0.99, and the run at T - eps = 0.999; give times up to there, or eps = 0.01",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_is_no_grid_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ValueError, match=REFUSED[text]) as caught:
+        time_grid(text, 10, PARAMS)
+    assert "\n" not in str(caught.value)
+
+
+def write(path: Path, times: tuple[float, ...]) -> Path:
+    if path.suffix == ".npy":
+        np.save(path, np.array(times))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(times))
+    else:
+        path.write_text("# tau\n" + "\n".join(map(repr, times[:3])) + "  # more\n" + ", ".join(map(repr, times[3:])))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [*FILES, ".csv"])
+def test_a_file_of_times_is_a_grid_of_every_format(suffix: str, tmp_path: Path) -> None:
+    assert read_times(write(tmp_path / f"taus{suffix}", TIMES)) == TEXT
+
+
+def test_a_file_in_float32_still_ends_where_the_run_does(tmp_path: Path) -> None:
+    np.save(tmp_path / "taus.npy", np.array(TIMES, dtype=np.float32))
+    assert time_grid(read_times(tmp_path / "taus.npy"), 6, PARAMS)[-1] == SPAN
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"", "0 times make no step"),
+        ("a.txt", b"zero one", r"holds no times \(.*\); write them as"),
+        ("a.txt", b"\xff\xfe\x00", "holds no times"),
+        ("a.txt", b"1 0.5 0.001", "decrease from 1"),
+        ("a.json", b'{"a": 1}', "holds no times"),
+        ("a.json", b"[[0, 1], [2, 3]]", r"an array of shape \(2, 2\)"),
+        ("a.json", b"[0, [1]]", "holds no times"),
+        ("a.json", b"[0, NaN]", "is not a finite number"),
+        ("a.json", b"", "holds no times"),
+        ("a.json", b"[" * 100000, "holds no times"),
+        ("a.npy", b"", "holds no times"),
+        ("a.npy", b"no array", "holds no times"),
+    ],
+)
+def test_a_file_without_times_is_named_with_what_to_write(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_times(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert name in str(caught.value)
+
+
+# --- On the command line ---
+
+
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["weakorder", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+def test_every_command_with_a_grid_takes_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write(tmp_path / "taus.txt", TIMES))
+    code, out, _ = said(monkeypatch, capsys, "moments", "ROBA", "--grid", path)
+    assert (code, "6 steps (7 given times)" in out) == (0, True)
+    code, out, _ = said(monkeypatch, capsys, "moments", "ROBA", "--grid", "s**2", "--steps", "9")
+    assert (code, "9 steps (s**2)" in out) == (0, True)
+    code, out, _ = said(monkeypatch, capsys, "stability", "ROBA", "--grid", path, "--steps", "40")
+    assert (code, "40 steps (7 given times)" in out) == (0, True)
+    code, out, _ = said(monkeypatch, capsys, "verify", "ROBA", "--grid", path)
+    assert (code, "on the grid 7 given times" in out) == (0, True)
+    code, out, _ = said(
+        monkeypatch, capsys, "verify", "ROBA", "--grid", path, "--target", "mixture", "--steps", "4,8,16,32"
+    )
+    assert code in (0, 3)
+
+
+@pytest.mark.parametrize("grid", ["foo", "2*s", "nowhere.txt", "", "."])
+@pytest.mark.parametrize(
+    "words", [("moments", "ROBA"), ("verify", "ROBA"), ("stability", "ROBA"), ("cifar10", "study")]
+)
+def test_a_bad_grid_is_one_line_with_exit_code_2(
+    words: tuple[str, ...],
+    grid: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = said(monkeypatch, capsys, *words, "--grid", grid)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "report this" not in err
+
+
+def test_a_name_is_checked_without_a_run() -> None:
+    check_name("uniform")
+    check_name("s**2")
+    with pytest.raises(ValueError, match="unknown"):
+        check_name("foo")

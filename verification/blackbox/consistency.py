@@ -1,0 +1,302 @@
+"""What is wrong with a black box: the limits of its short runs that are not the model's.
+
+A sampler of weak order 1 or more must agree with the reverse SDE du = beta (A u + G s) dtau + noise of covariance
+beta D to first order in the length h of a short run (blackbox.anatomy; for the probability flow, with its own G and no
+noise):
+
+    (P - I) / h -> beta A,    sum_k K_k / h -> beta G,    Q / h -> beta D,    b / h -> 0,    t_k -> T - tau,
+
+and the state at which s_k is taken tends to u: P_k -> I, sum_j K_kj -> 0, b_k -> 0, and its noise -> 0. Then it is
+consistent whatever the score.
+
+The limits are extrapolated from a few short runs (Richardson), at times from the start down to the cut-off, so the
+entry that is wrong is named, with its factor. A step remembers nothing: one step is a run. What keeps state may begin
+and end in its own way, which changes a run's law by O(h) and is no fault: its rates are those of the later steps of a
+longer run, beyond a shorter one with steps of the same size.
+
+Noise of any covariance with the gain that fits it keeps the marginals p_t, and is consistent with them: a sampler of
+the SDE that became one of the flow is right, and only a baseline shows the change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...integrators.blackbox import Kind, Sampler, kind_of
+from ...theory.model import PSLD_DIFFUSION, Parameters
+from ..verdicts import Array, extrapolate, magnification
+from .anatomy import NAMES, Anatomy, dissect
+
+# Where the limits are taken, and the lengths h of the runs; from the last of them Richardson reaches about 1e-10.
+TIMES = (0.1, 0.4, 0.7, 0.95)
+LENGTHS = tuple(2.0**-k for k in range(6, 12))
+# Further times, off any grid that people use, and as many more down to the cut-off, looked at with fewer lengths.
+BETWEEN = (0.0313, 0.1973, 0.3137, 0.5093, 0.6171, 0.7917, 0.8671)
+LATE, LAST = 0.1, 1.5  # from this t on, down to so many cut-offs
+FEWER = 4
+# The steps of the runs of what keeps state, a shorter and a longer one; and where those find something, so that what
+# lasts a few steps only is told from what goes on.
+STEPS, LONGER = (4, 8), (16, 32)
+# Rounding of (P - I) / h: a few units of 2^-53, over the shortest h, magnified by the extrapolation.
+_MAGNIFICATION = magnification(LENGTHS)
+# A limit is wrong if it is off by this part of the largest entry of its matrix and by more than a few uncertainties;
+# below the first number, constants rounded to float32 explain it.
+_WRONG, _SURE = 1e-6, 4
+# What a step of no length may leave: far more than float64 rounding, and nothing over a few thousand steps.
+_STILL = 1e-9
+# What a time in [0, 1] may be off by: a few roundings to float32.
+_TIME = 4 * 2.0**-24
+
+
+@dataclass(frozen=True)
+class Inconsistency:
+    """A limit that is not the SDE's: `what` it is, at which times tau of those `looked` at, found and expected values
+    there (times,)."""
+
+    what: str
+    taus: tuple[float, ...]
+    found: tuple[float, ...]
+    expected: tuple[float, ...]
+    looked: tuple[float, ...]
+
+    def __str__(self) -> str:
+        shown = next((k for k, tau in enumerate(self.taus) if tau in TIMES), 0)
+        return f"{self.what} is {_factor(self.found, self.expected, shown)} {_when(self.taus, self.looked)}"
+
+
+class Spot(NamedTuple):
+    """Short runs from one time: of the lengths (n,), and as many shorter ones with steps of the same size, of a step
+    that remembers nothing none."""
+
+    tau: float
+    lengths: tuple[float, ...]
+    runs: tuple[Anatomy, ...]
+    shorter: tuple[Anatomy, ...] = ()
+
+    def rates(self) -> dict[str, tuple[Array, float]]:
+        """The limits of the module's docstring, each with its uncertainty."""
+        part: dict[str, Callable[[Anatomy], Array]] = {
+            "drift": lambda run: run.propagator - np.eye(2),
+            "gain": lambda run: run.gains.sum(0),
+            "noise": lambda run: run.noise_cov,
+            "offset": lambda run: run.offset,
+        }
+        spans = np.array([run.taus[-1] - run.taus[0] for run in self.runs])
+        if self.shorter:
+            spans = spans - [run.taus[-1] - run.taus[0] for run in self.shorter]
+        # a few units of 2^-53 in every part, over the shortest length, magnified by the extrapolation
+        floor = (16 * 2.0**-53 + max(run.rounding for run in self.runs)) / spans[-1] * _MAGNIFICATION
+        limits = {}
+        for name, of in part.items():
+            values = [of(run) for run in self.runs]
+            if self.shorter:
+                values = [value - of(run) for value, run in zip(values, self.shorter, strict=True)]
+            limit, unsure = extrapolate(self.lengths, [v / span for v, span in zip(values, spans, strict=True)])
+            limits[name] = limit, max(unsure, floor)
+        return limits
+
+
+def times_of(params: Parameters) -> dict[float, tuple[float, ...]]:
+    """Where short runs begin, in order, with their lengths; the last ones stop short of the cut-off."""
+    late = np.geomspace(LATE, LAST * params.eps, 7)[1:] if LAST * params.eps < LATE else ()
+    found = dict.fromkeys(TIMES, LENGTHS)
+    for t in (*(params.T - tau for tau in BETWEEN), *late):
+        if t > params.eps:
+            longest = min(2.0**-8, (t - params.eps) / 4)
+            found[params.T - float(t)] = tuple(longest * 2.0**-k for k in range(FEWER))
+    return dict(sorted(found.items()))
+
+
+def look(sampler: Sampler, params: Parameters, event: tuple[int, ...], counts: tuple[int, ...]) -> list[Spot]:
+    """The short runs at all times; counts: of their steps."""
+
+    def spot(tau: float, lengths: tuple[float, ...]) -> Spot:
+        runs = [
+            tuple(dissect(sampler, tau + h / counts[-1] * np.arange(count + 1.0), event) for h in lengths)
+            for count in counts[::-1]
+        ]
+        return Spot(tau, lengths, *runs)
+
+    # a run of several steps costs as many, and three lengths tell a factor
+    most = None if counts == (1,) else 3
+    return [spot(tau, h if h == LENGTHS else h[:most]) for tau, h in times_of(params).items()]
+
+
+def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...] = ()) -> list[Inconsistency]:
+    """Where a black box departs from the reverse dynamics of PSLD to first order; none for a sampler of weak order >=
+    1.
+
+    With noise of covariance Q h, the dynamics of score gain (beta D + Q) / 2 has the marginals p_t for every Q: Q =
+    beta D is the reverse SDE and Q = 0 the probability flow. A gain that fits its noise is right, else both are held to
+    the SDE, or to the flow if there is no noise. Raises BlackBoxError if the sampler cannot be probed.
+    """
+    if kind_of(sampler) is Kind.STEP:
+        return departures(look(sampler, params, event, (1,)), params)
+    wrong = departures(look(sampler, params, event, STEPS), params)
+    if not wrong:
+        return []
+    # what a run of twice, four times as many steps does not show is a start or an end that takes a few steps
+    lasting = {fault.what for fault in departures(look(sampler, params, event, LONGER), params)}
+    return [fault for fault in wrong if fault.what in lasting]
+
+
+def departures(spots: Sequence[Spot], params: Parameters, rough: float = 0.0) -> list[Inconsistency]:
+    """What the short runs show to be wrong, as `inconsistencies`; rough: what the noise covariance of a run may be off
+    by, where its constants are rounded."""
+    if wrong := _at_zero(spots):
+        return wrong
+    A, G, D = PSLD_DIFFUSION.reverse().numbers(params.values())
+    taus = tuple(spot.tau for spot in spots)
+    limits = [spot.rates() for spot in spots]
+    found = {name: np.stack([limit[name][0] for limit in limits]) for name in limits[0]}
+    unsure = {name: np.array([limit[name][1] for limit in limits]) for name in limits[0]}
+    unsure["noise"] = np.maximum(unsure["noise"], [_MAGNIFICATION * rough / spot.lengths[-1] for spot in spots])
+    beta = np.array([params.beta(params.T - tau) for tau in taus])[:, None, None]
+    wanted = reference(found["gain"], found["noise"], beta * G, beta * D)
+    if rough:
+        wanted |= {"noise": beta * D, "gain": beta * G} if found["noise"].any() else {}
+    wanted |= {"drift": beta * A, "offset": np.zeros((len(taus), 2))}
+    if (factor := _common_factor(found, wanted)) is not None:
+        have, want = factor
+        what = "the rate of everything (drift, gain and noise: beta or a step size)"
+        return [Inconsistency(what, taus, have, want, taus)]
+    scale = float(np.abs(beta * G).max())
+    wrong = []
+    for name in ("drift", "gain", "noise", "offset"):
+        # position and momentum are of different sizes: a row's own entries judge it
+        rows = np.maximum(np.abs(wanted[name]).reshape(len(taus), 2, -1).max(2), 1e-3 * scale)
+        for place in np.ndindex(wanted[name].shape[1:]):
+            if name == "noise" and place == (1, 0):
+                continue
+            have, want = (values[name][(slice(None), *place)] for values in (found, wanted))
+            size = np.sqrt(rows[:, place[0]] * rows[:, place[-1]]) if name == "noise" else rows[:, place[0]]
+            bad = np.abs(have - want) > np.maximum(_WRONG * size, _SURE * unsure[name])
+            wrong += _where(bad, _DESCRIPTIONS[name].format(*(NAMES[i] for i in place)), have, want, taus)
+    return wrong
+
+
+_DESCRIPTIONS = {
+    "drift": "the drift of {0} by {1}",
+    "gain": "the gain of {0} from s_{1}",
+    "noise": "the noise covariance of {0} and {1}",
+    "offset": "the constant drift of {0}",
+}
+
+
+def _where(bad: NDArray[np.bool_], what: str, have: Array, want: Array, looked: Sequence[float]) -> list[Inconsistency]:
+    """The inconsistency at the times where it is bad, if it is anywhere."""
+    if not bad.any():
+        return []
+    taus, found, expected = (tuple(values[bad].tolist()) for values in (np.array(looked), have, want))
+    return [Inconsistency(what, taus, found, expected, tuple(looked))]
+
+
+def reference(gain: Array, noise: Array, G: Array, D: Array) -> dict[str, Array]:
+    """The gain and noise that a sampler is held to: with noise Q the gain (G + Q) / 2 is right, as G = D; if neither
+    fits the other, those of the SDE, or of the probability flow where there is no noise and the gain is nearer to
+    it."""
+    size = float(np.abs(G).max())
+    if np.abs(gain - (G - D / 2 + noise / 2)).max() <= _WRONG * size:
+        return {"gain": gain, "noise": noise}
+    is_flow = np.abs(noise).max() <= _WRONG * size and np.abs(gain - G / 2).max() < np.abs(gain - G).max()
+    return {"gain": G - D / 2, "noise": 0 * D} if is_flow else {"gain": G, "noise": D}
+
+
+def _common_factor(
+    found: dict[str, Array], wanted: dict[str, Array]
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Found and expected rates, if drift, gain and noise all are one factor other than 1 times what they must be."""
+    times = len(found["drift"])
+    have, want = (
+        np.concatenate([values[name].reshape(times, -1) for name in ("drift", "gain", "noise")], axis=1)
+        for values in (found, wanted)
+    )
+    ratio = (have * want).sum(1) / (want * want).sum(1)
+    same = np.abs(have - ratio[:, None] * want).max() <= _WRONG * np.abs(want).max()
+    return (tuple(ratio.tolist()), (1.0,) * times) if same and np.abs(ratio - 1).max() > _WRONG else None
+
+
+def _at_zero(spots: Sequence[Spot]) -> list[Inconsistency]:
+    """What a run of no length must do: nothing, its scores taken where it stands. The first of these that it breaks."""
+    taus = tuple(spot.tau for spot in spots)
+    most = max(run.nfe for spot in spots for run in spot.runs)
+    for what, (part, wanted) in _stillness(most).items():
+        limits = [extrapolate(spot.lengths, [part(run) for run in spot.runs]) for spot in spots]
+        have = np.stack([limit for limit, _ in limits])
+        rounding = np.array([_MAGNIFICATION * max(run.rounding for run in spot.runs) for spot in spots])
+        unsure = np.maximum([uncertainty for _, uncertainty in limits], rounding)
+        wrong: list[Inconsistency] = []
+        for place in np.ndindex(wanted.shape):
+            values, want = have[(slice(None), *place)], np.full(len(taus), float(wanted[place]))
+            bad = np.abs(values - want) > np.maximum(_TIME if "time" in what else _STILL, _SURE * unsure)
+            if what == "the score's time":
+                start = 1 - np.array(taus)
+                wrong += _where(bad, f"{what} t", start + values, start, taus)
+            else:
+                wrong += _where(bad, f"as h -> 0, {what.format(*(NAMES[i] for i in place))}", values, want, taus)
+        if wrong:
+            return wrong
+    return []
+
+
+def _stillness(most: int) -> dict[str, tuple[Callable[[Anatomy], Array], Array]]:
+    """The parts that have a limit as h -> 0, and the limit; most: score evaluations of a run."""
+    identity, nothing = np.eye(2), np.zeros((2, 2))
+    parts: dict[str, tuple[Callable[[Anatomy], Array], Array]] = {
+        "the next {} in terms of the old {}": (lambda run: run.propagator, identity),
+        "the noise covariance of {} and {}": (lambda run: run.noise_cov, nothing),
+        "the gain of {} from s_{}": (lambda run: run.gains.sum(0), nothing),
+        "the score's time": (lambda run: np.array(_farthest(run.times, 1 - run.taus[0])), np.array(0.0)),
+    }
+    for k in range(most):  # a run without a score of that number has nothing wrong with it
+        score = f"of score {k + 1}" if most > 1 else "of the score"
+        for what, part, limit in _PLACE:
+            parts[what.format(score)] = (
+                lambda run, k=k, p=part, to=limit: p(run.places[k]) if k < run.nfe else to,
+                limit,
+            )
+    return parts
+
+
+# Of the state at which a score is taken, and what it tends to. The gains of the scores before it may be large one by
+# one: together they are those of one score, as h -> 0.
+_PLACE: tuple[tuple[str, Callable[..., Array], Array], ...] = (
+    ("the {{}} {} in terms of the old {{}}", lambda place: place.propagator, np.eye(2)),
+    ("the constant offset of the {{}} {}", lambda place: place.offset, np.zeros(2)),
+    ("the gain of the {{}} {} from an earlier score's s_{{}}", lambda place: place.gains.sum(0), np.zeros((2, 2))),
+    ("the noise covariance of {{}} and {{}} {}", lambda place: place.noise_cov, np.zeros((2, 2))),
+)
+
+
+def _farthest(times: Sequence[float], start: float) -> float:
+    """How far the time that departs most is from where the run starts."""
+    return max((t - start for t in times), key=abs, default=0.0)
+
+
+def _factor(found: tuple[float, ...], expected: tuple[float, ...], shown: int) -> str:
+    """How the found values relate to the expected ones: by a factor, where there is one; shown: which of them is."""
+    first = f"{found[shown]:.6g} where {expected[shown]:.6g} is right"
+    if all(abs(e) > 1e-12 for e in expected):
+        ratios = [f / e for f, e in zip(found, expected, strict=True)]
+        if max(map(abs, ratios)) <= 1e-9:
+            return f"missing ({expected[shown]:.6g} is right)"
+        if max(ratios) - min(ratios) <= 1e-6 * max(1.0, abs(ratios[shown])):
+            return f"{ratios[shown]:.6g} times what is right ({first})"
+    return first
+
+
+def _when(taus: tuple[float, ...], looked: tuple[float, ...]) -> str:
+    """At which times, of those that were looked at."""
+    if taus == looked:
+        return "at all times"
+    if len(taus) > 1 and taus == looked[-len(taus) :]:
+        return f"from tau = {taus[0]:.4g} on"
+    if len(taus) > 1 and taus == looked[: len(taus)]:
+        return f"up to tau = {taus[-1]:.4g}"
+    more = f" and {len(taus) - 4} more" if len(taus) > 4 else ""
+    return f"at tau = {', '.join(f'{tau:.4g}' for tau in taus[:4])}{more}"
