@@ -91,11 +91,23 @@ def as_step(sampler: Sampler, tau: float, h: float, number: int = 1) -> Run:
     """One step of a black box of kind step; number: which one of a run it is."""
 
     def run(u: Tensor, score: Score) -> Tensor:
-        result = cast("Step", sampler)(u, tau, h, score)
-        _check_finite(result, _largest(u), f"from step {number} on (tau = {tau:.6g}, h = {h:.3g})")
+        where = f"from step {number} on (tau = {tau:.6g}, h = {h:.3g})"
+        result = cast("Step", sampler)(u, tau, h, _watching(score, u, where))
+        _check_finite(result, _largest(u), where)
         return result
 
     return run
+
+
+def _watching(score: Score, u: Tensor, where: str) -> Score:
+    """A score that is not asked for at a state that is not finite, in a step from u."""
+    size = _largest(u)
+
+    def watching(v: Tensor, t: float | Tensor) -> Tensor:
+        _check_finite(v, size, where)
+        return score(v, t)
+
+    return watching
 
 
 def as_trajectory(sampler: Sampler, taus: list[float]) -> Run:
@@ -109,9 +121,10 @@ def as_trajectory(sampler: Sampler, taus: list[float]) -> Run:
         reset()
         for number, (tau, later) in enumerate(pairwise(taus), 1):
             before = u.clone()
-            result = step(u, tau, later - tau, score)
+            where = f"from step {number} on (tau = {tau:.6g}, h = {later - tau:.3g})"
+            result = step(u, tau, later - tau, _watching(score, u, where))
             _check_state(result, u, before)
-            _check_finite(result, _largest(u), f"from step {number} on (tau = {tau:.6g}, h = {later - tau:.3g})")
+            _check_finite(result, _largest(u), where)
             u = result
         return u
 
@@ -168,7 +181,7 @@ def call(run: Run, u: Tensor, score: Score, draw: Draw) -> Response:
     def counted(v: Tensor, t: float | Tensor) -> Tensor:
         nonlocal count, largest
         count += 1
-        _check_finite(v, largest, f"the state of its score evaluation {count} holds it")
+        _check_finite(v, largest, f"in the state of its score evaluation {count}")
         largest = max(largest, _largest(v))
         return score(v, t)
 

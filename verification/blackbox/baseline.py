@@ -326,8 +326,8 @@ def _parts(before: Baseline, now: Baseline, tolerance: float, most: int = 6) -> 
             a, b = np.broadcast_arrays(a, b)
             finite = np.isfinite(a) & np.isfinite(b)
             size = max(float(np.abs(both[finite]).max(initial=0.0)) for both in (a, b)) or 1e-300
-            if name == "offset":
-                size = 1.0
+            if "offset" in name or name.startswith("gain_of_score"):
+                size = max(size, 1.0)  # of a state of size 1: they may be nothing but rounding
             for place in np.ndindex(a.shape):
                 if "noise_covariance" in name and "run_and" not in name and place == (1, 0):
                     continue

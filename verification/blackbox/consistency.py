@@ -157,11 +157,12 @@ def departures(spots: Sequence[Spot], params: Parameters, rough: float = 0.0) ->
     unsure = {name: np.array([limit[name][1] for limit in limits]) for name in limits[0]}
     unsure["noise"] = np.maximum(unsure["noise"], [_MAGNIFICATION * rough / spot.lengths[-1] for spot in spots])
     beta = np.array([params.beta(params.T - tau) for tau in taus])[:, None, None]
-    wanted = reference(found["gain"], found["noise"], beta * G, beta * D)
+    slack = _SURE * np.maximum.reduce([unsure[name] for name in ("drift", "gain", "noise")])[:, None, None]
+    wanted = reference(found["gain"], found["noise"], beta * G, beta * D, slack)
     if rough:
         wanted |= {"noise": beta * D, "gain": beta * G} if found["noise"].any() else {}
     wanted |= {"drift": beta * A, "offset": np.zeros((len(taus), 2))}
-    if (factor := _common_factor(found, wanted)) is not None:
+    if (factor := _common_factor(found, wanted, slack.ravel())) is not None:
         have, want = factor
         what = "the rate of everything (drift, gain and noise: beta or a step size)"
         return [Inconsistency(what, taus, have, want, taus)]
@@ -196,19 +197,21 @@ def _where(bad: NDArray[np.bool_], what: str, have: Array, want: Array, looked: 
     return [Inconsistency(what, taus, found, expected, tuple(looked))]
 
 
-def reference(gain: Array, noise: Array, G: Array, D: Array) -> dict[str, Array]:
+def reference(gain: Array, noise: Array, G: Array, D: Array, slack: Array | float = 0.0) -> dict[str, Array]:
     """The gain and noise that a sampler is held to: with noise Q the gain (G + Q) / 2 is right, as G = D; if neither
     fits the other, those of the SDE, or of the probability flow where there is no noise and the gain is nearer to
-    it."""
+    it. slack: what gain and noise are known to."""
     size = float(np.abs(G).max())
-    if np.abs(gain - (G - D / 2 + noise / 2)).max() <= _WRONG * size:
+    if (np.abs(gain - (G - D / 2 + noise / 2)) <= np.maximum(_WRONG * size, slack)).all():
         return {"gain": gain, "noise": noise}
-    is_flow = np.abs(noise).max() <= _WRONG * size and np.abs(gain - G / 2).max() < np.abs(gain - G).max()
+    is_flow = (np.abs(noise) <= np.maximum(_WRONG * size, slack)).all() and np.abs(gain - G / 2).max() < np.abs(
+        gain - G
+    ).max()
     return {"gain": G - D / 2, "noise": 0 * D} if is_flow else {"gain": G, "noise": D}
 
 
 def _common_factor(
-    found: dict[str, Array], wanted: dict[str, Array]
+    found: dict[str, Array], wanted: dict[str, Array], slack: Array
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Found and expected rates, if drift, gain and noise all are one factor other than 1 times what they must be."""
     times = len(found["drift"])
@@ -217,8 +220,10 @@ def _common_factor(
         for values in (found, wanted)
     )
     ratio = (have * want).sum(1) / (want * want).sum(1)
-    same = np.abs(have - ratio[:, None] * want).max() <= _WRONG * np.abs(want).max()
-    return (tuple(ratio.tolist()), (1.0,) * times) if same and np.abs(ratio - 1).max() > _WRONG else None
+    size = np.abs(want).max()
+    same = (np.abs(have - ratio[:, None] * want) <= np.maximum(_WRONG * size, slack[:, None])).all()
+    is_one = np.abs(ratio - 1) <= np.maximum(_WRONG, slack / np.abs(want).max(1))
+    return (tuple(ratio.tolist()), (1.0,) * times) if same and not is_one.all() else None
 
 
 def _at_zero(spots: Sequence[Spot]) -> list[Inconsistency]:

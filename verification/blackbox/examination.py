@@ -34,6 +34,8 @@ _JUMP_TAU, _SIZES, _HALVINGS = 0.4, tuple(2.0**-k for k in range(3, 13)), 24
 # A jump, of the largest entry of a part; and what a float64 step's noise covariance may be rough by, some thousand
 # roundings of 2^-53.
 _JUMP, _ROUGH = 1e-4, 1e-12
+# Neighbouring step sizes, relative: closer to each other they would be the same in float32.
+_NEAR = 1e-4
 # Off by more than float32, a score's time is rounded if all lie on a grid of at most so many times.
 _TIME, _FINEST = 4 * 2.0**-24, 20_000
 
@@ -52,7 +54,8 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
     is_step = kind_of(sampler) is Kind.STEP
     spots = look(sampler, params, event, (1,) if is_step else STEPS)
     rounded, spots = _times(spots, params)
-    rough, roughness = _rough(sampler, event) if is_step else (0.0, "")
+    single = any(run.rounding for spot in spots for run in spot.runs)  # reported with its size by the study
+    rough, roughness = _rough(sampler, event) if is_step and not single else (0.0, "")
     wrong = departures(spots, params, rough)
     if wrong and not is_step:
         # what a run of twice, four times as many steps does not show is a start or an end that takes a few steps
@@ -197,10 +200,11 @@ def _rough(sampler: Sampler, event: tuple[int, ...]) -> tuple[float, str]:
     """How far the noise covariance of a step jumps between neighbouring step sizes, 0 if it does not; in words."""
     rough, text = 0.0, ""
     for h in (2.0**-6, 2.0**-9, 2.0**-12):
-        runs = [dissect(sampler, np.array([_JUMP_TAU, _JUMP_TAU + h * (1 + 1e-7 * j)]), event) for j in range(4)]
+        runs = [dissect(sampler, np.array([_JUMP_TAU, _JUMP_TAU + h * (1 + _NEAR * j)]), event) for j in range(6)]
         values = np.array([run.noise_cov for run in runs])
         for i, name in enumerate(NAMES):
-            jump = float(np.abs(np.diff(values[:, i, i], 2)).max())
+            # fourth differences: of a smooth part some 1e-16, of rounding six times what it is
+            jump = float(np.abs(np.diff(values[:, i, i], 4)).max()) / 6
             if jump > max(_ROUGH, rough):
                 rough, part = jump, jump / float(values[0, i, i])
                 text = (

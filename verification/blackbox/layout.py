@@ -23,6 +23,8 @@ from ..verdicts import Array
 Indices = NDArray[np.int64]
 # A cell moves not at all, or all the way, to within this part of its way; float32 rounds at 1e-7.
 _SAME = 1e-4
+# Draws of one shape that are looked at one by one.
+_ONE_BY_ONE = 64
 _SHARED = (
     "several entries share their noise, so that samples of a batch are not independent; draw noise of the state's shape"
 )
@@ -53,59 +55,83 @@ class Group(NamedTuple):
 
 class Layout(NamedTuple):
     """Where numbers act in a batch: by groups of draws; orders of the cells, each beginning with `live` cells that
-    share no number, and every cell is among those of some order."""
+    share no number, and every cell is among those of some order; stacks: which draws each group is made of."""
 
     recorded: Recorded
     groups: tuple[Group, ...]
     orders: tuple[Indices, ...]
     live: int
+    stacks: tuple[tuple[int, ...], ...]
 
 
 Ask = Callable[[Array | None], tuple[Array, Recorded]]
 
 
-def find_layout(ask: Ask, elements: int, event: tuple[int, ...]) -> Layout:
+def find_layout(ask: Ask, elements: int, event: tuple[int, ...], like: Layout | None = None) -> Layout:
     """The layout of a call: `ask(switches)` runs it with the numbers at rest (0) or acting (1), None for at rest, and
-    returns the cells (cells, 2) and what was drawn; elements: cells of an entry of the batch.
+    returns the cells (cells, 2) and what was drawn; elements: cells of an entry of the batch; like: a layout of the same
+    sampler in another batch, whose draws are grouped alike.
 
     Raises NamedCause where entries or pixels share numbers, BlackBoxError where no axis tells cells apart.
     """
     rest, recorded = ask(None)
-    cells, total = len(rest), sum(recorded.sizes)
-    starts = np.cumsum([0, *recorded.sizes])
+    cells = len(rest)
     groups, shared = [], []
-    for members in _by_shape(recorded):
-        shape = (len(members), *recorded.shapes[members[0]])
-        places = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in members])
-
-        def moved(on: NDArray[np.bool_], places: Indices = places) -> Array:
-            switches = np.zeros(total)
-            switches[places[on]] = 1.0
-            return ask(switches)[0] - rest
-
-        everything = moved(np.ones(len(places), dtype=bool))
-        if not everything.any():  # drawn and not used
-            groups.append(Group(np.empty((cells, 0), dtype=np.int64), recorded.laws[members[0]]))
-            continue
-        axes = _Axes(moved, everything, shape, (cells // elements, elements, *event))
-        keys, cell_keys = axes.keys()
-        _check_shared(cell_keys, everything, elements)
-        order = np.argsort(keys, kind="stable")
-        width = len(keys) // len(np.unique(keys))
-        first = np.searchsorted(keys[order], cell_keys)
-        groups.append(Group(places[order[first[:, None] + np.arange(width)]], recorded.laws[members[0]]))
-        shared.append(cell_keys)
+    stacks: list[tuple[int, ...]] = []
+    same = like is not None and len(like.recorded.shapes) == len(recorded.shapes)
+    for stack in like.stacks if like is not None and same else _by_shape(recorded):
+        apart = [(k,) for k in stack]
+        found: list[tuple[Group, Indices | None]] = []
+        try:
+            found.append(_group(ask, rest, recorded, stack, elements, event))
+            stacks.append(stack)
+        except NamedCause:
+            raise
+        except BlackBoxError:  # draws of one shape that act at different places: one by one, if they are few
+            if not 1 < len(stack) <= _ONE_BY_ONE:
+                raise
+            found += [_group(ask, rest, recorded, each, elements, event) for each in apart]
+            stacks += apart
+        groups += [group for group, _ in found]
+        shared += [keys for _, keys in found if keys is not None]
     orders = [_order(shared, range(cells)), _order(shared, range(cells)[::-1])]
     live = min(count for _, count in orders)
-    return Layout(recorded, tuple(groups), tuple(o for o, _ in (orders if live < cells else orders[:1])), live)
+    return Layout(
+        recorded, tuple(groups), tuple(o for o, _ in (orders if live < cells else orders[:1])), live, tuple(stacks)
+    )
 
 
-def _by_shape(recorded: Recorded) -> list[list[int]]:
+def _group(
+    ask: Ask, rest: Array, recorded: Recorded, members: tuple[int, ...], elements: int, event: tuple[int, ...]
+) -> tuple[Group, Indices | None]:
+    """Draws of one shape, and which numbers each cell reads, as an integer; None if they are drawn and not used."""
+    cells, starts = len(rest), np.cumsum([0, *recorded.sizes])
+    places = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in members])
+    law = recorded.laws[members[0]]
+
+    def moved(on: NDArray[np.bool_]) -> Array:
+        switches = np.zeros(starts[-1])
+        switches[places[on]] = 1.0
+        return ask(switches)[0] - rest
+
+    everything = moved(np.ones(len(places), dtype=bool))
+    if not everything.any():
+        return Group(np.empty((cells, 0), dtype=np.int64), law), None
+    shape = (len(members), *recorded.shapes[members[0]])
+    keys, cell_keys = _Axes(moved, everything, shape, (cells // elements, elements, *event)).keys()
+    _check_shared(cell_keys, everything, elements)
+    order = np.argsort(keys, kind="stable")
+    first = np.searchsorted(keys[order], cell_keys)
+    width = len(keys) // len(np.unique(keys))
+    return Group(places[order[first[:, None] + np.arange(width)]], law), cell_keys
+
+
+def _by_shape(recorded: Recorded) -> list[tuple[int, ...]]:
     found: dict[tuple[object, ...], list[int]] = {}
     for k, (shape, law) in enumerate(zip(recorded.shapes, recorded.laws, strict=True)):
         size = 0 if law.nodes is None else len(law.nodes)
         found.setdefault((shape, law.source, size), []).append(k)
-    return list(found.values())
+    return [tuple(members) for members in found.values()]
 
 
 class _Axes:

@@ -26,7 +26,7 @@ from ...integrators.draws import Law, stepwise_normal
 from ...integrators.other_sources import other_source
 from ..exact import AffineMap
 from ..verdicts import Array
-from .layout import Layout, NamedCause, Recorded, find_layout
+from .layout import Ask, Layout, NamedCause, Recorded, find_layout
 
 # Rows that check a map: states and noises of size up to 2, and as many of 64 times that size.
 CHECKS, _LARGE = 4, 64
@@ -456,7 +456,9 @@ class Probe:
         batch = batch if batch == 1 else max(batch, 5)  # no size of an axis that means something else
         for _ in range(2):
             if batch not in self.layouts:
-                self.layouts[batch] = find_layout(lambda on, n=batch: self._ask(run, n, on), elements, self.event)
+                like = next(iter(self.layouts.values()), None)
+                ask: Ask = lambda on, n=batch: self._ask(run, n, on)  # noqa: E731
+                self.layouts[batch] = find_layout(ask, elements, self.event, like)
             if (layout := self.layouts[batch]).live >= needed:
                 return batch, layout
             batch = 2 * math.ceil(needed / elements / 2) * 2
@@ -493,8 +495,8 @@ class Probe:
 
         # so many rows that the batch is theirs: the cells' own numbers are all that matters
         rows = max(1, batch * math.prod(self.event) // self.copies)
-        states = torch.zeros(batch, 2, *self.event, dtype=torch.float64)
-        response = call(run, states, self.score(rows, batch), draw)
+        states = np.random.default_rng(batch).uniform(-2, 2, (batch, 2, *self.event))
+        response = call(run, torch.as_tensor(states), self.score(rows, batch), draw)
         out = response.state.detach().double().numpy(force=True).reshape(batch, 2, -1).transpose(0, 2, 1)
         return out.reshape(-1, 2).copy(), Recorded(tuple(shapes), tuple(laws))
 

@@ -22,8 +22,11 @@ from ..exact import (
     stiffness,
 )
 from ..targets import GaussianTarget
+from ..verdicts import Finding, Weight
+from ..verdicts import Kind as About
+from .consistency import LAST
 from .examination import examine
-from .images import on_images
+from .images import IMAGE, on_images
 from .probing import probed_moments
 
 BLACK_BOX_STEPS = STEPS[:7]  # a black box is called once a step
@@ -50,7 +53,8 @@ def study_black_box(
     """
     order = 1 if expected is None else expected
     found = examine(sampler, params, order, event)
-    problems, notes = found.problems, found.rounding
+    problems = found.problems
+    notes: tuple[str | Finding, ...] = tuple(Finding(text, Weight.NOTES, About.ROUNDING) for text in found.rounding)
     images = None if event else on_images(sampler)
     if images is not None:
         problems, notes = ((*problems, images.text), notes) if images.is_wrong else (problems, (*notes, images.text))
@@ -73,4 +77,8 @@ def study_black_box(
         lambda count: rounding_of_steps(ROUNDINGS, target, time_grid(grid, count, params, t_end)),
         lambda count: stiffness(whole, target, time_grid(grid, count, params, t_end)),
     )
-    return replace(study, notes=notes, covered=covered_by(params, t_end, any_score=found.any_score))
+    times, affine = covered_by(params, t_end, any_score=False)
+    scores = f"order {order} for any score in short runs, measured on {affine}" if found.any_score else affine
+    shapes = (f"images {'x'.join(map(str, event or IMAGE))}",) if event or images is None else ()
+    covered = (times, f"short runs down to t = {LAST * params.eps:g}", scores, *shapes)
+    return replace(study, notes=notes, covered=covered)

@@ -89,7 +89,7 @@ FAULTS = {
     "h for its root": ({"root": lambda r: r**2}, r"noise covariance of m and m is missing \(10\.8771 is right\)"),
     "a state that shrinks": (
         {"end": lambda u: 0.9999 * u},
-        r"as h -> 0, the next x in terms of the old x is 0\.9997 times what is right",
+        r"as h -> 0, the next x in terms of the old x is 0\.9999 times what is right",
     ),
     "noise that stays": ({"root": lambda r: (r**2 + 0.1) ** 0.5}, r"as h -> 0, the noise covariance of x and x is"),
 }
