@@ -69,8 +69,8 @@ Ask = Callable[[Array | None], tuple[Array, Recorded]]
 
 def find_layout(ask: Ask, elements: int, event: tuple[int, ...], like: Layout | None = None) -> Layout:
     """The layout of a call: `ask(switches)` runs it with the numbers at rest (0) or acting (1), None for at rest, and
-    returns the cells (cells, 2) and what was drawn; elements: cells of an entry of the batch; like: a layout of the
-    same sampler in another batch, whose draws are grouped alike.
+    returns the cells (cells, 2) and what was drawn; elements: cells of an entry of the batch; like: a layout of it
+    in another batch, whose draws are grouped alike.
 
     Raises NamedCause where entries or pixels share numbers, BlackBoxError where no axis tells cells apart.
     """
