@@ -1,12 +1,12 @@
 """The kernels by torch's operators: for every device and dtype, and where numba or Triton is missing.
 
-On a CPU a block of rows is drawn and advanced before the next, so that its words stay in cache. Precisions below
-float32 are computed in it. Philox's words are held in int64; products wrap modulo 2^64, which leaves their words right.
+On a CPU a block of rows is drawn and advanced before the next, which bounds what is held beside the states. Precisions
+below float32 are computed in it. Philox's words are held in int64; products wrap modulo 2^64, which leaves their words
+right.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .box_muller import DOUBLE, SINGLE
 from .tiers import Draw
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -21,7 +22,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 _MASK = 0xFFFFFFFF
 
-_BLOCK = 1 << 14  # elements that a processor works on at once
+_BLOCK = 1 << 17  # elements that a processor works on at once: operators cost more to call than a cache saves
 _NEVER = 2**31 - 1
 
 
@@ -42,6 +43,27 @@ def philox(counter: Sequence[Tensor | int], key: tuple[int, int]) -> tuple[Tenso
         c1, c3 = second.bitwise_and_(_MASK), first.bitwise_and_(_MASK)
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
     return c0, c1, c2, c3
+
+
+def _block_words(calls: int, interval: int, samples: Tensor, key: tuple[int, int]) -> tuple[Tensor, ...]:
+    """`philox` of the counters (call, interval, sample) of the calls 0, ... (calls) of each row, each word (rows,
+    calls). On a CPU by numpy, whose integers have no sign to mask and whose results go where they are told."""
+    if type(samples) is not Tensor or samples.device.type != "cpu":
+        numbers = torch.arange(calls, device=samples.device)
+        return philox((numbers, interval, (samples & _MASK)[:, None], (samples >> 32)[:, None]), key)
+    mask, half, rows = np.uint64(_MASK), np.uint64(32), samples.numpy().astype(np.uint64)[:, None]
+    c, d, p, high = (np.empty((2, len(rows), calls), np.uint64) for _ in range(4))
+    c[0], c[1], d[0], d[1] = np.arange(calls), rows & mask, interval, rows >> half
+    multipliers, (k0, k1) = np.array(_MULTIPLIERS, np.uint64)[:, None, None], key
+    for _ in range(_ROUNDS):
+        np.multiply(c, multipliers, out=p)
+        np.right_shift(p, half, out=high)
+        np.bitwise_xor(high[::-1], d, out=c)
+        np.bitwise_xor(c, np.array([k0, k1], np.uint64)[:, None, None], out=c)
+        np.bitwise_and(p[::-1], mask, out=d)
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    w0, w2, w1, w3 = (torch.from_numpy(word.view(np.int64)) for word in (*c, *d))
+    return w0, w1, w2, w3
 
 
 def fill(draw: Draw, out: Tensor, plane: int = 0) -> None:
@@ -105,16 +127,24 @@ def _blocks(out: Tensor) -> list[slice]:
 
 def _pairs(draw: Draw, rows: slice, xi: Tensor, eta: Tensor) -> None:
     """The normals of some of the draw's rows, (rows, n) each, see box_muller."""
-    n, sample = xi.shape[1], draw.samples[rows, None]
-    calls = torch.arange((n + 1) // 2, device=sample.device)
-    counter = (calls, draw.interval, sample & _MASK, sample >> 32)
-    w0, w1, w2, w3 = philox(counter, (draw.seed & _MASK, draw.seed >> 32))
-    dtype = torch.float64 if xi.dtype == torch.float64 else torch.float32
+    n, key = xi.shape[1], (draw.seed & _MASK, draw.seed >> 32)
+    w0, w1, w2, w3 = _block_words((n + 1) // 2, draw.interval, draw.samples[rows], key)
+    double = xi.dtype == torch.float64
+    dtype, numbers = (torch.float64, DOUBLE) if double else (torch.float32, SINGLE)
     radius = _floats(w0 | 1, w2 | 1, dtype).mul_(2.0**-32).log_().mul_(-2).sqrt_()
-    half = 1 << 31  # an angle in [-pi, pi) has a bit more than one in [0, 2 pi)
-    angle = _floats((w1 ^ half) - half, (w3 ^ half) - half, dtype).mul_(2 * math.pi * 2.0**-32)
-    torch.mul(torch.cos(angle)[:, :n], radius[:, :n], out=xi)
-    torch.mul(angle.sin_()[:, :n], radius[:, :n], out=eta)
+    turns = [((w << 33) >> 32, ((w << 32) ^ (w << 33)) >> 63) for w in (w1, w3)]  # b, and -1 for an odd half-turn
+    t = _floats(turns[0][0], turns[1][0], dtype).mul_(2.0**-31)
+    radius.mul_(_floats(turns[0][1], turns[1][1], dtype).mul_(2).add_(1))
+    z = t * t
+    torch.mul(_polynomial(z, numbers.cos)[:, :n], radius[:, :n], out=xi)
+    torch.mul(_polynomial(z, numbers.sin).mul_(t)[:, :n], radius[:, :n], out=eta)
+
+
+def _polynomial(z: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    value = z * coefficients[-1]
+    for c in coefficients[-2:0:-1]:
+        value.add_(c).mul_(z)
+    return value.add_(coefficients[0])
 
 
 def _floats(even: Tensor, odd: Tensor, dtype: torch.dtype) -> Tensor:

@@ -200,13 +200,14 @@ def _verify_on(
         verdict, reason = found.verdict, found.reason
     answer = {"scheme": scheme.name, "word": scheme.word, "splitting": scheme.splitting.name}
     warnings = () if found is None else found.warnings
-    answer |= {"nfe_per_step": scheme.nfe_per_step, "warnings": [*scheme.warnings, *warnings], "target": name}
+    said = [*scheme.warnings, *warnings]
+    answer |= {"nfe_per_step": scheme.nfe_per_step, "warnings": said, "target": name}
     answer |= {"levels": []} if found is None else found.as_dict()
     answer |= {"verdict": str(verdict), "reason": reason}
     if as_json:
         print_json(answer)
     else:
-        for warning in answer["warnings"]:
+        for warning in said:
             click.echo(f"warning: {warning}", err=True)
         dimensions = "x".join(map(str, target.event))
         click.echo(f"{title(scheme, x)}: {name} ({dimensions}), {scheme.nfe_per_step} NFE/step")

@@ -12,7 +12,7 @@ S^-1 R S with S = diag(units); verification.stability takes the law's factors at
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,8 @@ from ..verdicts import Array
 if TYPE_CHECKING:  # torch takes seconds to import
     from torch import Tensor
 
-    from ...integrators.blackbox import Draw, Score
+    from ...integrators.blackbox import Score
+    from ...integrators.draws import Draw, Law
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ class NetworkGrowth:
     iterations: int
 
 
+def _at_rest(_: int, shape: Sequence[int], law: Law) -> Tensor:
+    """Normals that are 0, and of other draws a value that they can have."""
+    import torch
+
+    return torch.full(tuple(shape), 0.0 if law.nodes is None else float(law.nodes[0]), dtype=torch.float64)
+
+
 def network_growth(
     step: Callable[[Tensor, float, float, Score], Tensor],
     u: Tensor,
@@ -56,8 +64,8 @@ def network_growth(
 
     Power iteration v <- J^T J v on the whole batch at once, J v by torch.func.jvp and J^T by torch.func.vjp, so no
     matrix is formed; entries of the batch must not mix. The step's Gaussians are held fixed while it is
-    differentiated, at `noise` (k, shape) or 0. units: the standard deviations of x and m in which perturbations are
-    measured, as those of the law at the step's time. Stops when every residual is at most `tolerance`. Raises
+    differentiated, at `noise` (k, shape, law) or 0. units: the standard deviations of x and m in which perturbations
+    are measured, as those of the law at the step's time. Stops when every residual is at most `tolerance`. Raises
     ValueError on units that are not positive, a state of another layout, and steps that draw otherwise than black
     boxes may.
     """
@@ -72,7 +80,7 @@ def network_growth(
     if iterations < 1:
         raise ValueError(f"iterations = {iterations}: make 1 or more")
     scale = torch.tensor(units, dtype=u.dtype, device=u.device).reshape(2, *(1 for _ in u.shape[2:]))
-    draw = noise or (lambda _, shape: torch.zeros(shape, dtype=torch.float64))
+    draw = noise or _at_rest
 
     def move(w: Tensor) -> Tensor:
         with NoiseAsInput(draw):

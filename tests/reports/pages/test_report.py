@@ -296,7 +296,7 @@ def test_one_scheme_that_always_diverges_can_be_reported(tmp_path: Path, monkeyp
     settings = ONE_GRID | {"steps": (100, 200, 400, 700), "budgets": (200, 300)}
     page = report.write_report([CATALOGUE["EM"]], stiff, tmp_path, **settings)
     (scheme,) = json.loads((tmp_path / "results.json").read_text())["schemes"]
-    assert scheme["verdict"] == "FAIL"
+    assert scheme["verdict"] == "INCONCLUSIVE"  # too stiff for these steps, which refutes no proof
     assert scheme["order"]["measured"] is None
     assert scheme["error_constant"] is None
     assert "diverges at 700 steps" in page.read_text("utf-8")

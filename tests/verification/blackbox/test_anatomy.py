@@ -179,7 +179,8 @@ def test_what_differs_on_images_is_noticed_though_one_coordinate_is_probed() -> 
         assert f"wrong on images of 3 x 4 x 4: {message}" in study.reason.replace("the sampler ", "")
     study = study_black_box("x", flat_only, PARAMS, steps=FEW)  # takes none, and need not
     assert "too many values to unpack" in study.warnings[0]
-    assert study_black_box("x", euler_maruyama, PARAMS, steps=FEW).warnings == ()
+    plain = study_black_box("x", euler_maruyama, PARAMS, steps=FEW)
+    assert not any("image" in warning or "shape" in warning for warning in plain.warnings)
 
 
 def test_a_sampler_whose_evaluations_depend_on_the_time_is_verified() -> None:

@@ -127,7 +127,7 @@ def _assert_right(outcome: Outcome) -> None:
 
 def test_a_wrong_clue_an_unflagged_fault_and_a_flagged_equivalent_are_not_right() -> None:
     fault, none = BY_NAME["oba: exponential noise"], BY_NAME["oba: kick multiplied out"]
-    caught = Outcome(fault, "refused", "constant", math.nan, "the sampler draws from torch.rand_like")
+    caught = Outcome(fault, "refused", "constant", math.nan, "the sampler draws from torch.exponential_")
     assert caught.right
     assert not replace(caught, message="something is wrong").right
     assert not Outcome(fault, "", "", 2 * SMALLEST_EFFECT, "").right

@@ -331,7 +331,7 @@ def test_a_networks_growth_is_a_local_one_and_its_noise_is_held_fixed() -> None:
     exact = [float(torch.linalg.matrix_norm(jacobian, 2)) for jacobian in jacobians]
     found = network_growth(em, u, 0.5, 0.02, score, iterations=3000, tolerance=1e-6)
     noisy = network_growth(
-        em, u, 0.5, 0.02, score, noise=lambda _, shape: torch.ones(shape), iterations=3000, tolerance=1e-6
+        em, u, 0.5, 0.02, score, noise=lambda _, shape, law: torch.ones(shape), iterations=3000, tolerance=1e-6
     )
     np.testing.assert_allclose(found.growth, exact, rtol=1e-4)
     np.testing.assert_allclose(noisy.growth, found.growth, rtol=1e-9)
