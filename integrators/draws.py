@@ -83,6 +83,8 @@ def coin(source: str, p: float) -> Law:
 Draw = Callable[[int, torch.Size, Law], Tensor]
 
 _FUNCTORCH: Any = torch._C.__dict__["_functorch"]
+# Draws of one call: those of 64 entries that draw for themselves, over the finest level of a study.
+_MOST_DRAWS = 110_000
 _NOBODYS_SEED = 0x5EED_0F_DD
 # fmt: off
 _UNSUPPORTED = frozenset((
@@ -218,6 +220,11 @@ class NoiseAsInput(TorchFunctionMode):
     def _answer(self, shape: torch.Size, dtype: torch.dtype, device: Any, out: Tensor | None, law: Law) -> Tensor:
         if dtype.is_complex:
             raise BlackBoxError("the sampler draws complex Gaussians, which are not made inputs; draw real ones")
+        if len(self.shapes) >= _MOST_DRAWS:
+            raise BlackBoxError(
+                f"the sampler draws {_MOST_DRAWS:,} times in one call and goes on, as a loop does that "
+                "rejects draws until it is content; draw from torch.randn, as often in every call"
+            )
         over = _over_entries()
         whole = shape if over is None else torch.Size((over[0], *shape))
         xi = self.draw(len(self.shapes), whole, law)

@@ -117,6 +117,8 @@ def _group(
     everything = moved(np.ones(len(places), dtype=bool))
     if not everything.any():
         return Group(np.empty((cells, 0), dtype=np.int64), law), None
+    if not everything.any(1).all():
+        raise NamedCause("the sampler treats the entries of a batch differently: some get no noise, and others do")
     shape = (len(members), *recorded.shapes[members[0]])
     keys, cell_keys = _Axes(moved, everything, shape, (cells // elements, elements, *event)).keys()
     _check_shared(cell_keys, everything, elements)
