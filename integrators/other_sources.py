@@ -124,7 +124,7 @@ def reachable(sampler: object) -> Iterator[object]:
 
 def _parts(thing: Any) -> Iterator[object]:
     if isinstance(thing, types.FunctionType):
-        if thing.__module__.partition(".")[0] in ("torch", "numpy", "random"):
+        if (thing.__module__ or "").partition(".")[0] in ("torch", "numpy", "random"):  # exec leaves it None
             return
         names = _names(thing.__code__)
         yield from (thing.__globals__[name] for name in names if name in thing.__globals__)

@@ -45,8 +45,9 @@ def assert_weak_order(
     """Assert that `weakorder verify` says PASS at this order; params: the model's, by default the published CIFAR-10
     one; time_limit: seconds after which the levels done so far are judged.
 
-    What the command line warns of is a `WeakorderWarning`. Raises AssertionError with the reason and the table of
-    slopes otherwise, or with the reason alone if the sampler cannot be verified as it stands.
+    What the command line warns of a sampler that passes is a `WeakorderWarning`. Raises AssertionError with the reason,
+    the table of slopes and the warnings otherwise, or with the reason alone if the sampler cannot be verified as it
+    stands.
     """
     __tracebackhide__ = True
     from ..integrators.blackbox import BlackBoxError
@@ -70,11 +71,12 @@ def assert_weak_order(
             raise AssertionError(f"weak order {order} of {_name(sampler)}: INCONCLUSIVE, {limit.sentence}") from None
         except BlackBoxError as error:
             raise AssertionError(f"weak order {order} of {_name(sampler)}: {error}") from None
-    for warning in study.warnings:
-        warnings.warn(f"{study.name}: {warning}", WeakorderWarning, stacklevel=2)
     verdict, reason = limit.judge(study)
     if verdict is not Verdict.PASS:
-        raise AssertionError(f"weak order {order} of {study.name}: {verdict}, {reason}\n{slopes(study)}")
+        said = "".join(f"\nwarning: {warning}" for warning in study.warnings)
+        raise AssertionError(f"weak order {order} of {study.name}: {verdict}, {reason}\n{slopes(study)}{said}")
+    for warning in study.warnings:
+        warnings.warn(f"{study.name}: {warning}", WeakorderWarning, stacklevel=2)
 
 
 def assert_matches_baseline(

@@ -311,7 +311,8 @@ class _Change:
 
 _RANKS = (
     *("propagator", "score gain", "offset", "noise covariance"),
-    *("state of score", "noise covariance in the state", "noise covariance of the run"),
+    *("state of score", "offset in the state", "gain of score"),
+    *("noise covariance in the state", "noise covariance of the run"),
 )
 
 
