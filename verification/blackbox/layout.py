@@ -85,8 +85,6 @@ def find_layout(ask: Ask, elements: int, event: tuple[int, ...], like: Layout | 
         try:
             found.append(_group(ask, rest, recorded, stack, elements, event))
             stacks.append(stack)
-        except NamedCause:
-            raise
         except BlackBoxError:  # draws of one shape that act at different places: one by one, if they are few
             if not 1 < len(stack) <= _ONE_BY_ONE:
                 raise
@@ -207,7 +205,8 @@ def _check_shared(keys: Indices, everything: Array, elements: int) -> None:
             raise NamedCause(
                 "several pixels of an image share their noise; draw noise of the state's shape, a number for each"
             )
-        mirrored = np.abs(everything[cells[0]] + everything[cells[-1]]).max() <= _SAME * np.abs(everything[cells]).max()
+        # the other way; whether as far is seen when both are read
+        mirrored = float(everything[cells[0]] @ everything[cells[-1]]) < 0
         if len(cells) > 2 or not mirrored:
             raise NamedCause(_SHARED)
 

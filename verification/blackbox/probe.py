@@ -220,14 +220,15 @@ class Probe:
 
     def read(self, run: Run) -> Columns:
         """The map of `run`, of nan if it diverges. Raises BlackBoxError."""
-        columns = self._read(run)
+        columns, several = self._read(run), False
         while self._next_order():  # the cells that share numbers with those before, and do the same
-            other = self._read(run)
+            other, several = self._read(run), True
             for name in ("offset", "state", "map"):
                 one, two = (np.asarray(getattr(each, name)[-1 if name == "map" else ...]) for each in (columns, other))
                 if not np.abs(one - two).max() <= max(_TOLERANCE, 4 * columns.rounding) * max(1.0, np.abs(one).max()):
                     raise NamedCause("entries that share their noise are treated differently; draw noise for each")
-        return columns
+        # who listens to the scores' states hears those of the map that is returned
+        return self._read(run) if several else columns
 
     def _read(self, run: Run) -> Columns:
         widths = self.widths or []
