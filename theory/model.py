@@ -63,6 +63,7 @@ def __getattr__(name: str) -> Any:
 
 
 def no_diffusion() -> Any:
+    """The diffusion of dynamics without noise: (0, 0), sympy expressions."""
     import sympy as sp
 
     return (sp.S.Zero, sp.S.Zero)
