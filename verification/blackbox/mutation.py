@@ -181,6 +181,7 @@ def scheme_source(scheme: Scheme) -> str:
     )
     return (
         "from sympy import Abs, sqrt\n"
+        "from weakorder.theory.frozen import FROZEN\n"
         "from weakorder.theory.model import gamma, kappa, m, nu, s_m, s_x, x\n"
         "from weakorder.theory.scheme import Scheme\n"
         "from weakorder.theory.splitting import SPLITTINGS, Part, Splitting\n"
@@ -188,7 +189,7 @@ def scheme_source(scheme: Scheme) -> str:
         f"parts = (\n{parts})\n"
         f'splitting = Splitting("{splitting.name}", whole.diffusion, whole.whole, parts)\n'
         f'scheme = Scheme("{scheme.word}", splitting, "{scheme.name}", flow="{scheme.flow}", '
-        f"lambda_s={scheme.lambda_s}, order={scheme.order})\n"
+        f'lambda_s={scheme.lambda_s}, order={scheme.order}, frozen=FROZEN["{scheme.frozen}"], memory={scheme.memory})\n'
     )
 
 
