@@ -16,9 +16,9 @@ not cancel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,17 +105,23 @@ class ExactFlow:
         entries = [entry for matrix in self.terms for entry in matrix]
         return compiled([text for entry in entries for c, _, r in entry for text in (c, r)], complex_roots=True)
 
-    def _numbers(self, values: Mapping[str, float]) -> list[list[list[tuple[complex, complex]]]]:
-        """Coefficient and rate of each term."""
-        numbers = iter(self._coefficients_and_rates({name: np.float64(value) for name, value in values.items()}))
-        return [[[(next(numbers), next(numbers)) for _ in entry] for entry in matrix] for matrix in self.terms]
+    @cached_property
+    def _numbers(self) -> Callable[[frozenset[tuple[str, float]]], list[list[list[tuple[complex, complex]]]]]:
+        """Coefficient and rate of each term, of parameters as pairs; those of the last few are kept."""
+
+        @lru_cache(maxsize=16)
+        def numbers(values: frozenset[tuple[str, float]]) -> list[list[list[tuple[complex, complex]]]]:
+            found = iter(self._coefficients_and_rates({name: np.float64(value) for name, value in values}))
+            return [[[(next(found), next(found)) for _ in entry] for entry in matrix] for matrix in self.terms]
+
+        return numbers
 
     def __call__(self, length: ArrayLike, values: Mapping[str, float]) -> Flow:
         """The flow over theta = `length` (any shape, >= 0) at the parameters `values`; accurate to 1e-12 relative."""
         length = np.asarray(length, dtype=float)
         A, G, D = self.sde.numbers(values)
         with np.errstate(all="ignore"):  # poles of the closed form (Gamma = 0, equal rates) give inf or nan: not used
-            numbers = self._numbers(values)
+            numbers = self._numbers(frozenset(values.items()))
             closed = [_closed_form(length, terms, pairs) for terms, pairs in zip(self.terms, numbers, strict=True)]
             lacking = ~np.logical_and.reduce([use.all((-2, -1)) for _, use in closed])  # lengths that need the series
             if lacking.any():
@@ -135,9 +141,10 @@ def _closed_form(
     """A matrix of the closed form, (*length.shape, 2, 2), and which of its entries are finite and do not cancel."""
     matrix = np.empty((*length.shape, 2, 2))
     use = np.empty(matrix.shape, dtype=bool)
+    growth = {rate: np.exp(rate * length) for rate in {rate for pairs in numbers for _, rate in pairs}}
     for index, (entry, pairs) in enumerate(zip(terms, numbers, strict=True)):
         place = (..., *divmod(index, 2))
-        parts = [c * length**power * np.exp(r * length) for (_, power, _), (c, r) in zip(entry, pairs, strict=True)]
+        parts = [c * length**power * growth[r] for (_, power, _), (c, r) in zip(entry, pairs, strict=True)]
         total = sum(parts, np.zeros_like(length))
         size = sum((np.abs(part) for part in parts), np.zeros_like(length))
         matrix[place] = np.real(total)
