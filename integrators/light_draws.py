@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ def are_in_place() -> bool:
 
 
 def _stand_in(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)  # a mode looks functions up among torch's own, and goes by their names
     def drawn(*args: Any, **kwargs: Any) -> Any:
         noise = getattr(_here, "noise", None)
         if noise is None:
