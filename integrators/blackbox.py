@@ -169,8 +169,8 @@ class Response(NamedTuple):
     seeds: list[str]
 
 
-def call(run: Run, u: Tensor, score: Score, draw: Draw) -> Response:
-    """`run(u, score)` with its noise as an input.
+def call(run: Run, u: Tensor, score: Score, draw: Draw, by_state: bool = False) -> Response:
+    """`run(u, score)` with its noise as an input; by_state: see `NoiseAsInput`.
 
     Raises BlackBoxError if it draws otherwise, changes its input, raises, or returns anything but a state.
     """
@@ -185,7 +185,7 @@ def call(run: Run, u: Tensor, score: Score, draw: Draw) -> Response:
         largest = max(largest, _largest(v))
         return score(v, t)
 
-    noise = NoiseAsInput(draw)
+    noise = NoiseAsInput(draw, by_state)
     try:
         with noise:
             result = run(u, counted)

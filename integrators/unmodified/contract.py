@@ -9,7 +9,7 @@ What its author states is what the network answers (`PREDICTIONS`) and which noi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -38,12 +38,16 @@ class Prepared(Protocol):
     """A sampler that has chosen its times.
 
     start: the level of the law that its first state is drawn from, x = scale (alpha x_0 + sigma eps) in the sampler's
-    own coordinates; level(time): the noise that the network was trained on at a time it is told; run(network, x): a
-    whole run from the states x (batch, *event), fresh whenever it is called.
+    own coordinates; prior: the standard deviation of the pure noise that is drawn in its place in practice; level(time):
+    the noise that the network was trained on at a time it is told; run(network, x): a whole run from the states x
+    (batch, *event), fresh whenever it is called.
     """
 
     @property
     def start(self) -> Level: ...
+
+    @property
+    def prior(self) -> float: ...
 
     def level(self, time: float) -> Level: ...
 
@@ -57,8 +61,7 @@ class Unmodified:
     name: for people. prepare(steps, exact): the sampler for so many steps; exact: its constants and tables in float64,
     and a table of times as fine as the study needs, in the place of what it ships with. predicts: what the network
     answers, a name of `PREDICTIONS` for the verdict's line. order: the weak order claimed for it, None if none is.
-    event: the shape of one data point. notes: what is not as shipped, in sentences. refuses: why it has no order, "" if
-    it has one. continuous: whether it takes any number of steps.
+    event: the shape of one data point. notes: what is not as shipped, in sentences.
     """
 
     name: str
@@ -67,4 +70,4 @@ class Unmodified:
     predicts: str
     order: int | None = None
     event: tuple[int, ...] = (1, 1, 1)
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()

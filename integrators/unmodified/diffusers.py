@@ -1,7 +1,7 @@
 """The schedulers of diffusers, unmodified: a loop around `scale_model_input`, the network and `step`.
 
 A scheduler keeps a table of alpha_bar for integer timesteps and interpolates its noise levels between them. Studied to
-hundreds of steps the table itself is what limits it, so an exact run has the same curve with `FINE` rows, as data only
+hundreds of steps the table itself is what limits it, so an exact run has the same curve with more rows, as data only
 (`trained_betas`); the shipped one has the library's rows. States of the sigma-space schedulers are alpha^-1 times those
 of the table; which they are is asked of the scheduler: `scale_model_input` says what the network sees.
 """
@@ -9,6 +9,7 @@ of the table; which they are is asked of the scheduler: `scale_model_input` says
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,17 +24,20 @@ from ...theory.paths import GaussianPath, Level, betas_of, refined, table_of
 from .contract import PREDICTIONS, Network, Unmodified
 from .lifting import float64_throughout
 
-# Stable Diffusion's schedule, which most of the schedulers are used with.
+# Stable Diffusion's schedule, which most of the schedulers are used with; the rows of its table, those of an exact run,
+# and fewer where a constructor costs the square of them.
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-ROWS, FINE = 1000, 64_000
+ROWS, FINE, COARSE = 1000, 640_000, 6_400
 _KINDS = {"eps": "epsilon", "data": "sample", "v": "v_prediction", "flow": "flow_prediction"}
 
 
 class Claim(NamedTuple):
-    """What a scheduler's documentation or paper claims: the weak order, and which kind of schedule it has."""
+    """What a scheduler's documentation or paper claims: the weak order; which kind of schedule it has; and the rows of
+    its table in an exact run."""
 
     order: int
     kind: str = "table"
+    rows: int = FINE
 
 
 # Orders: of the papers that the classes name. Kinds: a table of alpha_bar, the preconditioned network of EDM (Karras et
@@ -43,7 +47,7 @@ SCHEDULERS: dict[str, Claim] = {
     "DDPMScheduler": Claim(1),
     "DEISMultistepScheduler": Claim(2),
     "DPMSolverMultistepScheduler": Claim(2),
-    "DPMSolverSDEScheduler": Claim(1),
+    "DPMSolverSDEScheduler": Claim(1, rows=COARSE),
     "DPMSolverSinglestepScheduler": Claim(2),
     "EDMDPMSolverMultistepScheduler": Claim(2, "edm"),
     "EDMEulerScheduler": Claim(1, "edm"),
@@ -51,9 +55,9 @@ SCHEDULERS: dict[str, Claim] = {
     "EulerDiscreteScheduler": Claim(1),
     "FlowMatchEulerDiscreteScheduler": Claim(1, "flow"),
     "FlowMatchHeunDiscreteScheduler": Claim(2, "flow"),
-    "HeunDiscreteScheduler": Claim(2),
-    "KDPM2AncestralDiscreteScheduler": Claim(1),
-    "KDPM2DiscreteScheduler": Claim(2),
+    "HeunDiscreteScheduler": Claim(2, rows=COARSE),
+    "KDPM2AncestralDiscreteScheduler": Claim(1, rows=COARSE),
+    "KDPM2DiscreteScheduler": Claim(2, rows=COARSE),
     "LCMScheduler": Claim(1),
     "LMSDiscreteScheduler": Claim(4),
     "PNDMScheduler": Claim(2),
@@ -104,7 +108,7 @@ def diffusers_sampler(name: str, settings: Mapping[str, Any] | None = None, grid
     options = {key: value for key, value in given.items() if key not in own}
     off = [key for key in _NONLINEAR if key in own and (config.get(key, own[key].default) is True)]
     config |= {key: False for key in off}
-    scheduler = _Scheduler(kind, claim.kind, tuple(sorted(config.items())), tuple(sorted(options.items())))
+    scheduler = _Scheduler(kind, claim.kind, claim.rows, tuple(sorted(config.items())), tuple(sorted(options.items())))
     notes = tuple(f"{key} is nonlinear and is off here; {name} has it on" for key in off)
     prediction = scheduler.edm if claim.kind == "edm" else PREDICTIONS[predicts]
     order = int(given.get("solver_order", claim.order))
@@ -118,6 +122,7 @@ class _Scheduler:
 
     make: Any
     kind: str
+    rows: int
     config: tuple[tuple[str, Any], ...]
     options: tuple[tuple[str, Any], ...]
 
@@ -136,25 +141,28 @@ class _Scheduler:
         return float64_throughout("diffusers.schedulers") if exact else contextlib.nullcontext()
 
     def instance(self, exact: bool) -> Any:
-        """A new scheduler, its table of times as fine as is asked for."""
+        """A new scheduler, its table of times as fine as is asked for: a copy of one that was never used."""
+        return copy.deepcopy(_made(self, exact))
+
+    def new(self, exact: bool) -> Any:
+        """What its constructor makes."""
         config = dict(self.config)
         parameters = inspect.signature(self.make.__init__).parameters
         if self.kind == "table":
             schedule = {key: value for key, value in BETAS.items() if key in parameters and key not in config}
-            rows = int(config.get("num_train_timesteps", ROWS))
             if not exact:
                 return self.make(**(schedule | config))
-            config["trained_betas"] = _fine_betas(self.make, tuple((schedule | config).items()))
-            config["num_train_timesteps"] = max(FINE, rows)
+            shipped = self.make(**(schedule | config)).alphas_cumprod.double().numpy()
+            rows = max(self.rows, len(shipped))
+            config |= {"trained_betas": betas_of(refined(shipped, rows)).tolist(), "num_train_timesteps": rows}
         elif self.kind == "flow" and exact and "num_train_timesteps" not in config:
             config["num_train_timesteps"] = FINE
         return self.make(**config)
 
 
-@lru_cache(maxsize=16)
-def _fine_betas(make: Any, config: tuple[tuple[str, Any], ...]) -> list[float]:
-    shipped = make(**dict(config)).alphas_cumprod.double().numpy()
-    return betas_of(refined(shipped, FINE)).tolist()
+@lru_cache(maxsize=4)
+def _made(scheduler: _Scheduler, exact: bool) -> Any:
+    return scheduler.new(exact)
 
 
 class _Prepared:
@@ -174,6 +182,7 @@ class _Prepared:
             seen = _seen(made, torch.ones(1, 1, 1, 1, dtype=torch.float64), first)
         # what the network sees of a state 1: the state is the network's input, divided by it
         self.start = Level(at.alpha, at.sigma, at.scale / float(seen))
+        self.prior = float(getattr(made, "init_noise_sigma", 1.0))
 
     def level(self, time: float) -> Level:
         """The level of a timestep: a row of the table, a quarter of log sigma, or rows times sigma."""

@@ -76,6 +76,11 @@ class _Prepared:
             raise BlackBoxError("the sampler never asks the network; it must call model(x, time)")
         return self.level(asked[0])
 
+    @property
+    def prior(self) -> float:
+        """Of data with variance 1."""
+        return (self.start.alpha**2 + self.start.sigma**2) ** 0.5
+
     def run(self, network: Network, x: Tensor) -> Tensor:
         """One call."""
         return self.sample(network, x, self.steps)

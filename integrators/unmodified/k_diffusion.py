@@ -117,6 +117,10 @@ class _Prepared:
     def start(self) -> Level:
         return Level(1.0, self.sampler.span[1])
 
+    @property
+    def prior(self) -> float:
+        return self.sampler.span[1]
+
     def level(self, time: float) -> Level:
         """The time is sigma."""
         return Level(1.0, time)
