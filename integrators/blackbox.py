@@ -46,6 +46,10 @@ class NotAState(BlackBoxError):
     """What the sampler returned is no state."""
 
 
+class NotFinite(BlackBoxError):
+    """The sampler returned, or asked for the score at, what is not finite."""
+
+
 class SamplerRaised(BlackBoxError):
     """The sampler itself raised an error."""
 
@@ -216,7 +220,7 @@ def _check_finite(state: Tensor, largest: float, where: str) -> None:
     """Raises BlackBoxError if a state is not finite though all before it, of size `largest`, were moderate."""
     if isinstance(state, Tensor) and largest <= _MODERATE and not bool(torch.isfinite(state).all()):
         what = "NaN" if bool(torch.isnan(state).any()) else "infinity"
-        raise BlackBoxError(f"the sampler returns {what} {where}")
+        raise NotFinite(f"the sampler returns {what} {where}")
 
 
 def _largest(state: Tensor) -> float:

@@ -160,7 +160,12 @@ class NoiseAsInput(TorchFunctionMode):
         low, high = (numbers if len(numbers) == 2 else (0, *numbers)) if numbers else (0, None)
         low, high = int(kwargs.pop("low", low)), int(kwargs.pop("high", high))
         kwargs.setdefault("dtype", torch.int64 if like is None else like.dtype)
-        if self.by_state and high - low > _A_SEED and like is None and not [*kwargs.get("size", sizes[0] if sizes else ())]:
+        if (
+            self.by_state
+            and high - low > _A_SEED
+            and like is None
+            and not [*kwargs.get("size", sizes[0] if sizes else ())]
+        ):
             return torch.full((), low, dtype=kwargs["dtype"])
         law = integers(name, low, high)
         return self._made(name, (like,) if like is not None else sizes, kwargs, law)

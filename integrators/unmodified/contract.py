@@ -26,8 +26,8 @@ Prediction = Callable[[Level], tuple[float, float]]
 # the score is -eps / sigma; a flow's velocity is eps - x_0 (Liu et al. 2023).
 PREDICTIONS: dict[str, Prediction] = {
     "eps": lambda at: (1 / at.sigma, -at.alpha / at.sigma),
-    "data": lambda at: (0.0, 1.0),
-    "denoiser": lambda at: (0.0, 1.0),
+    "data": lambda _: (0.0, 1.0),
+    "denoiser": lambda _: (0.0, 1.0),
     "v": lambda at: (at.alpha / at.sigma, -(at.alpha**2) / at.sigma - at.sigma),
     "score": lambda at: (-1 / at.sigma**2, at.alpha / at.sigma**2),
     "flow": lambda at: (1 / at.sigma, -at.alpha / at.sigma - 1),
@@ -37,17 +37,17 @@ PREDICTIONS: dict[str, Prediction] = {
 class Prepared(Protocol):
     """A sampler that has chosen its times.
 
-    start: the level of the law that its first state is drawn from, x = scale (alpha x_0 + sigma eps) in the sampler's
-    own coordinates; prior: the standard deviation of the pure noise that is drawn in its place in practice; level(time):
-    the noise that the network was trained on at a time it is told; run(network, x): a whole run from the states x
-    (batch, *event), fresh whenever it is called.
+    start(first): the level of the law that its first state is drawn from, x = scale (alpha x_0 + sigma eps) in the
+    sampler's own coordinates, given the first time that the network is asked for; prior: the standard deviation of the
+    pure noise that is drawn in its place in practice, None for that of data of variance 1; level(time): the noise that
+    the network was trained on at a time it is told; run(network, x): a whole run from the states x (batch, *event),
+    fresh whenever it is called.
     """
 
     @property
-    def start(self) -> Level: ...
+    def prior(self) -> float | None: ...
 
-    @property
-    def prior(self) -> float: ...
+    def start(self, first: float) -> Level: ...
 
     def level(self, time: float) -> Level: ...
 

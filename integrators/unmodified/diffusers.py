@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -91,13 +92,15 @@ def diffusers_sampler(name: str, settings: Mapping[str, Any] | None = None, grid
     kind, given = getattr(schedulers(), name), dict(settings or {})
     own, step = inspect.signature(kind.__init__).parameters, inspect.signature(kind.step).parameters
     if unknown := [key for key in given if key not in own and key not in step]:
-        known = [key for key in (*own, *step) if key not in ("self", "model_output", "timestep", "sample", "return_dict")]
+        known = [
+            key for key in (*own, *step) if key not in ("self", "model_output", "timestep", "sample", "return_dict")
+        ]
         raise ValueError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(known)}")
     if grid != "default":
         flag = f"use_{grid}_sigmas"
         if flag in own:
             given[flag] = True
-        elif "sigma_schedule" in own:
+        elif "sigma_schedule" in own and own["sigma_schedule"].default != grid:
             given["sigma_schedule"] = grid
         else:
             raise ValueError(f"{name} has no grid {grid!r}; leave it at its default")
@@ -107,7 +110,7 @@ def diffusers_sampler(name: str, settings: Mapping[str, Any] | None = None, grid
     config = {key: value for key, value in given.items() if key in own}
     options = {key: value for key, value in given.items() if key not in own}
     off = [key for key in _NONLINEAR if key in own and (config.get(key, own[key].default) is True)]
-    config |= {key: False for key in off}
+    config |= dict.fromkeys(off, False)
     scheduler = _Scheduler(kind, claim.kind, claim.rows, tuple(sorted(config.items())), tuple(sorted(options.items())))
     notes = tuple(f"{key} is nonlinear and is off here; {name} has it on" for key in off)
     prediction = scheduler.edm if claim.kind == "edm" else PREDICTIONS[predicts]
@@ -137,8 +140,13 @@ class _Scheduler:
     def prepare(self, steps: int, exact: bool) -> _Prepared:
         return _Prepared(self, steps, exact)
 
-    def context(self, exact: bool) -> Any:
-        return float64_throughout("diffusers.schedulers") if exact else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def context(self, exact: bool) -> Iterator[None]:
+        """While the library works, whose warnings are for its authors."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with float64_throughout("diffusers.schedulers") if exact else contextlib.nullcontext():
+                yield
 
     def instance(self, exact: bool) -> Any:
         """A new scheduler, its table of times as fine as is asked for: a copy of one that was never used."""
@@ -154,7 +162,9 @@ class _Scheduler:
                 return self.make(**(schedule | config))
             shipped = self.make(**(schedule | config)).alphas_cumprod.double().numpy()
             rows = max(self.rows, len(shipped))
-            config |= {"trained_betas": betas_of(refined(shipped, rows)).tolist(), "num_train_timesteps": rows}
+            config |= {"trained_betas": betas_of(refined(shipped, rows)), "num_train_timesteps": rows}
+            if "original_inference_steps" in parameters:  # the most steps that it takes
+                config.setdefault("original_inference_steps", rows)
         elif self.kind == "flow" and exact and "num_train_timesteps" not in config:
             config["num_train_timesteps"] = FINE
         return self.make(**config)
@@ -181,8 +191,12 @@ class _Prepared:
             at = self.level(float(first))
             seen = _seen(made, torch.ones(1, 1, 1, 1, dtype=torch.float64), first)
         # what the network sees of a state 1: the state is the network's input, divided by it
-        self.start = Level(at.alpha, at.sigma, at.scale / float(seen))
-        self.prior = float(getattr(made, "init_noise_sigma", 1.0))
+        self._start = Level(at.alpha, at.sigma, at.scale / float(seen))
+        self.prior: float | None = float(getattr(made, "init_noise_sigma", 1.0))
+
+    def start(self, first: float) -> Level:  # noqa: ARG002 - known before the network is asked
+        """The level of its first timestep."""
+        return self._start
 
     def level(self, time: float) -> Level:
         """The level of a timestep: a row of the table, a quarter of log sigma, or rows times sigma."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from ...theory.paths import GaussianPath, Level
@@ -34,8 +32,8 @@ def function_sampler(
     if path.table and time == "t":
         time = "row"
 
-    def prepare(steps: int, exact: bool) -> _Prepared:
-        return _Prepared(sample, path, time, event, steps)
+    def prepare(steps: int, exact: bool) -> _Prepared:  # noqa: ARG001 - its constants are its own
+        return _Prepared(sample, path, time, steps)
 
     return Unmodified(name, prepare, PREDICTIONS[predicts], predicts, None, event)
 
@@ -45,7 +43,6 @@ class _Prepared:
     sample: Sample
     path: GaussianPath
     time: str
-    event: tuple[int, ...]
     steps: int
 
     def level(self, time: float) -> Level:
@@ -62,24 +59,14 @@ class _Prepared:
         except ValueError as error:
             raise BlackBoxError(f"the network is told {time:g}: {error}") from error
 
-    @cached_property
-    def start(self) -> Level:
-        """The level of the first time that the network is asked for."""
-        asked: list[float] = []
-
-        def network(x: Tensor, time: float | Tensor) -> Tensor:
-            asked.append(float(torch.as_tensor(time, dtype=torch.float64).reshape(-1)[0]))
-            return torch.zeros_like(x)
-
-        self.sample(network, torch.zeros(2, *self.event, dtype=torch.float64), self.steps)
-        if not asked:
-            raise BlackBoxError("the sampler never asks the network; it must call model(x, time)")
-        return self.level(asked[0])
-
     @property
-    def prior(self) -> float:
-        """Of data with variance 1."""
-        return (self.start.alpha**2 + self.start.sigma**2) ** 0.5
+    def prior(self) -> float | None:
+        """That of data of variance 1."""
+        return None
+
+    def start(self, first: float) -> Level:
+        """The level of the first time that the network is asked for."""
+        return self.level(first)
 
     def run(self, network: Network, x: Tensor) -> Tensor:
         """One call."""

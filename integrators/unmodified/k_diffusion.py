@@ -80,7 +80,9 @@ def k_diffusion_sampler(name: str, settings: Mapping[str, Any] | None = None, gr
     Raises ValueError on a name, setting or grid that it has not.
     """
     if name == "sample_dpm_adaptive":
-        raise ValueError("k-diffusion:sample_dpm_adaptive chooses its steps by an error estimate: it has no N to refine")
+        raise ValueError(
+            "k-diffusion:sample_dpm_adaptive chooses its steps by an error estimate: it has no N to refine"
+        )
     if name not in SAMPLERS:
         raise ValueError(f"k-diffusion:{name} is none of its samplers; choose {', '.join(SAMPLERS)}")
     grid = "karras" if grid == "default" else grid
@@ -114,12 +116,13 @@ class _Prepared:
     exact: bool
 
     @property
-    def start(self) -> Level:
-        return Level(1.0, self.sampler.span[1])
-
-    @property
-    def prior(self) -> float:
+    def prior(self) -> float | None:
+        """Its largest sigma."""
         return self.sampler.span[1]
+
+    def start(self, first: float) -> Level:  # noqa: ARG002 - known before the network is asked
+        """The level of the first sigma."""
+        return Level(1.0, self.sampler.span[1])
 
     def level(self, time: float) -> Level:
         """The time is sigma."""

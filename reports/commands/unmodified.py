@@ -39,8 +39,14 @@ def UNMODIFIED(command: Any) -> Any:
     """The options of samplers with a grid of their own, and their way to `verify_unmodified`."""
 
     @functools.wraps(command)
-    def routed(*args: Any, settings: tuple[str, ...], diffusion: str | None, predicts: str | None, time: str | None,
-               **options: Any) -> Any:
+    def routed(
+        *args: Any,
+        settings: tuple[str, ...],
+        diffusion: str | None,
+        predicts: str | None,
+        time: str | None,
+        **options: Any,
+    ) -> Any:
         x = options["x"]
         library = x.partition(":")[0]
         if library in LIBRARIES or diffusion is not None or predicts is not None:

@@ -32,6 +32,7 @@ from .options import (
     title,
     together,
 )
+from .unmodified import UNMODIFIED
 from .waiting import Waiting
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("x")
+@UNMODIFIED
 @SCHEME
 @click.option("--order", type=Whole(1, 10), help="Order to hold X to; default: what it claims, or 1.")
 @click.option("--steps", type=Numbers(int), help="Numbers of steps, 4 or more; default 25,50,...,6400.")
@@ -130,7 +132,7 @@ def verify(
         def study(progress: Any) -> OrderStudy:
             return study_black_box(x, sampler, params, order, levels, laws, stop, grid, progress, shape)
 
-    found, verdict, reason = _within(time_limit, study)
+    found, verdict, reason = within(time_limit, study)
     answer: dict[str, Any] = {"levels": []} if found is None else found.as_dict()
     answer |= {"verdict": str(verdict), "reason": reason}
     if found is not None:
@@ -150,7 +152,7 @@ def verify(
     sys.exit(EXIT_CODES[verdict])
 
 
-def _within(seconds: float | None, study: Callable[[Any], Any]) -> tuple[Any, str, str]:
+def within(seconds: float | None, study: Callable[[Any], Any]) -> tuple[Any, str, str]:
     """The study, or as much of it as was done in the time (None: nothing), its verdict and its reason."""
     from ...verification.time_limit import TimeUp, time_limit
 
@@ -191,7 +193,7 @@ def _verify_on(
         return nonlinear.study(scheme, target, method, order, steps, t_end, grid, progress, sampling, device)
 
     if nonlinear.method_of(target, method, sampling) == nonlinear.METHODS[0]:
-        found, verdict, reason = _within(time_limit, study)
+        found, verdict, reason = within(time_limit, study)
     else:  # which keeps what was sampled, and stops by itself
         given = [seconds for seconds in (sampling["seconds"], time_limit) if seconds is not None]
         sampling["seconds"] = min(given, default=None)

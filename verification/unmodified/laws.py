@@ -74,8 +74,8 @@ def laws_of(sampler: Unmodified, run: Transcript, data: Data, from_prior: bool =
 
 
 def _law(run: Transcript, row: int, slope: Array, centre: Array, mean: Array, variance: Array) -> Law:
-    """The law of y_row from a start of that mean and variance (V,). Its weights on the answers, their own answers put in, follow backwards: w_j = G_j + sum of
-    w_i slope_i G_ij over later i."""
+    """The law of y_row from a start of that mean and variance (V,). Its weights on the answers, their own answers put
+    in, follow backwards: w_j = G_j + sum of w_i slope_i G_ij over later i."""
     N, V = slope.shape
     weights = np.zeros((N, V))
     for j in range(min(row, N) - 1, -1, -1):

@@ -3,9 +3,9 @@
 At doubling numbers of steps N a run is read off (unmodified.transcript) and put on Gaussian data (unmodified.laws). It
 starts from the exact law, so what it makes of it at the last state that the network saw is the method's error alone:
 
-    mean       |mean - exact mean| in standard deviations. From an exact start a right sampler has none at all, whatever
-               N: the answers of the network move the mean with the law. One that does asked the network at another noise
-               level than it was told
+    mean       |mean - exact mean| in standard deviations. From an exact start a right sampler has none at all,
+               whatever N: the answers of the network move the mean with the law. One that has asked the network at
+               another noise level than it was told
     variance   |variance / exact variance - 1|
     w2         the 2-Wasserstein distance in standard deviations, which has both
 
@@ -17,6 +17,7 @@ noise at all, is no step of a method but a denoiser, and has a line of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ...integrators.blackbox import BlackBoxError
+from ...integrators.blackbox import BlackBoxError, NotFinite
 from ...integrators.unmodified import Unmodified
 from ..exact import check_levels
 from ..verdicts import (
@@ -46,7 +47,7 @@ from .laws import Data, Law, laws_of
 from .transcript import Transcript, transcribe
 
 STEPS = (20, 40, 80, 160, 320)
-# Images in [-1, 1] have pixels of variance 0.25; eigenvalues of their covariance go from a thousandth of it to hundreds.
+# Images in [-1, 1] have pixels of variance 0.25; eigenvalues of their covariance are smaller and larger.
 TARGETS = Data(np.array([0.0, 0.5, 0.0, -1.0, 0.0, 1.0]), np.array([0.04, 0.04, 0.25, 0.25, 1.0, 4.0]))
 # A run is affine to float64's digits; laws are sums over its evaluations.
 FLOOR = 1e-11
@@ -54,6 +55,7 @@ FLOOR = 1e-11
 # that.
 _ROUNDED_TIMES, _BESIDE = 1e-5, 30
 QUANTITIES = ("w2", "variance", "mean", "gain")
+_COLUMNS = (*QUANTITIES, "final", "denoised", "floor")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class GridStudy:
         """The orders of the quantities that have one, of levels above their floors."""
         found = {}
         for name in ("w2", "variance", "mean"):
-            fit = fit_order(self.steps, self.seen(name))
+            fit = order_of(self.steps, self.seen(name))
             if fit is not None:
                 found[name] = fit
         return found
@@ -114,15 +116,14 @@ class GridStudy:
         found = list[Finding]()
         if not np.isfinite(self.errors["w2"]).all():
             bad = int(self.steps[~np.isfinite(self.errors["w2"])][0])
-            found.append(Finding(f"its result is not finite at {bad} steps {where}", Weight.REFUTES, Kind.LEVELS))
+            text = f"its result is not finite at {bad} steps {where}"
+            found.append(Finding(text, Weight.REFUTES, Kind.LEVELS))
             return [*found, *self._noted()]
         if self.is_exact:
             return [Finding(f"exact to round-off {where}", Weight.SUPPORTS, Kind.ORDER), *self._noted()]
-        stall = stall_of(self.steps, self.seen("w2"), self.expected)
-        fit = self.fits.get("w2")
-        if stall is not None:
-            text = f"does not converge {where}: the error {stall}; {stall.as_claimed}"
-            found.append(Finding(text, Weight.REFUTES, Kind.ORDER))
+        fit, stalled = self.fits.get("w2"), self._stalled()
+        if stalled:
+            found.append(Finding(f"does not converge {where}: {stalled}", Weight.REFUTES, Kind.ORDER))
         elif fit is None:
             text = f"fewer than four levels stand above rounding {where}"
             found.append(Finding(text, Weight.FORBIDS, Kind.ORDER))
@@ -136,6 +137,14 @@ class GridStudy:
             found.append(Finding(f"the order is not settled {where} ({fit})", weight, Kind.ORDER))
         return [*found, *self._noted()]
 
+    def _stalled(self) -> str:
+        """Which error does not fall, in a sentence; "" if both do."""
+        for name, called in (("w2", "the error"), ("mean", "the error of the mean")):
+            stall = stall_of(self.steps, self.seen(name), self.expected)
+            if stall is not None:
+                return f"{called} {stall}; {stall.as_claimed}"
+        return ""
+
     @property
     def called(self) -> str:
         """The grid, in words."""
@@ -145,7 +154,9 @@ class GridStudy:
         mean = self.errors["mean"]
         found = []
         if np.isfinite(mean).all() and mean[-1] > _ROUNDED_TIMES:
-            text = f"the mean is off by {mean[-1]:.1e} sd at {int(self.steps[-1])} steps on {self.called}, and exact in a "
+            text = (
+                f"the mean is off by {mean[-1]:.1e} sd at {int(self.steps[-1])} steps on {self.called}, and exact in a "
+            )
             text += "right sampler: the network is told another noise level than its input has"
             found.append(Finding(text, Weight.NOTES, Kind.LIMIT))
         if self.refused:
@@ -260,17 +271,20 @@ def _on_grid(
     progress: Callable[[Sequence[int]], Iterable[int]],
     decides: bool,
 ) -> GridStudy:
-    runs, rows, refused = list[Transcript](), list[dict[str, float]](), ""
+    runs, rows, refused = list[Transcript | None](), list[dict[str, float]](), ""
     for count in progress(list(steps)):
         try:
             run = transcribe(sampler, count)
+            row = errors_of(sampler, run, data)
+        except NotFinite as error:
+            run, row, refused = None, dict.fromkeys(_COLUMNS, math.nan), f"in a run of {count} steps {error}"
         except BlackBoxError as error:
             if len(runs) < 4:
                 raise BlackBoxError(f"in a run of {count} steps: {error}") from error
             refused = f"{count} steps and more were not read off: {error}"
             break
         runs.append(run)
-        rows.append(errors_of(sampler, run, data))
+        rows.append(row)
     used = np.array(steps[: len(runs)], dtype=float)
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return GridStudy(
@@ -278,25 +292,36 @@ def _on_grid(
         grid,
         order,
         used,
-        np.array([run.nfe for run in runs], dtype=float),
-        np.array([run.draws for run in runs], dtype=float),
+        np.array([math.nan if run is None else run.nfe for run in runs]),
+        np.array([math.nan if run is None else run.draws for run in runs]),
         {name: columns[name] for name in QUANTITIES},
         columns["final"],
         columns["denoised"],
         columns["floor"],
-        np.array([run.levels[-1].sigma / run.levels[-1].alpha for run in runs]),
+        np.array([math.nan if run is None else run.levels[-1].sigma / run.levels[-1].alpha for run in runs]),
         shipped_error(sampler, int(used[-1]), data),
         grid == "default",
-        runs[-1].is_stochastic,
+        any(run is not None and run.is_stochastic for run in runs),
         refused,
         decides=decides,
     )
 
 
+def order_of(steps: Array, errors: Array) -> Fit | None:
+    """The order of errors (levels,) from the finest four, as `fit_order`. Where slopes do not settle as those of
+    C h^p (1 + O(h)) do, as on grids that are not smooth, and at starts and ends of another order, the interval is what
+    the last three slopes span, and what extrapolating them changes."""
+    fit = fit_order(steps, errors)
+    if fit is None or math.isfinite(fit.low):
+        return fit
+    slopes = slopes_of(steps, errors)[np.isin(steps[1:], steps[(steps > fit.steps[0]) & (steps <= fit.steps[1])])]
+    half = float(np.ptp(slopes) + abs(slopes[-1] - slopes[-2]))
+    return Fit(fit.order, fit.order - half, fit.order + half, fit.steps)
+
+
 def errors_of(sampler: Unmodified, run: Transcript, data: Data) -> dict[str, float]:
     """The errors of a run, root mean square over the targets; nan where it overflowed."""
     found = laws_of(sampler, run, data)
-    names = (*QUANTITIES, "final", "denoised", "floor")
     with np.errstate(all="ignore"):
         last, exact = found.last, found.exact
         sd = np.sqrt(exact.variance)
@@ -311,7 +336,7 @@ def errors_of(sampler: Unmodified, run: Transcript, data: Data) -> dict[str, flo
             _variance(found.denoised, found.data),
         )
         rms = [float(np.sqrt(np.mean(value**2))) for value in values]
-    return {name: value if np.isfinite(value) else np.nan for name, value in zip(names, rms, strict=True)}
+    return {name: value if np.isfinite(value) else np.nan for name, value in zip(_COLUMNS, rms, strict=True)}
 
 
 def _variance(law: Law, other: Law) -> Array:

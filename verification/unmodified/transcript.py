@@ -30,7 +30,8 @@ class Transcript:
     """A run with `steps` steps, of N evaluations and `draws` numbers: start (N + 1,), offset (N + 1,), gains
     (N + 1, N), strictly lower triangular but for the last row, and noise (N + 1, draws), the rows y_0 ... y_N; levels
     (N,), the noise that the network was trained on at each time it was told, times (N,); begin, the level of the
-    start, and prior, the standard deviation of what is drawn for it in practice; rounding: of states to float32, relative, else 0."""
+    start, and prior, the standard deviation of what is drawn for it in practice; rounding: of states to float32,
+    relative, else 0."""
 
     steps: int
     start: Array
@@ -79,8 +80,8 @@ def transcribe(sampler: Unmodified, steps: int, exact: bool = True) -> Transcrip
         def answer(y: Tensor, time: float | Tensor) -> Tensor:
             if tuple(y.shape) != (batch, *sampler.event):
                 raise BlackBoxError(
-                    f"the sampler asks the network for {tuple(y.shape)} where its states are {(batch, *sampler.event)}; "
-                    "call it on the whole batch, and without guidance"
+                    f"the sampler asks the network for {tuple(y.shape)} where its states are "
+                    f"{(batch, *sampler.event)}; call it on the whole batch, and without guidance"
                 )
             inputs.append(probe.unpack(y, rows)[0, :, 0])
             probe.label = one_time(time)
@@ -92,6 +93,9 @@ def transcribe(sampler: Unmodified, steps: int, exact: bool = True) -> Transcrip
     probe = Probe(1, free, sampler.event, None, components=1)
     probe.by_state = True
     columns = probe.columns_of(lambda x, network: prepared.run(network, x))
+    if not times:
+        raise BlackBoxError("the sampler never asks the network; it must call model(x, time)")
+    begin = prepared.start(times[0])
     is_answer = np.array([label is not None for label in probe.labels], dtype=bool)[columns.is_of]
     last = columns.draws[0, :, 0]
     seen = np.array([_rows(probe, rows) for rows in inputs]).reshape(len(inputs), -1)
@@ -105,8 +109,8 @@ def transcribe(sampler: Unmodified, steps: int, exact: bool = True) -> Transcrip
         draws[:, ~is_answer],
         tuple(prepared.level(time) for time in times),
         tuple(times),
-        prepared.start,
-        prepared.prior,
+        begin,
+        prepared.prior or begin.scale * float(np.hypot(begin.alpha, begin.sigma)),
         columns.rounding,
     )
 
