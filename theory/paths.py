@@ -48,7 +48,7 @@ class GaussianPath:
         """The level at a time. Raises ValueError outside of [0, end]."""
         if not 0 <= t <= self.end:
             raise ValueError(f"t = {t:g} is not on the path {self.name!r}, which goes from 0 to {self.end:g}")
-        time = np.float64(t)
+        time = np.asarray(t, dtype=float)
         return Level(float(self.alpha(time)), float(self.sigma(time)))
 
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import click
 from click.core import ParameterSource
@@ -186,4 +186,4 @@ def _of_file(
     if not callable(sample):
         raise ValueError(f"{x} is of type {type(sample).__name__}; it must be sample(model, x, steps)")
     shape = tuple(event) if event else (1, 1, 1)
-    return {"default": function_sampler(x, sample, KNOWN[diffusion], predicts, time or "t", shape)}
+    return {"default": function_sampler(x, cast("Any", sample), KNOWN[diffusion], predicts, time or "t", shape)}
