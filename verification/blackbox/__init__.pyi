@@ -6,7 +6,6 @@ from .mutants import MUTANTS as MUTANTS
 from .mutation import Mutant as Mutant
 from .mutation import Outcome as Outcome
 from .mutation import run_mutant as run_mutant
-from .mutation import variations as variations
 from .probe import Probe as Probe
 from .probing import ProbedStep as ProbedStep
 from .probing import one_time as one_time
