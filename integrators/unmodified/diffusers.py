@@ -60,7 +60,7 @@ SCHEDULERS: dict[str, Claim] = {
     "KDPM2AncestralDiscreteScheduler": Claim(1, rows=COARSE),
     "KDPM2DiscreteScheduler": Claim(2, rows=COARSE),
     "LCMScheduler": Claim(1),
-    "LMSDiscreteScheduler": Claim(4),
+    "LMSDiscreteScheduler": Claim(4, rows=COARSE),
     "PNDMScheduler": Claim(2),
     "SASolverScheduler": Claim(2),
     "TCDScheduler": Claim(1),

@@ -277,7 +277,8 @@ def _on_grid(
             run = transcribe(sampler, count)
             row = errors_of(sampler, run, data)
         except NotFinite as error:
-            run, row, refused = None, dict.fromkeys(_COLUMNS, math.nan), f"in a run of {count} steps {error}"
+            run, refused = None, f"in a run of {count} steps {error}"
+            row = {str(name): math.nan for name in _COLUMNS}
         except BlackBoxError as error:
             if len(runs) < 4:
                 raise BlackBoxError(f"in a run of {count} steps: {error}") from error
