@@ -193,7 +193,7 @@ def _verify_on(
         sampling["seconds"] = min(given, default=None)
         found = study(progress)
         verdict, reason = found.verdict, found.reason
-    answer = _described(x, scheme) | {"target": name}
+    answer: dict[str, Any] = {**_described(x, scheme), "target": name}
     answer["warnings"] += () if found is None else found.warnings
     answer |= {"levels": []} if found is None else found.as_dict()
     answer |= {"verdict": str(verdict), "reason": reason}
