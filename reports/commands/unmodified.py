@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import click
 from click.core import ParameterSource
 
-from .options import EXIT_CODES, cell, print_json, print_table, together
+from .lines import EXIT_CODES, cell, print_json, print_table
+from .options import together
 
 if TYPE_CHECKING:
     from ...integrators.unmodified import Unmodified
