@@ -51,6 +51,10 @@ class NotAState(BlackBoxError):
     """What the sampler returned is no state."""
 
 
+class NotFinite(BlackBoxError):
+    """The sampler returned, or asked for the score at, what is not finite."""
+
+
 class SamplerRaised(BlackBoxError):
     """The sampler itself raised an error."""
 
@@ -175,8 +179,9 @@ class Response(NamedTuple):
     seeds: list[str]
 
 
-def call(run: Run, u: Tensor, score: Score, draw: Draw, light: bool = False) -> Response:
-    """`run(u, score)` with its noise as an input; light: of a sampler that was watched before, see `light_draws`.
+def call(run: Run, u: Tensor, score: Score, draw: Draw, by_state: bool = False, light: bool = False) -> Response:
+    """`run(u, score)` with its noise as an input; by_state: see `NoiseAsInput`; light: of a sampler that was watched
+    before, see `light_draws`.
 
     Raises BlackBoxError if it draws otherwise, changes its input, raises, or returns anything but a state.
     """
@@ -190,7 +195,7 @@ def call(run: Run, u: Tensor, score: Score, draw: Draw, light: bool = False) -> 
         largest = max(largest, _check_finite(v, largest, f"in the state of its score evaluation {count}"))
         return score(v, t)
 
-    noise = LightNoise(draw) if light else NoiseAsInput(draw)
+    noise = (LightNoise if light else NoiseAsInput)(draw, by_state)
     try:
         with noise:
             result = run(u, counted)
@@ -218,15 +223,15 @@ _MODERATE = 1e100
 
 
 def _check_finite(state: Tensor, largest: float, where: str) -> float:
-    """The largest entry of a state in size, infinite where one is not finite. Raises BlackBoxError if one is not though
-    all before, of size `largest`, were moderate."""
+    """The largest entry of a state in size, infinite where one is not finite. Raises NotFinite if one is not though all
+    before, of size `largest`, were moderate."""
     if not isinstance(state, Tensor):
         return 0.0
     size = _largest(state)
     if size == float("inf") and largest <= _MODERATE:
         with UNWATCHED():
             what = "NaN" if bool(torch.isnan(state).any()) else "infinity"
-        raise BlackBoxError(f"the sampler returns {what} {where}")
+        raise NotFinite(f"the sampler returns {what} {where}")
     return size
 
 

@@ -87,6 +87,7 @@ class ProbedStep:
         self.step, self.target, self.event = step, target, event
         self.nfe, self.rounding, self.calls = 0, 0.0, 0
         self._probe = Probe(target.mean.size, gaussian_score(target, event), event, step)
+        self._probe.repeats = True
         self._seeds: set[str] = set()
 
     @one_thread()

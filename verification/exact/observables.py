@@ -60,8 +60,8 @@ def expectation(observables: Sequence[Observable], target: MixtureTarget, t: flo
         grid = np.stack(np.meshgrid(nodes, nodes)).reshape(2, -1)
         mass = np.outer(mass, mass).ravel() / (2 * math.pi)
         pairs = zip(weights, means[:, :, 0], noise_factor(covs[:, :, 0, :, 0]), strict=True)
-        averages = [w * averages(observables, mean[:, None] + L @ grid, mass) for w, mean, L in pairs]
-        return np.sum(averages, axis=0)
+        parts = [w * averages(observables, mean[:, None] + L @ grid, mass) for w, mean, L in pairs]
+        return np.sum(parts, axis=0)
 
     exact = quadrature(_NODES)
     return exact, np.abs(exact - quadrature(_FEWER_NODES))
