@@ -117,8 +117,24 @@ class ExactFlow:
         return numbers
 
     def __call__(self, length: ArrayLike, values: Mapping[str, float]) -> Flow:
-        """The flow over theta = `length` (any shape, >= 0) at the parameters `values`; accurate to 1e-12 relative."""
+        """The flow over theta = `length` (any shape, >= 0) at the parameters `values`; accurate to 1e-12 relative. Read
+        only: the last ones are kept, since a study asks for those of its grid many times."""
         length = np.asarray(length, dtype=float)
+        key = length.shape, length.tobytes(), frozenset(values.items())
+        if (flow := self._kept.pop(key, None)) is None:
+            flow = self._computed(length, values)
+            for entry in flow:
+                entry.setflags(write=False)
+        self._kept[key] = flow  # the last of them
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return flow
+
+    @cached_property
+    def _kept(self) -> dict[tuple[tuple[int, ...], bytes, frozenset[tuple[str, float]]], Flow]:
+        return {}
+
+    def _computed(self, length: Array, values: Mapping[str, float]) -> Flow:
         A, G, D = self.sde.numbers(values)
         with np.errstate(all="ignore"):  # poles of the closed form (Gamma = 0, equal rates) give inf or nan: not used
             numbers = self._numbers(frozenset(values.items()))
@@ -131,6 +147,8 @@ class ExactFlow:
         return Flow(*(matrix for matrix, _ in closed))
 
 
+# Flows that are kept: over some thousand lengths each, a few hundred kilobytes.
+_KEPT = 32
 # The closed form is used where its terms add up to less than this times their sum: two digits of sixteen lost.
 _MAX_CANCELLATION = 100.0
 
