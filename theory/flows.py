@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .cache import cached
+from .components import matmul
 from .formulas import Compiled, compiled
 from .model import LinearSDE
 
@@ -64,25 +65,32 @@ def linear_flow(A: ArrayLike, D: ArrayLike, length: ArrayLike) -> tuple[Array, A
     A, D, length = (np.asarray(a, dtype=float) for a in (A, D, length))
     norm = np.abs(A).sum(-1).max(-1) * length
     doublings = np.ceil(np.log2(np.maximum(norm, 0.5) / 0.5)).astype(int)
-    step = (length / 2.0**doublings)[..., None, None]
-    X = A * step
-    XT = np.swapaxes(X, -1, -2)
-    power, lyapunov = np.broadcast_to(np.eye(2), X.shape), np.broadcast_to(D, np.broadcast_shapes(D.shape, X.shape))
+    step = length / 2.0**doublings
+    X = np.ascontiguousarray(np.moveaxis(A * step[..., None, None], (-2, -1), (0, 1)))
+    unit, D = np.eye(2).reshape(2, 2, *(1 for _ in X.shape[2:])), np.moveaxis(D, (-2, -1), (0, 1))
+    D = D.reshape(2, 2, *(1 for _ in X.shape[len(D.shape) :]), *D.shape[2:])
+    power, lyapunov = np.broadcast_to(unit, X.shape), np.broadcast_to(D, np.broadcast_shapes(D.shape, X.shape))
     E, Phi, Q = np.zeros(X.shape), power, lyapunov
     for i in range(1, 19):  # the norms of X and of Y -> XY + YX^T are at most 1/2 and 1: 1/19! < 2^-53
-        power = power @ X / i
-        lyapunov = (X @ lyapunov + lyapunov @ XT) / (i + 1)
+        power = matmul(power, X) / i
+        lyapunov = _and_transposed(matmul(X, lyapunov)) / (i + 1)
         E, Phi, Q = E + power, Phi + power / (i + 1), Q + lyapunov
     Phi, Q = Phi * step, Q * step
     for doubling in range(doublings.max(initial=0)):
-        more = (doubling < doublings)[..., None, None]
-        EQ = E @ Q
-        doubled = 2 * Q + EQ + np.swapaxes(EQ, -1, -2) + EQ @ np.swapaxes(E, -1, -2)
-        # Where E is near -1 an antisymmetric rounding would grow threefold with every doubling: it is removed.
-        Q = np.where(more, (doubled + np.swapaxes(doubled, -1, -2)) / 2, Q)
-        Phi = np.where(more, 2 * Phi + E @ Phi, Phi)
-        E = np.where(more, 2 * E + E @ E, E)
+        more = doubling < doublings
+        EQ = matmul(E, Q)
+        # Where E is near -1 an antisymmetric rounding would grow threefold with every doubling: there is none.
+        doubled = 2 * Q + _and_transposed(EQ + matmul(EQ, np.swapaxes(E, 0, 1)) / 2)
+        Q = np.where(more, doubled, Q)
+        Phi = np.where(more, 2 * Phi + matmul(E, Phi), Phi)
+        E = np.where(more, 2 * E + matmul(E, E), E)
+    E, Phi, Q = (np.moveaxis(entry, (0, 1), (-2, -1)) for entry in (E, Phi, Q))
     return E, Phi, Q
+
+
+def _and_transposed(a: Array) -> Array:
+    """a + a^T, exactly symmetric, components first."""
+    return a + np.swapaxes(a, 0, 1)
 
 
 @dataclass(frozen=True)

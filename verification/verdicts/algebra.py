@@ -1,7 +1,6 @@
 """2x2 algebra on batches, components first: matrices (2, 2, ...), vectors (2, ...), the batch behind and broadcast.
 
-Thousands of data variances go through every step of every scheme. Written out per component, numpy runs each product
-as eight passes over contiguous batches, several times faster than its small-matrix loops.
+Thousands of data variances go through every step of every scheme; theory.components says why they come last.
 """
 
 from __future__ import annotations
@@ -9,17 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...theory.components import matmul as matmul
+
 Array = NDArray[np.float64]
-_ENTRIES = ((0, 0), (0, 1), (1, 0), (1, 1))
-
-
-def matmul(a: Array, b: Array) -> Array:
-    """a b."""
-    product = np.empty((2, 2, *np.broadcast_shapes(a.shape[2:], b.shape[2:])))
-    for i, j in _ENTRIES:
-        np.multiply(a[i, 0], b[0, j], out=product[i, j])
-        product[i, j] += a[i, 1] * b[1, j]
-    return product
 
 
 def matvec(a: Array, v: Array) -> Array:
