@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..theory.flows import Flow, euler_flow
 from ..theory.model import Parameters
-from ..theory.scheme import FROZEN_FLOWS, Scheme
+from ..theory.scheme import FROZEN_FLOWS, Scheme, check_holds_score
 from ..theory.splitting import Part, Splitting
 from .grids import check_grid
 
@@ -62,6 +62,7 @@ def stages(scheme: Scheme, taus: Array, params: Parameters) -> list[ScoreStage |
 
     Raises ValueError on a bad grid (see `check_grid`) and if an interval runs past t = 0 to where beta is not positive.
     """
+    check_holds_score(scheme, "what it does in numbers is")
     taus = check_grid(taus, params)
     t, h = params.T - taus[:-1], np.diff(taus)
     resolved: list[ScoreStage | PartStage] = []

@@ -35,7 +35,7 @@ import sympy as sp
 from sympy import Expr, Matrix
 from sympy.polys.rings import ring
 
-from .scheme import Scheme, Token
+from .scheme import Scheme, Token, check_holds_score
 from .splitting import Part, Splitting
 from .weak_order import Powers, coordinate_names
 
@@ -259,6 +259,7 @@ def local_error(scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True)
         raise ValueError(
             f"h^{n}: the expansion starts at h^1, and ends there if lambda_s is not 1, which decides at h^1"
         )
+    check_holds_score(scheme, "a local error is")
     calculus = _Calculus(scheme, dims, n, linear_beta)
     g = calculus.constant(calculus.one)
     for position in reversed(range(len(scheme.tokens))):

@@ -16,11 +16,13 @@ cost, symmetry, consistency) is derived.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
+from .frozen import SCORE_HELD, Frozen
 from .parameters import LARGEST
 from .splitting import SCORE, SPLITTINGS, Part, Splitting, splitting_for
 
@@ -29,6 +31,8 @@ from .splitting import SCORE, SPLITTINGS, Part, Splitting, splitting_for
 # time of their S.
 FROZEN_FLOWS = ("euler", "exact")
 FLOWS = (*FROZEN_FLOWS, "midpoint", "true")
+# The most evaluations that a part looks back on.
+MOST_MEMORY = 4
 
 _TOKEN = re.compile(r"(?P<symbol>[A-Za-z][A-Za-z0-9]*)(?:\((?P<weight>[^()@]*)\))?(?:@(?P<time>[^()@]*))?")
 _NUMBER = re.compile(r"-?(?:\d+(?:/\d+)?|\d+\.\d*|\.\d+)", re.ASCII)
@@ -127,6 +131,9 @@ class Scheme:
     time of their S. Parts without score are always exact.
     lambda_s in (0, 1e6]: factor on the standard deviation of the position noise that the parts draw; the momentum noise
     is untouched (arXiv 2402.07211, section 3). order: the weak order claimed for it, or None.
+    frozen: which quantity the parts hold under flow="exact", q of s = Phi u + Psi q (theory.frozen). memory in 1..4: q
+    is the polynomial in theta = int beta through the last `memory` evaluations, at their true times; the first steps of
+    a run have fewer, and use those. Under flow="euler" it is the part's drift that is extrapolated (Adams-Bashforth).
     Raises WordError, or ValueError naming the value and the rule.
     """
 
@@ -137,6 +144,8 @@ class Scheme:
     lambda_s: float = 1.0
     order: int | None = None
     reference: str = ""
+    frozen: Frozen = SCORE_HELD
+    memory: int = 1
     tokens: tuple[Token, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -158,6 +167,84 @@ class Scheme:
             )
         if self.order is not None and self.order < 1:
             raise ValueError(f"order {self.order} is not a weak order; it is an integer >= 1, or None")
+        self._check_frozen()
+        self._check_memory()
+
+    def _check_frozen(self) -> None:
+        """Raises ValueError unless what is held goes with the sub-flows and the diffusion."""
+        if not isinstance(self.frozen, Frozen):
+            raise ValueError(
+                f"frozen {self.frozen!r} is of type {type(self.frozen).__name__}; give a theory.frozen.Frozen, such as "
+                "theory.frozen.FROZEN['data']"
+            )
+        if self.frozen == SCORE_HELD:
+            return
+        if self.flow != "exact":
+            raise ValueError(
+                f"frozen {self.frozen.name!r} under flow {self.flow!r}: only exact sub-flows tell what is held "
+                "from the score; choose flow 'exact', or frozen 'score'"
+            )
+        self.frozen.check(self.splitting.diffusion)
+
+    def _check_memory(self) -> None:
+        """Raises ValueError unless a polynomial through the last evaluations exists, and is what the sub-flows take."""
+        if not isinstance(self.memory, int) or isinstance(self.memory, bool) or not 1 <= self.memory <= MOST_MEMORY:
+            raise ValueError(
+                f"memory {self.memory!r} is no number of evaluations to look back on; it is an integer from 1 to "
+                f"{MOST_MEMORY}"
+            )
+        if self.memory == 1:
+            return
+        if self.flow not in FROZEN_FLOWS:
+            raise ValueError(
+                f"memory {self.memory} under flow {self.flow!r}: it follows the score, and holds nothing to "
+                f"extrapolate; choose flow {' or '.join(map(repr, FROZEN_FLOWS))}, or memory 1"
+            )
+        times = [token.start for token in self.tokens if token.is_score]
+        if not times:
+            raise ValueError(f"memory {self.memory}: {self.word!r} evaluates no score to remember; leave it at 1")
+        steps = range(-(-self.memory // len(times)) + 1)  # as many as `memory` evaluations in a row can reach into
+        run = [step + time for step in steps for time in times]
+        for first, time in enumerate(run):
+            if time in run[first + 1 : first + self.memory]:
+                raise ValueError(
+                    f"memory {self.memory}: {self.word!r} evaluates the score twice at tau + {time % 1} h, and a "
+                    "polynomial through both does not exist; give each S its own time, or choose memory 1"
+                )
+        if self.flow == "euler":
+            self._check_extrapolated_drift()
+
+    def _check_extrapolated_drift(self) -> None:
+        """Raises ValueError unless every part with score stands where its drift was evaluated."""
+        users = {part.name for part in self.parts if part.sde.uses_score}
+        for before, token in itertools.pairwise(self.tokens):
+            if token.symbol in users and not (before.is_score and len(users) == 1):
+                raise ValueError(
+                    f"memory {self.memory} under flow 'euler' extrapolates the drift of one part, evaluated where it "
+                    f"acts: '{token}' of {self.word!r} must stand directly behind S, and no other part use the score; "
+                    "choose flow 'exact', or memory 1"
+                )
+
+    @property
+    def holds_score(self) -> bool:
+        """Whether the parts hold the score, of the last evaluation alone: all that a word says is in it."""
+        return self.frozen == SCORE_HELD and self.memory == 1
+
+    @property
+    def held(self) -> str:
+        """What parts hold and for how long, where it is not the last score: for titles; else empty."""
+        words = [] if self.frozen == SCORE_HELD else [f"{self.frozen} held"]
+        return ", ".join(words + ([] if self.memory == 1 else [f"memory {self.memory}"]))
+
+    @property
+    def sub_flows(self) -> str:
+        """The sub-flow and what is held: for titles."""
+        return f"{self.flow} sub-flows" + (f", {self.held}" if self.held else "")
+
+    @property
+    def held_key(self) -> list[object]:
+        """The same, complete, for the keys of what is kept on disk; nothing where it is the last score."""
+        return [] if self.holds_score else [*self.frozen.fingerprint(self.splitting.diffusion), self.held]
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -211,6 +298,15 @@ class Scheme:
 
     def __str__(self) -> str:
         return self.word
+
+
+def check_holds_score(scheme: Scheme, reading: str) -> None:
+    """Raises ValueError, in the name of a `reading`, on a scheme that holds anything but the last score."""
+    if not scheme.holds_score:
+        raise ValueError(
+            f"{reading} not known of {scheme.name!r} ({scheme.sub_flows}): it is of schemes that hold the score of the "
+            "last evaluation; choose frozen 'score' and memory 1"
+        )
 
 
 def parse(word: str, splitting: Splitting | None = None) -> Scheme:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .cache import cached
 from .flows import Flow
-from .scheme import FROZEN_FLOWS, Scheme
+from .scheme import FROZEN_FLOWS, Scheme, check_holds_score
 
 
 class SymbolicSegment(NamedTuple):
@@ -25,7 +25,8 @@ class SymbolicSegment(NamedTuple):
 def step_map(scheme: Scheme) -> list[SymbolicSegment]:
     """The segments of one step, the one before the first S only if something acts there.
 
-    Raises ValueError for sub-flows that follow the score inside a part: they are not affine in a frozen score.
+    Raises ValueError for sub-flows that follow the score inside a part: they are not affine in a frozen score; and on a
+    scheme that holds anything but the last score.
     """
     import sympy as sp
 
@@ -46,6 +47,7 @@ def step_map_text(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]
             f"the {scheme.flow} sub-flow follows the score inside a part; its step is no affine map of u and s; "
             f"use {' or '.join(FROZEN_FLOWS)}"
         )
+    check_holds_score(scheme, "a one-step map in closed form is")
     declaration = [(part.name, part.sde.declaration) for part in scheme.parts]
     question = ("step map", scheme.word, scheme.flow, str(scheme.lambda_s), declaration)
     return [(time, entries) for time, entries in cached(question, lambda: _compose(scheme))]

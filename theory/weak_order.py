@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .cache import cached
-from .scheme import Scheme
+from .scheme import Scheme, check_holds_score
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -83,8 +83,10 @@ def prove_order(scheme: Scheme, dims: int = 1, linear_beta: bool = True) -> Orde
     """The weak order of `scheme`, as a theorem about every smooth score, and its leading local error.
 
     dims: data dimensions (1 or 2), whose scores are fully coupled. linear_beta: beta linear in t; else constant, for
-    which slips of a clock are harmless. Proven once. Raises ValueError on another dims.
+    which slips of a clock are harmless. Proven once. Raises ValueError on another dims, and on a scheme that holds
+    anything but the last score.
     """
+    check_holds_score(scheme, "an order as a theorem is")
     declaration = [(part.name, part.sde.declaration) for part in scheme.splitting.parts]
     scaled = "" if scheme.lambda_s == 1 else "lambda_s"
     arguments = scheme.splitting.diffusion.score_names

@@ -23,6 +23,7 @@ from .options import (
     JSON,
     MODEL,
     WHOLE,
+    Chosen,
     Numbers,
     cell,
     check_device,
@@ -276,7 +277,7 @@ def _schemes(names: tuple[str, ...], scales: list[float]) -> Iterator[Scheme]:
     """Every scheme with every factor; those without position noise as they are."""
     from ...integrators.catalogue import CATALOGUE
 
-    for scheme in [scheme_of(name, None, None, None) for name in names] or CATALOGUE.values():
+    for scheme in [scheme_of(name, Chosen()) for name in names] or CATALOGUE.values():
         noisy = any(part.sde.noisy[0] for part in scheme.parts)
         for scale in scales if noisy and scales else [scheme.lambda_s]:
             name = scheme.name if scale == 1 else f"{scheme.name} λ={scale!r}"

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -129,13 +130,44 @@ OUTPUT = together(
     JSON,
     click.option("--device", default="cpu", help="Torch device for sampling; exact moments run on the CPU in float64."),
 )
-SCHEME = together(
+
+
+class Chosen(NamedTuple):
+    """What SCHEME's options say of a scheme; None where they say nothing."""
+
+    splitting: str | None = None
+    flow: str | None = None
+    lambda_s: float | None = None
+    frozen: str | None = None
+    memory: int | None = None
+
+
+_SCHEME = together(
     click.option("--splitting", metavar="NAME|FILE.py:OBJ", help="The splitting that a bare word belongs to."),
     click.option(
         "--flow", type=click.Choice(["euler", "exact", "midpoint", "true"]), help="Sub-flow of the parts with score."
     ),
     click.option("--lambda-s", type=REAL, help="Factor on the standard deviation of the position noise."),
+    click.option(
+        "--frozen",
+        type=click.Choice(["score", "residual", "eps", "data"]),
+        help="What parts hold while they flow exactly: the score, or another reading of the network's answer.",
+    ),
+    click.option("--memory", type=WHOLE, metavar="K", help="Evaluations that it is extrapolated from, 1 to 4."),
 )
+
+
+def SCHEME(command: Any) -> Any:
+    """The options that make or change a scheme, handed to the command as one value, `chosen`."""
+
+    @functools.wraps(command)
+    def with_one_value(*args: Any, **options: Any) -> Any:
+        chosen = Chosen(*(options.pop(name) for name in Chosen._fields))
+        return command(*args, chosen=chosen, **options)
+
+    return _SCHEME(with_one_value)
+
+
 EVENT = click.option(
     "--event", type=Numbers(int), help="Shape of one data point for black boxes that need one, such as 3,4,4."
 )
@@ -183,29 +215,33 @@ def check_device(device: str) -> None:
         raise ValueError(f"device {device!r} cannot be used here: {reason}; choose another, such as cpu") from error
 
 
-def scheme_of(x: str, splitting: str | None, flow: str | None, lambda_s: float | None) -> Scheme:
+def scheme_of(x: str, chosen: Chosen) -> Scheme:
     """The scheme of a name, a word or FILE.py:OBJ, with SCHEME's options. Raises ValueError."""
     from ...integrators.loading import find_scheme, find_splitting
 
-    scheme = find_scheme(x, None if splitting is None else find_splitting(splitting))
-    return _changed(scheme, flow, lambda_s)
+    splitting = None if chosen.splitting is None else find_splitting(chosen.splitting)
+    return _changed(find_scheme(x, splitting), chosen)
 
 
-def _changed(scheme: Scheme, flow: str | None, lambda_s: float | None) -> Scheme:
-    changes = {name: value for name, value in (("flow", flow), ("lambda_s", lambda_s)) if value is not None}
+def _changed(scheme: Scheme, chosen: Chosen) -> Scheme:
+    from ...theory.frozen import find_frozen
+
+    changes = {name: value for name, value in chosen._asdict().items() if value is not None and name != "splitting"}
+    if chosen.frozen is not None:
+        changes["frozen"] = find_frozen(chosen.frozen)
     return dataclasses.replace(scheme, **changes)
 
 
-def sampler_of(x: str, splitting: str | None, flow: str | None, lambda_s: float | None) -> Scheme | Sampler:
+def sampler_of(x: str, chosen: Chosen) -> Scheme | Sampler:
     """A scheme, or the black box of a FILE.py:OBJ, which has no word to change."""
     from ...integrators.loading import find_sampler
     from ...theory.scheme import Scheme
 
-    found = find_sampler(x) if splitting is None else None
+    found = find_sampler(x) if chosen.splitting is None else None
     if found is None or isinstance(found, Scheme):
-        return scheme_of(x, splitting, flow, lambda_s) if found is None else _changed(found, flow, lambda_s)
-    if flow is not None or lambda_s is not None:
-        raise ValueError(f"{x} is a black box; --flow and --lambda-s are for schemes")
+        return scheme_of(x, chosen) if found is None else _changed(found, chosen)
+    if chosen != Chosen():
+        raise ValueError(f"{x} is a black box; --flow, --lambda-s, --frozen and --memory are for schemes")
     return found
 
 
@@ -213,7 +249,7 @@ def subject_of(x: str, event: tuple[int, ...]) -> Subject:
     """What a report is on."""
     from ...theory.scheme import Scheme
 
-    sampler = sampler_of(x, None, None, None)
+    sampler = sampler_of(x, Chosen())
     if isinstance(sampler, Scheme):
         return sampler
     from ...verification.blackbox import BlackBox
@@ -242,7 +278,7 @@ def title(sampler: Scheme | Sampler, x: str) -> str:
 def _scheme_title(scheme: Scheme) -> str:
     name = "" if scheme.name == scheme.word else f"{scheme.name} = "
     scale = "" if scheme.lambda_s == 1 else f", lambda_s {scheme.lambda_s:g}"
-    return f"{name}{scheme.word} on {scheme.splitting.name} ({scheme.flow} sub-flows{scale})"
+    return f"{name}{scheme.word} on {scheme.splitting.name} ({scheme.sub_flows}{scale})"
 
 
 def warn(scheme: Scheme) -> None:

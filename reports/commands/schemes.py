@@ -17,6 +17,7 @@ from .options import (
     REAL,
     SCHEME,
     WHOLE,
+    Chosen,
     Whole,
     cell,
     diffusion_of,
@@ -57,9 +58,7 @@ def schemes(as_json: bool, device: str, **model: float | None) -> None:
 @MODEL
 def derive(
     x: str,
-    splitting: str | None,
-    flow: str | None,
-    lambda_s: float | None,
+    chosen: Chosen,
     dims: int,
     as_json: bool,
     device: str,
@@ -73,7 +72,7 @@ def derive(
     from ..pages import derive as derivation
 
     params = parameters(device, model)
-    scheme = scheme_of(x, splitting, flow, lambda_s)
+    scheme = scheme_of(x, chosen)
     answer = derivation(scheme, dims, params.beta_min != params.beta_max)
     if as_json:
         print_json(answer)
@@ -101,9 +100,7 @@ def derive(
 @MODEL
 def moments(
     x: str,
-    splitting: str | None,
-    flow: str | None,
-    lambda_s: float | None,
+    chosen: Chosen,
     steps: int | None,
     data_mean: float,
     data_variance: float,
@@ -121,7 +118,7 @@ def moments(
     from ...verification.targets import GaussianTarget
 
     params = parameters(device, model)
-    sampler = sampler_of(x, splitting, flow, lambda_s)
+    sampler = sampler_of(x, chosen)
     target = GaussianTarget.of(data_mean, data_variance, diffusion_of(sampler), params)
     steps = steps_of(grid) or STEPS if steps is None else steps
     taus = time_grid(grid, steps, params)
@@ -162,9 +159,7 @@ def moments(
 @MODEL
 def stability(
     x: str,
-    splitting: str | None,
-    flow: str | None,
-    lambda_s: float | None,
+    chosen: Chosen,
     steps: int | None,
     grid: str,
     as_json: bool,
@@ -179,7 +174,7 @@ def stability(
     from ..pages import judge, stability_text
 
     params = parameters(device, model)
-    sampler = sampler_of(x, splitting, flow, lambda_s)
+    sampler = sampler_of(x, chosen)
     with contextlib.redirect_stdout(sys.stderr):  # what a black box prints is not our answer
         answer, stable = judge(sampler, params, steps, grid, progress)
     if as_json:

@@ -19,6 +19,7 @@ from .options import (
     REAL,
     SCHEME,
     WHOLE,
+    Chosen,
     Numbers,
     Whole,
     cell,
@@ -63,9 +64,7 @@ if TYPE_CHECKING:
 @MODEL
 def verify(
     x: str,
-    splitting: str | None,
-    flow: str | None,
-    lambda_s: float | None,
+    chosen: Chosen,
     order: int | None,
     steps: list[int] | None,
     data_mean: list[float] | None,
@@ -94,7 +93,7 @@ def verify(
     names = ("accuracy", "evaluations", "seconds", "seed", "checkpoint")
     sampling = {name: options.pop(name) for name in names}
     params = parameters(device, options)
-    sampler = sampler_of(x, splitting, flow, lambda_s)
+    sampler = sampler_of(x, chosen)
     check_time_limit(time_limit)
     if target is not None and target != "gaussian":
         if not isinstance(sampler, Scheme):
@@ -252,7 +251,7 @@ def record(
     from ...verification.files import check_writable
 
     params = parameters(device, model)
-    sampler = sampler_of(x, None, None, None)
+    sampler = sampler_of(x, Chosen())
     check_writable(output)
     with contextlib.redirect_stdout(sys.stderr):  # what the sampler prints is not our answer
         levels = steps or baselines.BLACK_BOX_STEPS
@@ -279,7 +278,7 @@ def check(x: str, file: Path, as_json: bool, device: str) -> None:
 
     parameters(device, {})
     recorded = baselines.load(file)
-    sampler = sampler_of(x, None, None, None)
+    sampler = sampler_of(x, Chosen())
     with contextlib.redirect_stdout(sys.stderr):
         comparison = baselines.check(recorded, sampler, progress=progress)
     if as_json:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...theory.flows import derivation
 from ...theory.formulas import shown
+from ...theory.frozen import SCORE_HELD
 from ...theory.scheme import FROZEN_FLOWS, Scheme
 from ...theory.splitting import Part
 from ...theory.step_map import step_map_text
@@ -24,12 +25,15 @@ def derive(scheme: Scheme, dims: int, linear_beta: bool) -> dict[str, Any]:
     `order` and `leading_error` hold for beta linear in t if `linear_beta`, else for constant beta.
     """
     proof = prove_order(scheme, dims, linear_beta)
-    followed = prove_order(replace(scheme, flow="true"), dims, linear_beta)
+    followed = prove_order(replace(scheme, flow="true", frozen=SCORE_HELD, memory=1), dims, linear_beta)
     return {
         "word": scheme.word,
         "name": scheme.name,
         "splitting": scheme.splitting.name,
         "flow": scheme.flow,
+        "frozen": scheme.frozen.name,
+        "memory": scheme.memory,
+        "sub_flows": scheme.sub_flows,
         "order": proof.order,
         "order_with_true_flows": followed.order,
         "order_for_linear_beta": prove_order(scheme, dims, True).order,
@@ -47,7 +51,7 @@ def derive(scheme: Scheme, dims: int, linear_beta: bool) -> dict[str, Any]:
 
 def derivation_text(answer: dict[str, Any]) -> str:
     """The derivation for a terminal."""
-    lines = [f"{answer['word']} on {answer['splitting']} ({answer['flow']} sub-flows)", answer["notation"], ""]
+    lines = [f"{answer['word']} on {answer['splitting']} ({answer['sub_flows']})", answer["notation"], ""]
     for name, flows in answer["flows"].items():
         for kind, matrices in flows.items():
             lines.append(f"part {name}, {kind}: u <- P u + K s + xi, xi ~ N(0, Q)")

@@ -243,6 +243,7 @@ def _scheme_row(
         "splitting": scheme.splitting.name,
         "kind": "stochastic" if _is_stochastic(scheme) else "deterministic",
         "flow": scheme.flow,
+        "held": scheme.held,
         "lambda_s": scheme.lambda_s,
         "nfe_per_step": scheme.nfe_per_step,
         "palindrome": scheme.is_palindrome,
@@ -308,7 +309,8 @@ def _labels(schemes: Sequence[Subject]) -> list[str]:
     labels = []
     for scheme in schemes:
         scale = "" if scheme.lambda_s == 1 else f" λ={scheme.lambda_s:g}"
-        labels.append(scheme.name + scale + ("" if scheme.flow == "euler" else f" ({scheme.flow})"))
+        flow = ", ".join(word for word in ("" if scheme.flow == "euler" else scheme.flow, scheme.held) if word)
+        labels.append(scheme.name + scale + (f" ({flow})" if flow else ""))
     return labels
 
 
@@ -324,6 +326,8 @@ def _command(
     options: list[object] = [] if isinstance(scheme, BlackBox) else ["--splitting", scheme.splitting.name]
     if scheme.flow != "euler":
         options += ["--flow", scheme.flow]
+    if isinstance(scheme, Scheme) and not scheme.holds_score:
+        options += ["--frozen", scheme.frozen, "--memory", scheme.memory]
     if scheme.lambda_s != 1:
         options += ["--lambda-s", scheme.lambda_s]
     if scheme.order not in (None, 1):

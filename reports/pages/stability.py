@@ -194,7 +194,7 @@ def _twins(
 
 def _without_scores(scheme: Scheme) -> tuple[Any, ...]:
     letters = tuple((token.symbol, token.weight) for token in scheme.tokens if not token.is_score)
-    return scheme.splitting.name, scheme.flow, scheme.lambda_s, letters
+    return scheme.splitting.name, scheme.sub_flows, scheme.lambda_s, letters
 
 
 def _rounded(values: np.ndarray) -> Any:

@@ -179,7 +179,8 @@ def scheme_source(scheme: Scheme) -> str:
         f"diffusion=({part.sde.diffusion[0]}, {part.sde.diffusion[1]})),\n"
         for part in splitting.parts
     )
-    return (
+    held = "" if scheme.holds_score else f', frozen=FROZEN["{scheme.frozen}"], memory={scheme.memory}'
+    return ("from weakorder.theory.frozen import FROZEN\n" if held else "") + (
         "from sympy import Abs, sqrt\n"
         "from weakorder.theory.model import gamma, kappa, m, nu, s_m, s_x, x\n"
         "from weakorder.theory.scheme import Scheme\n"
@@ -188,7 +189,7 @@ def scheme_source(scheme: Scheme) -> str:
         f"parts = (\n{parts})\n"
         f'splitting = Splitting("{splitting.name}", whole.diffusion, whole.whole, parts)\n'
         f'scheme = Scheme("{scheme.word}", splitting, "{scheme.name}", flow="{scheme.flow}", '
-        f"lambda_s={scheme.lambda_s}, order={scheme.order})\n"
+        f"lambda_s={scheme.lambda_s}, order={scheme.order}{held})\n"
     )
 
 

@@ -28,6 +28,7 @@ class Opaque(ABC):
     word: str
     flow: str = "euler"
     lambda_s: float = 1.0
+    held: str = ""
     order: int | None = None
     reference: str = ""
     warnings: tuple[str, ...] = ()

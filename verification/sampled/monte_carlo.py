@@ -308,6 +308,7 @@ def study_target(
     description = [str(scheme), scheme.splitting.name, scheme.flow, scheme.lambda_s, target.name, target.event]
     description += [list(map(float, target.weights[:2])), functionals.expectations.tolist(), asdict(params)]
     description += [list(steps), t_end, grid, seed, str(reference), refinement, BATCH_ENTRIES, BLOCKS, FORMAT]
+    description += scheme.held_key
     if (kind := torch.device(device).type) != "cpu":
         description.append(kind)
     store = Store(experiments, json.dumps(description), checkpoint, time.monotonic() + seconds, progress)

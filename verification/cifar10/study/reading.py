@@ -256,6 +256,7 @@ class _Reader:
             "word": scheme.word,
             "splitting": scheme.splitting.name,
             "lambda_s": scheme.lambda_s,
+            "held": scheme.held,
             "nfe_per_step": scheme.nfe_per_step,
             "kind": kind_of(scheme),
             "reference": kinds.index(kind_of(scheme)) if kind_of(scheme) in kinds else None,
