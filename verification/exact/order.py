@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ from ..targets import GaussianLaw, GaussianTarget
 from ..time_limit import completed
 from ..verdicts import (
     Array,
+    Constant,
     Finding,
     Fit,
     Judgement,
@@ -36,6 +37,7 @@ from ..verdicts import (
     State,
     Verdict,
     claim_of,
+    error_constant,
     findings_of,
     fit_order,
     judge,
@@ -89,7 +91,8 @@ class OrderStudy:
 
     expected: the order the sampler is held to; proven: the order that holds for every score, None if none was proven;
     problems: what makes it fail outright; hints: what forbids a PASS; notes: what to warn of; findings: more of them,
-    as values; covered: what the study tried.
+    as values; covered: what the study tried; scatter: {quantity: (levels,)}, by how much the errors of neighbouring
+    numbers of steps scatter, where rounding makes them.
     """
 
     name: str
@@ -112,6 +115,7 @@ class OrderStudy:
     notes: tuple[str | Finding, ...] = ()
     findings: tuple[Finding, ...] = ()
     covered: tuple[str, ...] = ()
+    scatter: dict[str, Array] = field(default_factory=dict)
 
     # --- Which levels say what ---
 
@@ -176,7 +180,11 @@ class OrderStudy:
 
     def fit(self, quantity: str) -> Fit | None:
         """The order from the finest four neighbouring levels that say something; None if there are not four."""
-        return fit_order(self.steps, self.seen(quantity))
+        return fit_order(self.steps, self.seen(quantity), self.scatter.get(quantity, 0.0))
+
+    def constant(self, quantity: str) -> Constant | None:
+        """What e / h^p tends to, from the same levels."""
+        return error_constant(self.steps, self.seen(quantity), self.expected, self.scatter.get(quantity, 0.0))
 
     @cached_property
     def fits(self) -> dict[str, Fit]:

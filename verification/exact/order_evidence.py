@@ -5,7 +5,8 @@ whatever is proven: a limit that is off by `errors.CERTAIN` uncertainties, an or
 one over a range of `WIDE`. Where it does not resolve them, or is known less well, it opposes. An error that does not
 fall (verdicts.course) opposes. A run that overflows opposes, unless it is too stiff for its steps: that says nothing.
 
-A quantity whose order settles as expected supports; so does one that is exact to the rounding of float64. Below
+A quantity whose order settles as expected supports; so does one whose error over h^p has a limit, as where it falls
+faster or changes its sign with h, and one that is exact to the rounding of float64. Below
 rounding to float32 nothing is known: the levels above it decide, and if they leave an order open, it stays open. A
 quantity with an order that has not settled forbids a PASS.
 """
@@ -92,6 +93,10 @@ def _order(study: OrderStudy, name: str) -> Finding:
     if fit is not None:
         if fit.reaches(study.expected) and fit.is_settled:
             return Finding(f"the {called} has order {fit.order:.2f}", Weight.SUPPORTS, Kind.ORDER)
+        constant = study.constant(name)
+        if constant is not None and constant.is_known:
+            text = f"the error of the {called} over h^{study.expected} has a limit"
+            return Finding(text, Weight.SUPPORTS, Kind.ORDER)
         return Finding(f"the order of the {called} is not settled", Weight.FORBIDS, Kind.ORDER)
     if name == "w2" and not study.is_smooth:
         text = "W2 is not judged: covariances are off by more than themselves, where it is the root of a smooth error"
