@@ -133,8 +133,9 @@ def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...]
     1.
 
     With noise of covariance Q h, the dynamics of score gain (beta D + Q) / 2 + J, J skew, has the marginals p_t for
-    every Q and J: Q = beta D is the reverse SDE and Q = 0 the probability flow. A gain that fits its noise is right, else both are held to
-    the SDE, or to the flow if there is no noise. Raises BlackBoxError if the sampler cannot be probed.
+    every Q and J: Q = beta D is the reverse SDE and Q = 0 the probability flow. A gain that fits its noise is right,
+    else both are held to the SDE, or to the flow if there is no noise. Raises BlackBoxError if the sampler cannot be
+    probed.
     """
     if kind_of(sampler) is Kind.STEP:
         return departures(look(sampler, params, event, (1,)), params)
