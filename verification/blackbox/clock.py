@@ -30,16 +30,16 @@ _BIASED = 0.25
 
 
 class Grid(NamedTuple):
-    """Times start + (1 - start) j / count."""
+    """Times start + (1 - start) j / spacings."""
 
     name: str
     start: float
-    count: int
+    spacings: int
 
     @property
     def spacing(self) -> float:
         """Between neighbours."""
-        return (1 - self.start) / self.count
+        return (1 - self.start) / self.spacings
 
     def look(self, sampler: Sampler, params: Parameters, event: tuple[int, ...], counts: Sequence[int]) -> list[Spot]:
         """Short runs whose times all lie on the grid, as `consistency.look`; where they are too long, there is none."""

@@ -138,15 +138,19 @@ class Probe(Calls):
         """The error, or another that names a cause which has been seen at work."""
         if self.sampler is None:
             return error
-        sentence = other_source(self.sampler, lambda: self._again(run, 0))
+        states = self._states(0)  # made before anyone watches generators
+        sentence = other_source(self.sampler, lambda: self._again(run, states))
         return error if sentence is None else BlackBoxError(sentence)
 
-    def _again(self, run: Run, number: int, acting: int | None = None) -> tuple[list[float], int]:
-        """Call `run` on some states, which `number` chooses, its noise at rest but for the draw `acting`; when it asks
-        for scores, and how often it draws."""
-        batch, drawn = max(3, self.copies), 0
-        states = np.random.default_rng(number).uniform(-2, 2, (batch, 2, *self.event))
-        score, times = self.score(1, batch), list[float]()
+    def _states(self, number: int) -> Tensor:
+        """Some states."""
+        shape = (max(3, self.copies), 2, *self.event)
+        return torch.as_tensor(np.random.default_rng(number).uniform(-2, 2, shape))
+
+    def _again(self, run: Run, states: Tensor, acting: int | None = None) -> tuple[list[float], int]:
+        """Call `run` on states, its noise at rest but for the draw `acting`; when it asks for scores, and how often it
+        draws."""
+        score, times, drawn = self.score(1, len(states)), list[float](), 0
 
         def asked(u: Tensor, t: float | Tensor) -> Tensor:
             times.append(float(torch.as_tensor(t).reshape(-1)[0]))
@@ -160,21 +164,21 @@ class Probe(Calls):
             rest = 0.0 if law.nodes is None else float(law.nodes[0])
             return torch.full(shape, _LOUD if loud else rest, dtype=torch.float64)
 
-        call(run, torch.as_tensor(states), asked, draw)
+        call(run, states.clone(), asked, draw)
         return times, drawn
 
     def _depends(self, run: Run) -> NamedCause | None:
         """What depends on states or on what was drawn, though it must not: when scores are asked for, as where steps
         adapt, and how often is drawn, as where draws are rejected."""
         try:
-            (one, draws), (two, _) = (self._again(run, number) for number in (1, 2))
+            (one, draws), (two, _) = (self._again(run, self._states(number)) for number in (1, 2))
             if one != two:
                 return NamedCause(
                     f"the sampler asks for its scores at times that depend on its states ({len(one)} and {len(two)} "
                     "times in two calls), as one does that adapts its steps; an order is one in steps that are given: "
                     "verify it with fixed steps"
                 )
-            if any(self._again(run, 1, k)[1] != draws for k in range(min(draws, _LOOKED_AT))):
+            if any(self._again(run, self._states(1), k)[1] != draws for k in range(min(draws, _LOOKED_AT))):
                 return NamedCause(
                     "the sampler draws again where a number is too large, so that its noise is cut off and no "
                     "Gaussian; draw once, from torch.randn"

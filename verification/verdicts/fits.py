@@ -30,7 +30,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from .algebra import Array
 from .estimates import Norm, threshold
@@ -137,7 +137,7 @@ def error_constant(steps: Array, errors: Array, order: int, noise: Array | float
     return Constant(float(limit[0]), uncertainty, float(sizes.max()), falls)
 
 
-def _finest_four(errors: Array) -> Array | None:
+def _finest_four(errors: Array) -> NDArray[np.intp] | None:
     """The places of the finest four levels that are not nan, if they are neighbours."""
     good = np.flatnonzero(np.isfinite(errors))
     return None if len(good) < 4 or good[-1] - good[-4] != 3 else good[-4:]
