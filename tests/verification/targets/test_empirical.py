@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -31,15 +30,6 @@ from weakorder.verification.targets.named import make_target
 PARAMS = Parameters()
 DATA = Path(__file__).parents[3] / "verification" / "data"
 TIMES = [1e-3, 0.3, 1.0]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """The tensors are small: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @st.composite
