@@ -24,13 +24,13 @@ from weakorder.verification.cifar10.model import training
 from weakorder.verification.cifar10.model.checkpoint import NUMERICAL_EPS, load_checkpoint
 from weakorder.verification.cifar10.model.data import to_unit
 from weakorder.verification.cifar10.model.network import Config, NCSNpp
+from weakorder.verification.cifar10.model.randomness import places
 from weakorder.verification.cifar10.model.training import (
     COMPACT,
     State,
     TrainingConfig,
     export,
     held_out_loss,
-    places,
     read_state,
     squared_errors,
     train,
