@@ -158,7 +158,7 @@ def evaluated(formula: str, values: Mapping[str, Any]) -> Any:
 
     def value(node: Any) -> Any:
         match node:
-            case ast.Constant(value=number):
+            case ast.Constant(value=int() | float() as number):
                 return np.float64(number)
             case ast.Name(id=name):
                 return values[name] if name in values else _CONSTANTS[name]
