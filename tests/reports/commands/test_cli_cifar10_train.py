@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from tiny_models import same
 from torch import Tensor
 from weakorder.reports.commands import cifar10 as cifar10_cli
 from weakorder.reports.commands import cli
@@ -42,15 +43,6 @@ class Outcome(NamedTuple):
 Run = Callable[..., Outcome]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """The tensors are small: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """The command on two folders' worth of images, in a folder of its own, on the processor."""
@@ -72,15 +64,6 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 def done(outcome: Outcome) -> Outcome:
     assert outcome.code == 0, outcome.err
     return outcome
-
-
-def same(first: Any, second: Any) -> bool:
-    """Whether two states are equal to the last bit, apart from the time they took."""
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first if k != "seconds")
-    if isinstance(first, list):
-        return len(first) == len(second) and all(map(same, first, second))
-    return torch.equal(first, second) if isinstance(first, Tensor) else first == second
 
 
 def strict(text: str) -> Any:

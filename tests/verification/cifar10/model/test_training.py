@@ -11,7 +11,6 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_models import same
 from torch import Tensor, nn
 from weakorder.theory.model import Parameters
 from weakorder.verification.cifar10.model import training
 from weakorder.verification.cifar10.model.checkpoint import NUMERICAL_EPS, load_checkpoint
 from weakorder.verification.cifar10.model.data import to_unit
 from weakorder.verification.cifar10.model.network import Config, NCSNpp
+from weakorder.verification.cifar10.model.randomness import places
 from weakorder.verification.cifar10.model.training import (
     COMPACT,
     State,
     TrainingConfig,
     export,
     held_out_loss,
-    places,
     read_state,
     squared_errors,
     train,
@@ -43,28 +43,10 @@ CONFIG = TrainingConfig(network=TINY, batch=3, warmup=2, seed=5)
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 8, 8), dtype=np.uint8)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """The tensors are small: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def run(output: Path, steps: int, config: TrainingConfig = CONFIG, images: np.ndarray = IMAGES) -> dict[str, Any]:
     """The state on disk after `steps` steps in all."""
     train(config, images, output, steps=steps, progress=False, device="cpu")
     return read_state(output)
-
-
-def same(first: Any, second: Any) -> bool:
-    """Whether two states are equal to the last bit, apart from the time they took."""
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first if k != "seconds")
-    if isinstance(first, list):
-        return len(first) == len(second) and all(map(same, first, second))
-    return torch.equal(first, second) if isinstance(first, Tensor) else first == second
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
