@@ -151,9 +151,11 @@ def noise_factor(noise_cov: Array) -> Array:
 
 def coefficients(run: Run) -> Array:
     """The run's segments as rows of P, K (row by row), C00, C10 and C11 (1 + updates, 11), the prologue's first: what
-    kernels.Updates takes. Zeros in the last three columns: no noise."""
-    flow = Flow(
-        *(np.concatenate([first[None], rest]) for first, rest in zip(run.prologue, run.updates.flow, strict=True))
-    )
+    kernels.Updates takes. Zeros in the last three columns: no noise. With a memory K is 1: in the score's place stands
+    the pull of all evaluations (integrators.recall)."""
+    updates = run.updates.flow
+    if run.updates.memory is not None:
+        updates = updates._replace(score_gain=np.broadcast_to(np.eye(2), updates.score_gain.shape))
+    flow = Flow(*(np.concatenate([first[None], rest]) for first, rest in zip(run.prologue, updates, strict=True)))
     lower = noise_factor(flow.noise_cov)[:, [0, 1, 1], [0, 0, 1]]
     return np.concatenate([flow.propagator.reshape(-1, 4), flow.score_gain.reshape(-1, 4), lower], axis=1)
