@@ -1,6 +1,6 @@
 """Hypothesis profiles: derandomised in every run, wide under --nightly. Derivations are cached per machine.
 
-Tests work on small tensors in several processes: torch gets one thread in each, before it is imported. Without a GPU
+Tests work on small tensors in several processes: torch gets one thread in each, and in what they start. Without a GPU
 Triton's kernels are run by its interpreter.
 """
 
@@ -45,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)  # whatever OMP_NUM_THREADS was
     settings.load_profile("nightly" if config.getoption("--nightly") else "default")
 
 

@@ -38,8 +38,9 @@ from weakorder.verification.cifar10.model.checkpoint import Checkpoint, NetworkS
 from weakorder.verification.cifar10.model.machine import batch_size, free_memory, products
 from weakorder.verification.cifar10.model.network import Config, NCSNpp
 from weakorder.verification.cifar10.model.precisions import PRECISIONS
+from weakorder.verification.cifar10.study.cells import plan
 from weakorder.verification.cifar10.study.design import model_of
-from weakorder.verification.cifar10.study.sampling import Store, missing_work, plan, run_work
+from weakorder.verification.cifar10.study.sampling import Store, missing_work, run_work
 from weakorder.verification.exact.moments import exact_moments
 from weakorder.verification.sampled.coupled_levels import Experiment
 from weakorder.verification.sampled.functionals import Functionals

@@ -23,6 +23,7 @@ ALLOWED = {
     "theory": "",
     "integrators.kernels": "",
     "integrators": "theory integrators.kernels",
+    "integrators.unmodified": "theory integrators",
     "verification": "",
     "verification.data": "",
     "verification.files": "",
@@ -32,6 +33,8 @@ ALLOWED = {
     "verification.exact": f"{_BELOW} verification.data verification.time_limit",
     "verification.sampled": f"{_BELOW} verification.exact verification.files",
     "verification.blackbox": f"{_BELOW} verification.exact verification.files",
+    "verification.unmodified": "theory integrators integrators.unmodified verification.verdicts verification.exact "
+    "verification.blackbox",
     "verification.stability": f"{_BELOW} verification.exact verification.blackbox",
     "verification.cifar10": "",
     "verification.cifar10.model": "theory verification.targets verification.files",
@@ -44,7 +47,7 @@ ALLOWED = {
     "verification.stability verification.cifar10.model verification.cifar10.study reports.figures",
     "reports.commands": "theory integrators integrators.kernels verification.files verification.time_limit "
     "verification.targets verification.exact verification.sampled verification.blackbox verification.cifar10.model "
-    "verification.cifar10.study reports.pages",
+    "verification.cifar10.study verification.unmodified integrators.unmodified reports.pages",
     "reports": "verification.testing",
 }
 # Shelves of modules, each entered by itself.

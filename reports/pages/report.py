@@ -107,29 +107,39 @@ def collect_results(
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
         "seed": None if targets_study is None else targets_study["seed"],
         "parameters": {**asdict(params), "M_inv": params.M_inv, "T": params.T},
-        "order_study": {
-            "steps": list(steps),
-            "t_end": t_end,
-            "grid": "uniform",
-            "start": "exact",
-            "means": order.MEANS,
-            "variances": order.VARIANCES,
-            "margin": MARGIN,
-        },
-        "spectrum_study": {
-            "budgets": list(budgets),
-            "table_budgets": [budget for budget in TABLE_BUDGETS if budget in budgets] or list(budgets)[-3:],
-            "grids": list(grids),
-            "start": "prior",
-            "denoise": True,
-            **{name: getattr(spectra[0].result, name) for name in ("images", "dimensions", "cutoff", "prior")},
-        },
+        "order_study": _order_settings(steps, t_end),
+        "spectrum_study": _spectrum_settings(budgets, grids, spectra[0].result),
         "stability_study": stability_study,
         "targets_study": targets_study,
         "schemes": rows,
         "controls": controls.result,
     }
     return json.loads(dumps(results))
+
+
+def _order_settings(steps: Sequence[int], t_end: float) -> Results:
+    """What the order studies were run on."""
+    return {
+        "steps": list(steps),
+        "t_end": t_end,
+        "grid": "uniform",
+        "start": "exact",
+        "means": order.MEANS,
+        "variances": order.VARIANCES,
+        "margin": MARGIN,
+    }
+
+
+def _spectrum_settings(budgets: Sequence[int], grids: Sequence[str], found: Any) -> Results:
+    """What the spectrum study was run on; found: that of one scheme."""
+    return {
+        "budgets": list(budgets),
+        "table_budgets": [budget for budget in TABLE_BUDGETS if budget in budgets] or list(budgets)[-3:],
+        "grids": list(grids),
+        "start": "prior",
+        "denoise": True,
+        **{name: getattr(found, name) for name in ("images", "dimensions", "cutoff", "prior")},
+    }
 
 
 def render(results: Results) -> str:

@@ -27,7 +27,8 @@ from weakorder.verification.cifar10.model.checkpoint import save_network
 from weakorder.verification.cifar10.model.network import Config, NCSNpp
 from weakorder.verification.cifar10.study import design as studies
 from weakorder.verification.cifar10.study import sampling
-from weakorder.verification.cifar10.study.sampling import Batch, Cell, Samples, Store
+from weakorder.verification.cifar10.study.cells import Cell
+from weakorder.verification.cifar10.study.sampling import Batch, Samples, Store
 
 # Images keep CIFAR-10's size, which the shipped statistics are of; nothing else of the network does.
 TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(), dropout=0.0)
