@@ -11,16 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from coupled_specimens import images, law_errors
 from held_by_hand import run_by_hand
 from sampler_probe import probe
 from scipy.integrate import quad_vec
 from weakorder.integrators import held
+from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.coupling import couple
 from weakorder.integrators.grids import time_grid
 from weakorder.integrators.loading import load_object
 from weakorder.integrators.recall import Recall
+from weakorder.integrators.sampler import draw_prior, sample
 from weakorder.theory import held_flows
 from weakorder.theory.frozen import DATA_HELD, FROZEN, RESIDUAL_HELD, SCORE_HELD, Frozen, NumericKernel
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
@@ -295,3 +298,58 @@ def test_a_run_by_hand_kills_a_sampler_that_recalls_an_answer_too_old(monkeypatc
     monkeypatch.setattr(Recall, "__call__", late)
     with pytest.raises(AssertionError):
         assert_same_map(probe(scheme, target, TAUS, LINEAR_BETA), by_hand, 1e-3)
+
+
+# --- A start that keeps the order -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", [3, 4])
+@pytest.mark.parametrize("frozen", FROZEN.values(), ids=str)
+def test_a_graded_start_keeps_the_order_of_the_memory_on_the_flow(frozen: Frozen, memory: int) -> None:
+    scheme = Scheme("S F", PSLD_FLOW_WHOLE, flow="exact", frozen=frozen, memory=memory)
+    assert abs(order(scheme, lambda steps: time_grid("graded uniform", steps, PARAMS, 0.1), 400) - memory) < 0.1
+
+
+def test_a_first_step_of_order_one_leaves_a_global_error_of_order_two() -> None:
+    scheme = Scheme("S F", PSLD_FLOW_WHOLE, flow="exact", memory=3)
+    assert abs(order(scheme, whole_way, 400) - 2) < 0.05
+
+
+# --- As a black box, and with other numbers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", [1, 2, 3])
+def test_a_scheme_as_a_black_box_remembers_what_it_should(memory: int) -> None:
+    scheme = scheme_of(WORDS[3], DATA_HELD, memory)
+    target = GaussianTarget.of([0.5, -1.0], [0.25, 2.0], PSLD_DIFFUSION, LINEAR_BETA)
+    taus = time_grid("quadratic", 5, LINEAR_BETA, 0.1)
+    box = probed_moments(as_black_box(scheme, LINEAR_BETA), target, taus, "prior").computed
+    word = exact_moments(scheme, target, taus, "prior").computed
+    for found, expected in zip(box, word, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_bit_of_a_sample_with_a_memory_depends_on_its_batch(dtype: torch.dtype) -> None:
+    scheme = scheme_of(WORDS[0], DATA_HELD, 3)
+    taus, numbers, event = time_grid("quadratic", 6, PARAMS), torch.arange(5), (3, 7)
+    u = draw_prior(PSLD_DIFFUSION, PARAMS, numbers, event, dtype=dtype)
+
+    def run(chosen: torch.Tensor) -> torch.Tensor:
+        return sample(scheme, lambda v, t: -v / (1 + t), u[chosen], taus, PARAMS, samples=numbers[chosen], denoise=True)
+
+    together = run(numbers)
+    for chosen in (torch.tensor([3]), torch.tensor([4, 0])):
+        assert torch.equal(run(chosen), together[chosen])
+
+
+def test_the_score_is_evaluated_once_a_step_however_long_the_memory() -> None:
+    asked: list[float] = []
+
+    def score(u: torch.Tensor, t: float) -> torch.Tensor:
+        asked.append(t)
+        return -u
+
+    scheme = scheme_of(WORDS[0], DATA_HELD, 4)
+    sample(scheme, score, torch.ones(2, 2, dtype=torch.float64), TAUS, PARAMS)
+    np.testing.assert_allclose(asked, 1 - TAUS[:-1])
