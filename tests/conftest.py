@@ -7,6 +7,8 @@ Triton's kernels are run by its interpreter.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -17,6 +19,9 @@ if not torch.cuda.is_available():
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from pretended_gpu import GPU
 
 settings.register_profile(
     "default", derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
@@ -57,3 +62,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = [item for item in items if item.get_closest_marker("nightly")]
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if item not in slow]
+
+
+@pytest.fixture
+def gpu() -> Iterator[GPU]:
+    """The second of two pretended GPUs: what forgets the number is refused."""
+    from pretended_gpu import pretended_gpu
+
+    with pretended_gpu() as device:
+        yield device
+
+
+@pytest.fixture
+def first_gpu() -> Iterator[GPU]:
+    """The first: what "cuda" means."""
+    from pretended_gpu import pretended_gpu
+
+    with pretended_gpu(0) as device:
+        yield device

@@ -63,3 +63,8 @@ def _exponential(rows: tuple[tuple[int, ...], ...]) -> Fixed:
     for _ in range(halvings):
         total = product(total, total)
     return total
+
+
+def times(matrix: Any, theta: Fraction) -> Fixed:
+    array = matrix if isinstance(matrix, np.ndarray) else fixed(matrix)
+    return array * theta.numerator // theta.denominator

@@ -5,9 +5,11 @@ Only the module of samplers is loaded, not its package, which imports what train
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -129,11 +131,11 @@ class _Prepared:
         return Level(1.0, time)
 
     def run(self, network: Network, x: Tensor) -> Tensor:
-        """One call."""
-        if not self.exact:
-            return self._call(network, x)
-        with float64_throughout("k_diffusion"):
-            return self._call(network, x)
+        """One call; the library's warnings are for its authors."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with float64_throughout("k_diffusion") if self.exact else contextlib.nullcontext():
+                return self._call(network, x)
 
     def _call(self, network: Network, x: Tensor) -> Tensor:
         module, low, high = samplers(), *self.sampler.span

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import click
@@ -145,24 +144,14 @@ def samplers_of(
 ) -> dict[str, Unmodified]:
     """The samplers of a name by grid: the one asked for, or its own and one that is smooth in log sigma where it has
     one. Raises ValueError."""
-    from ...integrators.unmodified import diffusers_sampler, k_diffusion_sampler
+    from ...verification.unmodified import samplers_of as of_library
 
     library, _, name = x.partition(":")
     if library not in LIBRARIES:
         return _of_file(x, settings, diffusion, predicts, time, grid, event)
     if diffusion or predicts or time:
         raise ValueError(f"--diffusion, --predicts and --time are for FILE.py:sample; {x} states its own, see --set")
-    make: Callable[..., Unmodified] = diffusers_sampler if library == "diffusers" else k_diffusion_sampler
-    if grid is not None:
-        return {grid: make(name, settings, grid)}
-    found = {"default": make(name, settings, "default")} if library == "diffusers" else {}
-    for other in ("karras",) if library == "diffusers" else ("karras", "exponential"):
-        try:
-            found[other] = make(name, settings, other)
-        except ValueError:
-            if not found:
-                raise
-    return found
+    return of_library(library, name, settings, grid)
 
 
 def _of_file(

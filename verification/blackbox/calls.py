@@ -54,7 +54,7 @@ class Calls:
         filler = np.random.default_rng(rows)
         layout = None
         if self.layouts is not None:
-            batch, layout = self._layout(run, rows, batch)
+            batch, layout = self._layout(self.layouts, run, rows, batch)
         cells = batch * elements
         order = np.arange(cells) if layout is None else layout.orders[min(self.order, len(layout.orders) - 1)]
 
@@ -141,17 +141,16 @@ class Calls:
         self.order = self.order + 1 if self.order + 1 < max((len(each.orders) for each in layouts), default=1) else 0
         return self.order > 0
 
-    def _layout(self, run: Run, rows: int, batch: int) -> tuple[int, Layout]:
-        """A batch with room for the rows, at cells that share no numbers, and its layout."""
-        assert self.layouts is not None
+    def _layout(self, layouts: dict[int, Layout], run: Run, rows: int, batch: int) -> tuple[int, Layout]:
+        """A batch with room for the rows, at cells that share no numbers, and its layout, which `layouts` keeps."""
         needed, elements = self.copies * rows, math.prod(self.event)
         batch = batch if batch == 1 else max(batch, 5)  # no size of an axis that means something else
         for _ in range(2):
-            if batch not in self.layouts:
-                like = next(iter(self.layouts.values()), None)
+            if batch not in layouts:
+                like = next(iter(layouts.values()), None)
                 ask: Ask = lambda on, n=batch: self._ask(run, n, on)  # noqa: E731
-                self.layouts[batch] = find_layout(ask, elements, self.event, like)
-            if (layout := self.layouts[batch]).live >= needed:
+                layouts[batch] = find_layout(ask, elements, self.event, like)
+            if (layout := layouts[batch]).live >= needed:
                 return batch, layout
             batch = 2 * math.ceil(needed / elements / 2) * 2
         raise NamedCause("several entries share their noise; draw noise of the state's shape")
