@@ -63,7 +63,7 @@ def advance(run: Run, target: GaussianTarget, law: GaussianLaw) -> GaussianLaw:
 def _segments(run: Run, target: GaussianTarget) -> Array:
     """Of each update P and K by rows, Q as xx, xm and mm, what the data's law there has of the data's mean and of its
     variance, and what is added to that: (updates, 19)."""
-    times, (P, K, Q) = run.updates
+    times, (P, K, Q), _ = run.updates
     values = target.params.values()
     A, _, B = exact_flow(target.diffusion.forward)(target.params.theta(times, times), values)
     momentum = target.diffusion.variances(values)[0]

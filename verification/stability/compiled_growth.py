@@ -44,7 +44,9 @@ def _largest(steps, result):
 
 
 def growth_bound(steps: Array) -> Array:
-    """As `growth.growth_bound`, of steps (2, 2, N, V)."""
+    """As `growth.growth_bound`, of steps (d, d, N, V)."""
+    if len(steps) > 2:
+        return np.full(steps.shape[3], np.inf)
     largest = np.empty(steps.shape[3])
     _largest(np.ascontiguousarray(steps), largest)
     return np.sqrt(largest)

@@ -1,4 +1,5 @@
-"""2x2 algebra on batches, components first: matrices (2, 2, ...), vectors (2, ...), the batch behind and broadcast.
+"""Algebra of 2x2 and other small matrices on batches, components first: matrices (d, d, ...), vectors (d, ...), the
+batch behind and broadcast.
 
 Thousands of data variances go through every step of every scheme; theory.components says why they come last.
 """
@@ -15,10 +16,11 @@ Array = NDArray[np.float64]
 
 def matvec(a: Array, v: Array) -> Array:
     """a v."""
-    product = np.empty((2, *np.broadcast_shapes(a.shape[2:], v.shape[1:])))
-    for i in range(2):
+    product = np.empty((len(a), *np.broadcast_shapes(a.shape[2:], v.shape[1:])))
+    for i in range(len(a)):
         np.multiply(a[i, 0], v[0], out=product[i])
-        product[i] += a[i, 1] * v[1]
+        for k in range(1, len(v)):
+            product[i] += a[i, k] * v[k]
     return product
 
 
@@ -31,10 +33,12 @@ def congruence(a: Array, q: Array) -> Array:
     """a q a^T for symmetric q; exactly symmetric."""
     left = matmul(a, q)
     product = np.empty(left.shape)
-    for i, j in ((0, 0), (0, 1), (1, 1)):
-        np.multiply(left[i, 0], a[j, 0], out=product[i, j])
-        product[i, j] += left[i, 1] * a[j, 1]
-    product[1, 0] = product[0, 1]
+    for i in range(len(a)):
+        for j in range(i, len(a)):
+            np.multiply(left[i, 0], a[j, 0], out=product[i, j])
+            for k in range(1, a.shape[1]):
+                product[i, j] += left[i, k] * a[j, k]
+            product[j, i] = product[i, j]
     return product
 
 

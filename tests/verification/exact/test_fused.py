@@ -66,6 +66,7 @@ def test_what_is_not_of_frozen_scores_is_left_to_numpy() -> None:
     scheme = CATALOGUE["ROBA"]
     assert moments._fused_for(scheme, target_of(scheme)) is not None
     assert moments._fused_for(replace(scheme, flow="true"), target_of(scheme)) is None
+    assert moments._fused_for(replace(CATALOGUE["EM"], memory=2), target_of(scheme)) is None
     still = growth.stop_clock(1.0, 0.5, scheme.splitting.diffusion, PARAMS)
     assert moments._fused_for(scheme, still) is None
 
@@ -88,4 +89,7 @@ def test_compiled_growth_bounds_are_those_of_numpy() -> None:
     np.testing.assert_allclose(compiled_growth.growth_bound(steps), expected, rtol=1e-13)
     assert np.isinf(expected[[5, 7]]).all()
     assert not np.allclose(compiled_growth.growth_bound((1 + 1e-12) * steps), expected, rtol=1e-13, atol=0)
+    remembering = np.zeros((4, 4, 60, 40))
+    assert np.isinf(compiled_growth.growth_bound(remembering)).all()
+    assert np.isinf(growth.growth_bound(remembering)).all()
     assert fewest_steps._compiled_bound() is compiled_growth.growth_bound
