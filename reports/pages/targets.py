@@ -25,7 +25,7 @@ from ...integrators.grids import time_grid
 from ...integrators.threads import one_thread
 from ...theory.model import PSLD_DIFFUSION, Parameters
 from ...theory.scheme import Scheme
-from ...verification.exact import exact_moments, noise_free
+from ...verification.exact import OBSERVABLES, Observable, exact_moments, noise_free
 from ...verification.targets import TARGETS, GaussianTarget, make_target
 from ..figures import MIXTURE, SAMPLED_FUNCTIONS
 from .jobs import Job, Jobs
@@ -115,7 +115,7 @@ def answer(asked: Asked, t_end: float, settings: Settings) -> tuple[Results, lis
         "steps": list(settings.steps),
         "t_end": t_end,
         "accuracy": settings.accuracy,
-        "observables": [observable.name for observable in noise_free.OBSERVABLES],
+        "observables": [observable.name for observable in OBSERVABLES],
         "constants": list(CONSTANTS),
         "targets": {target: TARGETS[target] for target in settings.sampling},
         "seed": settings.seed,
@@ -189,11 +189,11 @@ def _exact(scheme: Scheme, target: Target, functionals: Functionals, steps: Sequ
     not resolved."""
     import torch
 
-    def observable(k: int) -> noise_free.Observable:
+    def observable(k: int) -> Observable:
         def function(x: np.ndarray, m: np.ndarray) -> np.ndarray:
             return functionals.values(torch.from_numpy(np.stack([x, m], axis=-1))[..., None])[:, k].numpy()
 
-        return noise_free.Observable(functionals.names[k], function)
+        return Observable(functionals.names[k], function)
 
     observables = [observable(k) for k in range(len(functionals.names))]
     grids = [time_grid("uniform", count, target.params, t_end) for count in steps]

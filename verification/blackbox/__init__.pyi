@@ -1,11 +1,11 @@
 from .adapters import EpsNetwork as EpsNetwork
 from .consistency import inconsistencies as inconsistencies
+from .correct_samplers import variations as variations
 from .images import on_images as on_images
 from .mutants import MUTANTS as MUTANTS
 from .mutation import Mutant as Mutant
 from .mutation import Outcome as Outcome
 from .mutation import run_mutant as run_mutant
-from .mutation import variations as variations
 from .probing import ProbedStep as ProbedStep
 from .probing import probed_moments as probed_moments
 from .study import BLACK_BOX_STEPS as BLACK_BOX_STEPS

@@ -6,34 +6,32 @@ sizes, must come out as the columns say: a departure of a few float32 roundings 
 is refused. The same rows alone, in another batch and in another call, must come out the same, or entries of the batch
 mix or state is left over.
 
-A batch of states (batch, 2, *event) is batch x event cells of two coordinates each, and a row fills a cell. Numbers in
-the state's layout act on the cell they stand at; where that fails, which of them act where is found (blackbox.layout).
+How rows become a batch is the business of blackbox.calls, what is made of the columns that of blackbox.columns.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ...integrators.blackbox import BlackBoxError, NotAState, Response, Run, SamplerRaised, Score, call
-from ...integrators.draws import Law, stepwise_normal
+from ...integrators.draws import Law
 from ...integrators.other_sources import other_source
-from ..exact import AffineMap
 from ..verdicts import Array
-from .layout import Ask, Layout, NamedCause, Recorded, find_layout
+from .calls import SAME_DRAWS, Calls
+from .columns import FLOAT32, Columns, Increment, centred
+from .layout import NamedCause
 
 # Rows that check a map: states and noises of size up to 2, and as many of 64 times that size.
 CHECKS, _LARGE = 4, 64
-# How well they must agree: float64 steps agree to 1e-13 or so. A few roundings to float32, 2^-24 each, are reported.
-_TOLERANCE, _FLOAT32 = 1e-10, 64 * 2.0**-24
+# How well they must agree: float64 steps agree to 1e-13 or so. What is within FLOAT32 is reported.
+_TOLERANCE = 1e-10
 # A larger departure that keeps its relative size when states are 64 times larger is coarser rounding, or a branch; that
-# of a quadratic term grows 64-fold. One below _FLOAT32 even there moves a state by no more than rounding would.
+# of a quadratic term grows 64-fold. One below FLOAT32 even there moves a state by no more than rounding would.
 _GROWTH = 8
 # Coordinates (rows times targets) in one call: a few MB of intermediate results.
 _BATCH = 1 << 17
@@ -43,7 +41,6 @@ _SMALL_BATCH, _MOST_DRAWS = 64, 4_000_000
 _OVERFLOW = 1e15
 # Values of discrete draws to try in one map; a few thousand rows are a call of a second.
 _MOST_VALUES = 1 << 14
-_SAME_DRAWS = "draw the same in every call"
 
 
 class _Checks:
@@ -75,62 +72,21 @@ class _Checks:
         self.laws.clear()
 
 
-class Increment(NamedTuple):
-    """A number of a discrete law, and what it adds to the next state, less its mean: weights (n,), values (V, n, 2)."""
-
-    weights: Array
-    values: Array
-
-
-class Columns(NamedTuple):
-    """An affine map read off: u' = offset + rows of `state` times u + rows of `draws` times independent numbers of
-    mean 0 and variance 1.
-
-    offset (V, 2), state (V, 2, 2) and draws (V, width, 2), the last axis that of u'; is_of (width,): which draw of the
-    call each row belongs to; increments: of the draws that are not Gaussian, whose rows are as many as they have values
-    and add up to their covariance; rounding: its departure from being affine where that is float32 rounding, else 0;
-    response: of the call.
-    """
-
-    offset: Array
-    state: Array
-    draws: Array
-    is_of: NDArray[np.int64]
-    increments: tuple[Increment, ...]
-    rounding: float
-    response: Response
-
-    @property
-    def map(self) -> AffineMap:
-        """As a map whose draws have mean 0 and variance 1; nan if the run overflowed."""
-        cov = np.einsum("vki,vkj->ijv", self.draws, self.draws)
-        return AffineMap(np.ascontiguousarray(self.state.transpose(2, 1, 0)), np.ascontiguousarray(self.offset.T), cov)
-
-
-class Probe:
+class Probe(Calls):
     """A black box as a function of its state and of what it draws; `widths` of its draws, numbers a coordinate, once
-    known, and `labels`, what `label` was when each of them was made.
+    known.
 
-    copies: how many score functions are probed at once, V; score(rows, batch): the score of all of them, for `rows`
-    rows each, in a batch of that size. event: the shape of one data point; sampler: whose run it is, to name what it
-    draws from. Raises ValueError on a bad event.
+    copies, score, event: of `Calls`; sampler: whose run it is, to name what it draws from.
     """
 
     def __init__(
         self, copies: int, score: Callable[[int, int], Score], event: tuple[int, ...], sampler: object = None
     ) -> None:
-        if any(size < 1 for size in event):
-            raise ValueError(f"event {event}: the shape of a data point is positive numbers, such as 3,4,4")
-        self.copies, self.score, self.event, self.sampler = copies, score, event, sampler
+        super().__init__(copies, score, event)
+        self.sampler = sampler
         self.checks = _Checks()
         self.widths: list[int] | None = None
         self.alone: Array | None = None
-        self.label: object = None
-        self.labels: list[object] = []
-        # How draws are read: where their numbers act, None as they stand; whether Gaussians are used stepwise.
-        self.layouts: dict[int, Layout] | None = None
-        self.is_stepwise = False
-        self.order = 0  # of the cells of a batch, where some share numbers
 
     @property
     def laws(self) -> list[Law]:
@@ -194,12 +150,12 @@ class Probe:
             return self.checks.noise(k, width, law)[:CHECKS]
 
         # The small ones alone: what is taken of the batch, its mean or its largest entry, is another one then.
-        self.alone, response = self._respond(run, self.checks.states[:CHECKS], noise)
+        self.alone, response = self.respond(run, self.checks.states[:CHECKS], noise)
         if self.copies == 1 and not self.event:
             self._check_a_batch_of_one(run)
         if self.widths is not None and widths != self.widths:
             raise BlackBoxError(
-                f"the sampler draws {_sizes(widths)}, and {_sizes(self.widths)} in its first call; {_SAME_DRAWS}"
+                f"the sampler draws {_sizes(widths)}, and {_sizes(self.widths)} in its first call; {SAME_DRAWS}"
             )
         self.widths = widths
         return response
@@ -208,11 +164,11 @@ class Probe:
         """A state alone must go where it goes in company."""
         alone = self.alone if self.alone is not None else self.checks.states[None]
         try:
-            out, _ = self._respond(run, self.checks.states[:1], lambda *draw: self.checks.noise(*draw)[:1])
+            out, _ = self.respond(run, self.checks.states[:1], lambda *draw: self.checks.noise(*draw)[:1])
         except BlackBoxError as error:
             raise BlackBoxError(f"{error}; another batch went through: is state left over from it?") from error
         error = float(np.abs(out[:, 0] - alone[:, 0]).max() / max(1.0, float(np.abs(out).max())))
-        if not error <= _FLOAT32:
+        if not error <= FLOAT32:
             raise BlackBoxError(
                 f"the sampler does something else with a batch of one: it differs by {error:.1e}; it mixes the entries "
                 "of a batch, as a mean over them does, or branches on their number"
@@ -221,7 +177,7 @@ class Probe:
     def read(self, run: Run) -> Columns:
         """The map of `run`, of nan if it diverges. Raises BlackBoxError."""
         columns, several = self._read(run), False
-        while self._next_order():  # the cells that share numbers with those before, and do the same
+        while self.next_order():  # the cells that share numbers with those before, and do the same
             other, several = self._read(run), True
             for name in ("offset", "state", "map"):
                 one, two = (np.asarray(getattr(each, name)[-1 if name == "map" else ...]) for each in (columns, other))
@@ -254,24 +210,8 @@ class Probe:
         return Columns(offset, columns[:, :2], draws, is_of, increments, rounding, response)
 
     def centred(self, offset: Array, draws: Array) -> tuple[Array, Array, tuple[Increment, ...]]:
-        """Offset (V, 2) and rows of draws (V, rows, 2) as they were read, with numbers of mean 0 and variance 1 in the
-        place of the values of discrete laws; and what those add."""
-        widths = self.widths or []
-        counts = [w * (1 if law.nodes is None else len(law.nodes)) for w, law in zip(widths, self.laws, strict=False)]
-        settled, increments = list[Array](), list[Increment]()
-        for block, law in zip(
-            np.split(draws, np.cumsum(counts)[:-1], axis=1) if counts else [], self.laws, strict=False
-        ):
-            if law.nodes is None or law.weights is None:
-                settled.append(block)
-                continue
-            moved, weights = block.reshape(len(block), -1, len(law.nodes), 2), law.weights[:, None]
-            _check_steps(moved, law)
-            mean = (weights * moved).sum(2)[:, :, None]
-            offset = offset + mean.sum((1, 2))
-            increments += [Increment(law.weights, slot) for slot in np.moveaxis(moved - mean, 1, 0)]
-            settled.append((np.sqrt(weights) * (moved - mean)).reshape(block.shape))
-        return offset, np.concatenate(settled, axis=1) if settled else draws, tuple(increments)
+        """As `columns.centred`, of the draws of this box."""
+        return centred(offset, draws, self.widths or [], self.laws)
 
     def _departure(self, checked: Array, predicted: Array) -> float:
         """0 if the map is affine to float64, the relative departure if that is float32 rounding; raises otherwise."""
@@ -282,7 +222,7 @@ class Probe:
         worst = max(small, large)
         if worst <= _TOLERANCE:
             return 0.0
-        if worst <= _FLOAT32:
+        if worst <= FLOAT32:
             return worst
         kind = "it rounds to half precision, or branches" if large <= _GROWTH * small else "it is nonlinear"
         drawn = sorted({law.source for law in self.laws if law.nodes is not None and law.source != "randn"})
@@ -317,7 +257,7 @@ class Probe:
                 "are tried one by one; verify fewer steps at once, or its step"
             )
         size = max(1, _BATCH // self.copies)
-        if self.layouts and self._draws_per_entry():
+        if self.layouts and self.draws_per_entry():
             size = max(1, _SMALL_BATCH // self.copies)
             cost = (checking + 2 * CHECKS) * self.copies * sum(widths) // 2
             if cost > _MOST_DRAWS:
@@ -344,7 +284,7 @@ class Probe:
             if k >= len(widths) or width != widths[k]:
                 raise BlackBoxError(
                     f"draw {k + 1} of the sampler, {width} Gaussians a coordinate, is not that of its first call; "
-                    f"{_SAME_DRAWS}"
+                    f"{SAME_DRAWS}"
                 )
             # whose turn it is: a unit, or a value of a discrete law; at rest is 0, or the first value
             values = 1 if law.nodes is None else len(law.nodes)
@@ -353,193 +293,17 @@ class Probe:
             return np.where(is_check, self.checks.noise(k, width, law)[check], moved)
 
         units = (rows[:, None] == np.array([1, 2])).astype(float)
-        out, response = self._respond(run, np.where(is_check, self.checks.states[check], units), noise)
+        out, response = self.respond(run, np.where(is_check, self.checks.states[check], units), noise)
         if drawn != len(widths):
             raise BlackBoxError(
-                f"the sampler draws {drawn} times, and {len(widths)} times in its first call; {_SAME_DRAWS}"
+                f"the sampler draws {drawn} times, and {len(widths)} times in its first call; {SAME_DRAWS}"
             )
         return out, response
-
-    # --- One call -----------------------------------------------------------------------------------------------------
-
-    def _respond(self, run: Run, states: Array, noise: Callable[[int, int, Law], Array]) -> tuple[Array, Response]:
-        """`run` on every row for every target: (V, rows, 2). The rows fill the cells of a batch."""
-        V, rows = self.copies, len(states)
-        elements = math.prod(self.event)
-        # What fills up the last event, and a batch of at least two, is no zero, nor the same in another call: entries
-        # that mix show then.
-        batch = max(2, math.ceil(V * rows / elements)) if rows > 1 or V > 1 else 1
-        filler = np.random.default_rng(rows)
-        layout = None
-        if self.layouts is not None:
-            batch, layout = self._layout(run, rows, batch)
-        cells = batch * elements
-        order = np.arange(cells) if layout is None else layout.orders[min(self.order, len(layout.orders) - 1)]
-
-        def fill(values: Array, law: Law | None = None, order: NDArray[np.int64] = order) -> Array:
-            """Values (rows, width) of every target in the cells they belong to: (cells, width)."""
-            width = values.shape[1]
-            given = filler.uniform(-2, 2, (cells, width))
-            if law is not None and law.nodes is not None:
-                values, given = (
-                    law.nodes[values.astype(int)],
-                    law.nodes[filler.integers(0, len(law.nodes), given.shape)],
-                )
-            given[: V * rows] = np.tile(values, (V, 1))
-            placed = np.empty_like(given)
-            placed[order] = given
-            return placed
-
-        def pack(values: Array) -> Tensor:
-            stood = values.reshape(batch, elements, -1).transpose(0, 2, 1)
-            return torch.as_tensor(np.ascontiguousarray(stood))
-
-        labels: list[object] = []
-        pool = np.empty(0) if layout is None else np.zeros(sum(layout.recorded.sizes))
-        if layout is not None:
-            for k, group in enumerate(layout.groups):
-                values = fill(noise(k, group.places.shape[1], group.law), group.law)
-                # of the cells that share a number the first in order has its way
-                pool[group.places[order[::-1]]] = values[order[::-1]]
-                labels.append(None)
-        taken = drawn = 0
-
-        def draw(_: int, shape: torch.Size, law: Law) -> Tensor:
-            nonlocal taken, drawn
-            label, self.label = self.label, None
-            law = self._read_as(law, label)
-            if layout is not None and label is None:
-                if drawn >= len(layout.recorded.shapes) or layout.recorded.shapes[drawn] != tuple(shape):
-                    raise BlackBoxError(f"the sampler draws {tuple(shape)} where it did not before; {_SAME_DRAWS}")
-                drawn, taken = drawn + 1, taken + math.prod(shape)
-                return torch.as_tensor(pool[taken - math.prod(shape) : taken].reshape(shape))
-            width, rest = divmod(math.prod(shape[1:]), elements)
-            if not shape or shape[0] != batch or rest:
-                raise BlackBoxError(
-                    f"the sampler draws noise of shape {tuple(shape)} for a state of shape {(batch, 2, *self.event)}: "
-                    "which numbers belong to which entry cannot be told, or several entries share them; draw noise of "
-                    "the state's shape, in one call"
-                )
-            labels.append(label)
-            # a score that is reordered answers, and draws its answer, in the order of the rows
-            own = order if label is None else np.arange(cells)
-            return pack(fill(noise(len(labels) - 1, width, law), law, own)).reshape(shape)
-
-        score = self.score(rows, batch)
-        if layout is not None and len(layout.orders) > 1:
-            score = _reordered(score, order, batch, self.event)
-        response = call(run, pack(fill(states)).reshape(batch, 2, *self.event), score, draw)
-        self.labels = labels
-        return self.unpack(response.state, rows, order), response
-
-    def unpack(self, state: Tensor, rows: int, order: NDArray[np.int64] | None = None) -> Array:
-        """A state `(batch, 2, *event)` as (V, rows, 2); order: of its cells."""
-        cells = state.detach().double().clone().numpy(force=True).reshape(len(state), 2, -1).transpose(0, 2, 1)
-        cells = cells.reshape(-1, 2) if order is None else cells.reshape(-1, 2)[order]
-        return cells[: self.copies * rows].reshape(self.copies, rows, 2)
-
-    def _read_as(self, law: Law, label: object) -> Law:
-        """A Gaussian that is no answer of a score, as steps of a law if it is tried so."""
-        return stepwise_normal() if self.is_stepwise and label is None and law.nodes is None else law
-
-    # --- Where numbers act --------------------------------------------------------------------------------------------
-
-    def _next_order(self) -> bool:
-        """Go on to cells that were not looked at; False, and back to the first, if there are none."""
-        layouts = (self.layouts or {}).values()
-        self.order = self.order + 1 if self.order + 1 < max((len(each.orders) for each in layouts), default=1) else 0
-        return self.order > 0
-
-    def _layout(self, run: Run, rows: int, batch: int) -> tuple[int, Layout]:
-        """A batch with room for the rows, at cells that share no numbers, and its layout."""
-        assert self.layouts is not None
-        needed, elements = self.copies * rows, math.prod(self.event)
-        batch = batch if batch == 1 else max(batch, 5)  # no size of an axis that means something else
-        for _ in range(2):
-            if batch not in self.layouts:
-                like = next(iter(self.layouts.values()), None)
-                ask: Ask = lambda on, n=batch: self._ask(run, n, on)  # noqa: E731
-                self.layouts[batch] = find_layout(ask, elements, self.event, like)
-            if (layout := self.layouts[batch]).live >= needed:
-                return batch, layout
-            batch = 2 * math.ceil(needed / elements / 2) * 2
-        raise NamedCause("several entries share their noise; draw noise of the state's shape")
-
-    def _draws_per_entry(self) -> bool:
-        """Whether the number of draws grows with the batch."""
-        layouts = self.layouts or {}
-        counts = [len(layouts[batch].recorded.shapes) for batch in sorted(layouts) if batch > 1]
-        return bool(counts) and 1 in layouts and counts[-1] > len(layouts[1].recorded.shapes)
-
-    def _ask(self, run: Run, batch: int, switches: Array | None) -> tuple[Array, Recorded]:
-        """For `find_layout`."""
-        sizes = np.random.default_rng(0).uniform(1, 2, 1 if switches is None else len(switches))
-        shapes, laws, taken = list[tuple[int, ...]](), list[Law](), 0
-
-        def draw(_: int, shape: torch.Size, law: Law) -> Tensor:
-            nonlocal taken
-            label, self.label = self.label, None
-            if label is not None:
-                return torch.zeros(shape, dtype=torch.float64)
-            law = self._read_as(law, label)
-            shapes.append(tuple(shape))
-            laws.append(law)
-            taken += (count := math.prod(shape))
-            rest, acting = (0.0, 1.0) if law.nodes is None else (law.nodes[0], law.nodes[-1])
-            values = np.full(count, rest)
-            if switches is not None:
-                if taken > len(switches):
-                    raise BlackBoxError(f"the sampler draws more than it did before; {_SAME_DRAWS}")
-                part = slice(taken - count, taken)
-                values += switches[part] * (acting - rest) * (sizes[part] if law.nodes is None else 1.0)
-            return torch.as_tensor(values.reshape(shape))
-
-        # so many rows that the batch is theirs: the cells' own numbers are all that matters
-        rows = max(1, batch * math.prod(self.event) // self.copies)
-        states = np.random.default_rng(batch).uniform(-2, 2, (batch, 2, *self.event))
-        response = call(run, torch.as_tensor(states), self.score(rows, batch), draw)
-        out = response.state.detach().double().numpy(force=True).reshape(batch, 2, -1).transpose(0, 2, 1)
-        return out.reshape(-1, 2).copy(), Recorded(tuple(shapes), tuple(laws))
 
 
 def _one_hot(codes: Array, values: int) -> Array:
     """(rows, width) numbers of values as (rows, width x values)."""
     return (codes[..., None] == np.arange(values)).astype(float).reshape(len(codes), -1)
-
-
-def _check_steps(moved: Array, law: Law) -> None:
-    """Raises NamedCause unless what a number adds (V, width, values, 2) is constant on each part of its law, or, of a
-    uniform number, linear there."""
-    if not law.cells:
-        return
-    parts = moved.reshape(*moved.shape[:2], law.cells, -1, 2)
-    rest = parts - parts[..., :1, :]
-    if law.is_uniform:
-        across = np.array(
-            [0, *(np.diff(law.nodes.reshape(law.cells, -1)[0]).cumsum() if law.nodes is not None else ())]
-        )
-        rest = rest - rest[..., -1:, :] * (across / across[-1])[:, None]
-    if not np.abs(rest).max(initial=0.0) <= _FLOAT32 * max(1e-3, float(np.abs(moved).max(initial=0.0))):
-        what = (
-            "neither linear nor steps at twelfths"
-            if law.is_uniform
-            else "neither linear nor steps of equal probability"
-        )
-        raise NamedCause(
-            f"the sampler takes a function of what it draws from torch.{law.source} that is {what}; draw from "
-            "torch.randn, or a two- or three-point law from torch.randint"
-        )
-
-
-def _reordered(score: Score, order: NDArray[np.int64], batch: int, event: tuple[int, ...]) -> Score:
-    """A score that is asked with its cells in another order."""
-    back, shape = np.argsort(order), (batch, 2, *event)
-
-    def arranged(u: Tensor, cells: NDArray[np.int64]) -> Tensor:
-        flat = u.reshape(batch, 2, -1).transpose(1, 2).reshape(-1, 2)[torch.as_tensor(cells)]
-        return flat.reshape(batch, -1, 2).transpose(1, 2).reshape(shape)
-
-    return lambda u, t: arranged(score(arranged(u, order), t), back).reshape(u.shape)
 
 
 def _sizes(widths: list[int]) -> str:

@@ -11,6 +11,8 @@ from .moments import rounding_of_steps as rounding_of_steps
 from .moments import starting_law as starting_law
 from .moments import step_maps as step_maps
 from .noise_free import NoiseFreeStudy as NoiseFreeStudy
+from .observables import OBSERVABLES as OBSERVABLES
+from .observables import Observable as Observable
 from .order import MIN_RATIO as MIN_RATIO
 from .order import STEPS as STEPS
 from .order import T_END as T_END

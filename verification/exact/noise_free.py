@@ -26,9 +26,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import ndtr
 
-from ...integrators.compiled import noise_factor
 from ...integrators.grids import check_grid, time_grid
 from ...theory.scheme import Scheme
 from ..time_limit import completed
@@ -52,6 +50,7 @@ from ..verdicts import (
 from .errors import CERTAIN, SURE, stiffness
 from .lattice import RESOLUTIONS, TooCoarse, Unresolved, carried_law
 from .moments import check_diffusion
+from .observables import OBSERVABLES, Observable, averages, expectation
 from .order import T_END
 from .order_evidence import RESOLVED, WIDE
 
@@ -60,59 +59,6 @@ if TYPE_CHECKING:  # torch takes seconds to import
 
 STEPS = (25, 50, 100, 200, 400)
 ACCURACY = 1e-7
-
-
-# --- Test functions ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Observable:
-    """A test function f: `function` maps x and m, float64 arrays of one shape, to f(x, m) of that shape.
-
-    It should be smooth, ideally entire, on the scale of the law's modes, and grow like a polynomial; what it costs if
-    it is not shows in the estimates.
-    """
-
-    name: str
-    function: Callable[[Array, Array], Array]
-
-
-OBSERVABLES = (
-    Observable("x", lambda x, _: x),
-    Observable("x^2", lambda x, _: x**2),
-    Observable("x^3", lambda x, _: x**3),
-    Observable("x^4", lambda x, _: x**4),
-    Observable("m", lambda _, m: m),
-    Observable("x m", lambda x, m: x * m),
-    Observable("m^2", lambda _, m: m**2),
-    Observable("cos 2x", lambda x, _: np.cos(2 * x)),
-    Observable("mode x > 0", lambda x, _: ndtr(x / 0.25)),
-)
-
-# Gauss-Hermite nodes a coordinate: exact for polynomials, and far more than cosines and smooth steps need. The smaller
-# rule measures the larger one's error, for functions that need more.
-_NODES, _FEWER_NODES = 96, 64
-
-
-def expectation(observables: Sequence[Observable], target: MixtureTarget, t: float) -> tuple[Array, Array]:
-    """The exact E f under p_t, (F,), and an estimate of its error, (F,): Gauss-Hermite quadrature in each component."""
-    weights, means, covs = (np.asarray(a) for a in target.components(t))
-
-    def quadrature(count: int) -> Array:
-        nodes, mass = np.polynomial.hermite_e.hermegauss(count)
-        grid = np.stack(np.meshgrid(nodes, nodes)).reshape(2, -1)
-        mass = np.outer(mass, mass).ravel() / (2 * math.pi)
-        pairs = zip(weights, means[:, :, 0], noise_factor(covs[:, :, 0, :, 0]), strict=True)
-        averages = [w * _averages(observables, mean[:, None] + L @ grid, mass) for w, mean, L in pairs]
-        return np.sum(averages, axis=0)
-
-    exact = quadrature(_NODES)
-    return exact, np.abs(exact - quadrature(_FEWER_NODES))
-
-
-def _averages(observables: Sequence[Observable], points: Array, weights: Array) -> Array:
-    """sum_j w_j f(u_j) for every test function, (F,)."""
-    return np.array([weights @ observable.function(*points) for observable in observables])
 
 
 # --- Weak errors ------------------------------------------------------------------------------------------------------
@@ -180,7 +126,7 @@ def noise_free_errors(
         except Unresolved as failure:
             problem = f"not resolved: {failure}"
             break
-        before, computed, nodes = computed, _averages(observables, *cloud[:2]), cloud.weights.size
+        before, computed, nodes = computed, averages(observables, *cloud[:2]), cloud.weights.size
         moved = np.where(np.isnan(before), np.inf, np.abs(computed - before))
         worst = float((moved + estimate).max())
         problem = f"not resolved to {accuracy:g}: the last refinement moved an answer by {worst:.1e}"

@@ -15,7 +15,8 @@ from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.reports.commands import cli
 from weakorder.theory.model import Parameters
 from weakorder.verification.blackbox import baseline as baselines
-from weakorder.verification.blackbox.baseline import compare, load, record, save
+from weakorder.verification.blackbox.baseline import load, record, save
+from weakorder.verification.blackbox.comparison import compare
 
 STEPS = (25, 50, 100, 200)
 FEW = (2, 4, 8, 16)  # for what does not come from the order study

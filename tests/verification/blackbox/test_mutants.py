@@ -10,17 +10,15 @@ import pytest
 import torch
 from weakorder.reports.pages.self_test import SECTIONS, render, run_self_test
 from weakorder.reports.pages.strict_json import dumps
+from weakorder.verification.blackbox.correct_samplers import BUILDERS, DRAWS, variations
 from weakorder.verification.blackbox.mutants import CLUES, MUTANTS, LibraryError, read_library
 from weakorder.verification.blackbox.mutation import (
-    BUILDERS,
-    DRAWS,
     SMALLEST_EFFECT,
     Mutant,
     MutationError,
     Outcome,
     bases,
     run_mutant,
-    variations,
 )
 
 

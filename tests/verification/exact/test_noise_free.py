@@ -21,14 +21,8 @@ from weakorder.theory.model import PSLD_DIFFUSION, STATIONARY, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import LANGEVIN, PSLD_FLOW, PSLD_WHOLE
 from weakorder.verification.exact.lattice import RESOLUTIONS, carried_law
-from weakorder.verification.exact.noise_free import (
-    OBSERVABLES,
-    NoiseFreeStudy,
-    Observable,
-    expectation,
-    noise_free_errors,
-    study_noise_free,
-)
+from weakorder.verification.exact.noise_free import NoiseFreeStudy, noise_free_errors, study_noise_free
+from weakorder.verification.exact.observables import OBSERVABLES, Observable, expectation
 from weakorder.verification.exact.order import T_END
 from weakorder.verification.targets.mixture import MixtureTarget
 from weakorder.verification.targets.named import make_target

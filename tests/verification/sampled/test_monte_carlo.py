@@ -27,7 +27,8 @@ from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import PSLD
 from weakorder.verification.exact.moments import exact_moments
-from weakorder.verification.exact.noise_free import Observable, noise_free_errors
+from weakorder.verification.exact.noise_free import noise_free_errors
+from weakorder.verification.exact.observables import Observable
 from weakorder.verification.sampled import calibration
 from weakorder.verification.sampled.calibration import (
     SecondMoment,

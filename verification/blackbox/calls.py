@@ -1,0 +1,191 @@
+"""One call of a black box on rows of states and noise: which cells they fill, and which numbers act on those.
+
+A batch of states (batch, 2, *event) is batch x event cells of two coordinates each, and a row fills a cell. Numbers in
+the state's layout act on the cell they stand at; where that fails, which of them act where is found (blackbox.layout).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...integrators.blackbox import BlackBoxError, Response, Run, Score, call
+from ...integrators.draws import Law, stepwise_normal
+from ..verdicts import Array
+from .layout import Ask, Layout, NamedCause, Recorded, find_layout
+
+SAME_DRAWS = "draw the same in every call"
+
+
+class Calls:
+    """Calls of a black box on rows, and how they are laid out; `labels`, what `label` was when each draw was made.
+
+    copies: how many score functions are asked at once, V; score(rows, batch): the score of all of them, for `rows`
+    rows each, in a batch of that size. event: the shape of one data point. Raises ValueError on a bad event.
+    """
+
+    def __init__(self, copies: int, score: Callable[[int, int], Score], event: tuple[int, ...]) -> None:
+        if any(size < 1 for size in event):
+            raise ValueError(f"event {event}: the shape of a data point is positive numbers, such as 3,4,4")
+        self.copies, self.score, self.event = copies, score, event
+        self.label: object = None
+        self.labels: list[object] = []
+        # How draws are read: where their numbers act, None as they stand; whether Gaussians are used stepwise.
+        self.layouts: dict[int, Layout] | None = None
+        self.is_stepwise = False
+        self.order = 0  # of the cells of a batch, where some share numbers
+
+    def respond(self, run: Run, states: Array, noise: Callable[[int, int, Law], Array]) -> tuple[Array, Response]:
+        """`run` on every row for every target: (V, rows, 2). The rows fill the cells of a batch."""
+        V, rows = self.copies, len(states)
+        elements = math.prod(self.event)
+        # What fills up the last event, and a batch of at least two, is no zero, nor the same in another call: entries
+        # that mix show then.
+        batch = max(2, math.ceil(V * rows / elements)) if rows > 1 or V > 1 else 1
+        filler = np.random.default_rng(rows)
+        layout = None
+        if self.layouts is not None:
+            batch, layout = self._layout(run, rows, batch)
+        cells = batch * elements
+        order = np.arange(cells) if layout is None else layout.orders[min(self.order, len(layout.orders) - 1)]
+
+        def fill(values: Array, law: Law | None = None, order: NDArray[np.int64] = order) -> Array:
+            """Values (rows, width) of every target in the cells they belong to: (cells, width)."""
+            width = values.shape[1]
+            given = filler.uniform(-2, 2, (cells, width))
+            if law is not None and law.nodes is not None:
+                values, given = (
+                    law.nodes[values.astype(int)],
+                    law.nodes[filler.integers(0, len(law.nodes), given.shape)],
+                )
+            given[: V * rows] = np.tile(values, (V, 1))
+            placed = np.empty_like(given)
+            placed[order] = given
+            return placed
+
+        def pack(values: Array) -> Tensor:
+            stood = values.reshape(batch, elements, -1).transpose(0, 2, 1)
+            return torch.as_tensor(np.ascontiguousarray(stood))
+
+        labels: list[object] = []
+        pool = np.empty(0) if layout is None else np.zeros(sum(layout.recorded.sizes))
+        if layout is not None:
+            for k, group in enumerate(layout.groups):
+                values = fill(noise(k, group.places.shape[1], group.law), group.law)
+                # of the cells that share a number the first in order has its way
+                pool[group.places[order[::-1]]] = values[order[::-1]]
+                labels.append(None)
+        taken = drawn = 0
+
+        def draw(_: int, shape: torch.Size, law: Law) -> Tensor:
+            nonlocal taken, drawn
+            label, self.label = self.label, None
+            law = self._read_as(law, label)
+            if layout is not None and label is None:
+                if drawn >= len(layout.recorded.shapes) or layout.recorded.shapes[drawn] != tuple(shape):
+                    raise BlackBoxError(f"the sampler draws {tuple(shape)} where it did not before; {SAME_DRAWS}")
+                drawn, taken = drawn + 1, taken + math.prod(shape)
+                return torch.as_tensor(pool[taken - math.prod(shape) : taken].reshape(shape))
+            width, rest = divmod(math.prod(shape[1:]), elements)
+            if not shape or shape[0] != batch or rest:
+                raise BlackBoxError(
+                    f"the sampler draws noise of shape {tuple(shape)} for a state of shape {(batch, 2, *self.event)}: "
+                    "which numbers belong to which entry cannot be told, or several entries share them; draw noise of "
+                    "the state's shape, in one call"
+                )
+            labels.append(label)
+            # a score that is reordered answers, and draws its answer, in the order of the rows
+            own = order if label is None else np.arange(cells)
+            return pack(fill(noise(len(labels) - 1, width, law), law, own)).reshape(shape)
+
+        score = self.score(rows, batch)
+        if layout is not None and len(layout.orders) > 1:
+            score = _reordered(score, order, batch, self.event)
+        response = call(run, pack(fill(states)).reshape(batch, 2, *self.event), score, draw)
+        self.labels = labels
+        return self.unpack(response.state, rows, order), response
+
+    def unpack(self, state: Tensor, rows: int, order: NDArray[np.int64] | None = None) -> Array:
+        """A state `(batch, 2, *event)` as (V, rows, 2); order: of its cells."""
+        cells = state.detach().double().clone().numpy(force=True).reshape(len(state), 2, -1).transpose(0, 2, 1)
+        cells = cells.reshape(-1, 2) if order is None else cells.reshape(-1, 2)[order]
+        return cells[: self.copies * rows].reshape(self.copies, rows, 2)
+
+    def _read_as(self, law: Law, label: object) -> Law:
+        """A Gaussian that is no answer of a score, as steps of a law if it is tried so."""
+        return stepwise_normal() if self.is_stepwise and label is None and law.nodes is None else law
+
+    # --- Where numbers act --------------------------------------------------------------------------------------------
+
+    def next_order(self) -> bool:
+        """Go on to cells that were not looked at; False, and back to the first, if there are none."""
+        layouts = (self.layouts or {}).values()
+        self.order = self.order + 1 if self.order + 1 < max((len(each.orders) for each in layouts), default=1) else 0
+        return self.order > 0
+
+    def _layout(self, run: Run, rows: int, batch: int) -> tuple[int, Layout]:
+        """A batch with room for the rows, at cells that share no numbers, and its layout."""
+        assert self.layouts is not None
+        needed, elements = self.copies * rows, math.prod(self.event)
+        batch = batch if batch == 1 else max(batch, 5)  # no size of an axis that means something else
+        for _ in range(2):
+            if batch not in self.layouts:
+                like = next(iter(self.layouts.values()), None)
+                ask: Ask = lambda on, n=batch: self._ask(run, n, on)  # noqa: E731
+                self.layouts[batch] = find_layout(ask, elements, self.event, like)
+            if (layout := self.layouts[batch]).live >= needed:
+                return batch, layout
+            batch = 2 * math.ceil(needed / elements / 2) * 2
+        raise NamedCause("several entries share their noise; draw noise of the state's shape")
+
+    def draws_per_entry(self) -> bool:
+        """Whether the number of draws grows with the batch."""
+        layouts = self.layouts or {}
+        counts = [len(layouts[batch].recorded.shapes) for batch in sorted(layouts) if batch > 1]
+        return bool(counts) and 1 in layouts and counts[-1] > len(layouts[1].recorded.shapes)
+
+    def _ask(self, run: Run, batch: int, switches: Array | None) -> tuple[Array, Recorded]:
+        """For `find_layout`."""
+        sizes = np.random.default_rng(0).uniform(1, 2, 1 if switches is None else len(switches))
+        shapes, laws, taken = list[tuple[int, ...]](), list[Law](), 0
+
+        def draw(_: int, shape: torch.Size, law: Law) -> Tensor:
+            nonlocal taken
+            label, self.label = self.label, None
+            if label is not None:
+                return torch.zeros(shape, dtype=torch.float64)
+            law = self._read_as(law, label)
+            shapes.append(tuple(shape))
+            laws.append(law)
+            taken += (count := math.prod(shape))
+            rest, acting = (0.0, 1.0) if law.nodes is None else (law.nodes[0], law.nodes[-1])
+            values = np.full(count, rest)
+            if switches is not None:
+                if taken > len(switches):
+                    raise BlackBoxError(f"the sampler draws more than it did before; {SAME_DRAWS}")
+                part = slice(taken - count, taken)
+                values += switches[part] * (acting - rest) * (sizes[part] if law.nodes is None else 1.0)
+            return torch.as_tensor(values.reshape(shape))
+
+        # so many rows that the batch is theirs: the cells' own numbers are all that matters
+        rows = max(1, batch * math.prod(self.event) // self.copies)
+        states = np.random.default_rng(batch).uniform(-2, 2, (batch, 2, *self.event))
+        response = call(run, torch.as_tensor(states), self.score(rows, batch), draw)
+        out = response.state.detach().double().numpy(force=True).reshape(batch, 2, -1).transpose(0, 2, 1)
+        return out.reshape(-1, 2).copy(), Recorded(tuple(shapes), tuple(laws))
+
+
+def _reordered(score: Score, order: NDArray[np.int64], batch: int, event: tuple[int, ...]) -> Score:
+    """A score that is asked with its cells in another order."""
+    back, shape = np.argsort(order), (batch, 2, *event)
+
+    def arranged(u: Tensor, cells: NDArray[np.int64]) -> Tensor:
+        flat = u.reshape(batch, 2, -1).transpose(1, 2).reshape(-1, 2)[torch.as_tensor(cells)]
+        return flat.reshape(batch, -1, 2).transpose(1, 2).reshape(shape)
+
+    return lambda u, t: arranged(score(arranged(u, order), t), back).reshape(u.shape)
