@@ -405,12 +405,12 @@ class Calculus:
     def _in_factors(self, c: Expr) -> Expr:
         """A function of the parameters, factored; most differ by a number alone."""
         content, primitive = c.primitive() if c.is_Add else c.as_coeff_Mul()
-        if primitive not in self._factored:
-            self._factored[primitive] = sp.factor(sp.cancel(primitive))
+        if primitive not in self._factored:  # twice it, so that sympy takes the sign of a sum out of it
+            self._factored[primitive] = sp.factor(sp.cancel(2 * primitive))
         number, factors = self._factored[primitive].as_coeff_Mul()
-        if factors.is_Add and content * number != 1:  # sympy's product of a number and a sum is a sum
-            return sp.Mul(content * number, factors, evaluate=False)
-        return content * number * factors
+        number = content * number / 2
+        # sympy's product of a number and a sum would be a sum
+        return sp.Mul(number, factors, evaluate=False) if factors.is_Add and abs(number) != 1 else number * factors
 
 
 def plus(a: Series, b: Series) -> Series:

@@ -62,6 +62,10 @@ from .scheme import Scheme, Token
 from .weak_order import Powers
 
 
+# Lengths of steps in general position, where indeterminates take minutes.
+_SOME = (Fraction(2, 3), Fraction(5, 4), Fraction(7, 5))
+
+
 class Step(NamedTuple):
     """A step that begins at t - start h and is length h long. `earlier`: the offsets of the evaluations before it, the
     last one first."""
@@ -223,14 +227,16 @@ def expand(
 ) -> tuple[Word, Step, Series]:
     """The word, its last step, and the local error of this up to h^n as symbols of operators (see the module).
 
-    any_steps: whether the lengths of the earlier steps over that of the last are indeterminates, else 1. noise_free: of
+    any_steps: whether the lengths of the earlier steps over that of the last are indeterminates (with four evaluations
+    remembered, some numbers in general position), else 1. noise_free: of
     test functions p . u alone, which say all where nothing is random.
     """
     general = scheme.frozen != SCORE_HELD
     calculus = Calculus(scheme.splitting, dims, n, linear_beta, general, scheme.memory, noise_free)
     word = Word(scheme, calculus)
     count = -(-(scheme.memory - 1) // max(1, len(word.evaluations)))
-    lengths = [calculus.generators[f"r_{j}"] if any_steps else ONE for j in range(count, 0, -1)]
+    ratios = [calculus.generators[f"r_{j}"] if count < 3 else number(_SOME[j]) for j in range(count)]
+    lengths = reversed(ratios) if any_steps else [ONE] * count
     *earlier, last = _steps(word, [*lengths, ONE])
     test = calculus.test_function()
     error = [a - b for a, b in zip(word.step(last, test), word.process_with_evaluations(last, test), strict=True)]
@@ -269,8 +275,15 @@ def first_error(scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True)
     _check(scheme, n, dims)
     noise_free = not any(part.sde.has_noise for part in scheme.splitting.parts)
     word, last, error = expand(scheme, n, dims, linear_beta, noise_free=noise_free)
-    later = {} if noise_free or scheme.memory == 1 else _what_is_remembered(word, last)
-    return word.calculus.operator(word.calculus.substituted(error[n], later), word.calculus.p)
+    left = error[n]
+    if not noise_free and scheme.memory > 1:
+        left = word.calculus.substituted(left, _what_is_remembered(word, last))
+        if error[n] and not left:
+            raise ValueError(
+                f"{scheme.name!r}: what its h^{n} leaves in what it remembers cancels in a run of equal steps; its order "
+                "is not decided by first errors"
+            )
+    return word.calculus.operator(left, word.calculus.p)
 
 
 def _what_is_remembered(word: Word, step: Step) -> Mapping[str, Polynomial]:
