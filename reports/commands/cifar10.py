@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cifar10_study import study
-from .options import JSON, MODEL, REAL, WHOLE, Numbers, Whole, check_device, parameters, print_json, together
+from .lines import print_json
+from .options import JSON, MODEL, REAL, WHOLE, Numbers, Whole, together
+from .values import check_device, parameters
 
 if TYPE_CHECKING:
     import numpy as np

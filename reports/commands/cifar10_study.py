@@ -19,21 +19,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...verification.cifar10.model import PRECISIONS
-from .options import (
-    JSON,
-    MODEL,
-    WHOLE,
-    Chosen,
-    Numbers,
-    cell,
-    check_device,
-    grid_option,
-    print_json,
-    print_table,
-    progress,
-    scheme_of,
-    together,
-)
+from .lines import cell, print_json, print_table, progress
+from .options import JSON, MODEL, WHOLE, Chosen, Numbers, grid_option, together
+from .values import check_device, scheme_of
 
 if TYPE_CHECKING:
     import torch

@@ -2,8 +2,8 @@
 
 Each command turns its words into values, asks one reading of them, and prints the answer: a table for people, or with
 --json one JSON value on stdout and nothing else there. Bad input gets one line on stderr and exit code 2. Everything
-heavy is imported inside the commands, so that `weakorder --help` answers at once. The commands stand in *_cli.py by
-subject, what they share in options.py.
+heavy is imported inside the commands, so that `weakorder --help` answers at once. The commands stand in files by
+subject; what they share is in options.py, values.py and lines.py.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import click
 
 from ...verification.cifar10.study import may_speak
 from .cifar10 import cifar10
-from .options import BAD_INPUT, EVENT, INTERRUPTED, MODEL, OUTPUT, parameters, progress, subject_of
+from .lines import BAD_INPUT, INTERRUPTED, progress
+from .options import EVENT, MODEL, OUTPUT
 from .schemes import derive, moments, schemes, stability
+from .values import parameters, subject_of
 from .verify import baseline, verify
 
 CLOSED_PIPE = 141

@@ -1,29 +1,17 @@
-"""What the commands share: options, and the way from a user's words to values and back to lines of text.
+"""The options that commands share. What becomes of a user's words is in values.py, what is printed in lines.py.
 
 `together` makes one decorator of several options. Nothing heavy is imported before a command runs.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import click
-
-if TYPE_CHECKING:
-    from ...integrators.blackbox import Sampler
-    from ...theory.model import Diffusion, Parameters
-    from ...theory.scheme import Scheme
-    from ...verification.exact import Subject
-
-EXIT_CODES = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}
-BAD_INPUT = 2
-INTERRUPTED = 130
 
 
 def _number(text: str, kind: type) -> Any:
@@ -188,134 +176,3 @@ def grid_option(default: str) -> Callable[[Any], Any]:
 
 
 GRID = grid_option("uniform")
-
-
-# --- From words to values ---
-
-
-def parameters(device: str, model: dict[str, float | None]) -> Parameters:
-    """The values of MODEL's options, defaults where they are None. Raises ValueError, also on a bad device."""
-    from ...theory.model import Parameters
-
-    if device != "cpu":
-        check_device(device)
-    return Parameters(**{name: value for name, value in model.items() if value is not None})
-
-
-def check_device(device: str) -> None:
-    """Raises ValueError if torch has no such device here."""
-    import torch
-
-    if device.startswith("meta"):
-        raise ValueError(f"device {device!r} cannot be used here: it holds no numbers; choose another, such as cpu")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0][:150]
-        raise ValueError(f"device {device!r} cannot be used here: {reason}; choose another, such as cpu") from error
-
-
-def scheme_of(x: str, chosen: Chosen) -> Scheme:
-    """The scheme of a name, a word or FILE.py:OBJ, with SCHEME's options. Raises ValueError."""
-    from ...integrators.loading import find_scheme, find_splitting
-
-    splitting = None if chosen.splitting is None else find_splitting(chosen.splitting)
-    return _changed(find_scheme(x, splitting), chosen)
-
-
-def _changed(scheme: Scheme, chosen: Chosen) -> Scheme:
-    from ...theory.frozen import find_frozen
-
-    changes = {name: value for name, value in chosen._asdict().items() if value is not None and name != "splitting"}
-    if chosen.frozen is not None:
-        changes["frozen"] = find_frozen(chosen.frozen)
-    return dataclasses.replace(scheme, **changes)
-
-
-def sampler_of(x: str, chosen: Chosen) -> Scheme | Sampler:
-    """A scheme, or the black box of a FILE.py:OBJ, which has no word to change."""
-    from ...integrators.loading import find_sampler
-    from ...theory.scheme import Scheme
-
-    found = find_sampler(x) if chosen.splitting is None else None
-    if found is None or isinstance(found, Scheme):
-        return scheme_of(x, chosen) if found is None else _changed(found, chosen)
-    if chosen != Chosen():
-        raise ValueError(f"{x} is a black box; --flow, --lambda-s, --frozen and --memory are for schemes")
-    return found
-
-
-def subject_of(x: str, event: tuple[int, ...]) -> Subject:
-    """What a report is on."""
-    from ...theory.scheme import Scheme
-
-    sampler = sampler_of(x, Chosen())
-    if isinstance(sampler, Scheme):
-        return sampler
-    from ...verification.blackbox import BlackBox
-
-    return BlackBox(x, sampler, event)
-
-
-def diffusion_of(sampler: Scheme | Sampler) -> Diffusion:
-    """What it samples; black boxes are of PSLD."""
-    from ...theory.model import PSLD_DIFFUSION
-    from ...theory.scheme import Scheme
-
-    return sampler.splitting.diffusion if isinstance(sampler, Scheme) else PSLD_DIFFUSION
-
-
-# --- From values to lines ---
-
-
-def title(sampler: Scheme | Sampler, x: str) -> str:
-    """What the user called x, in a line's beginning."""
-    from ...theory.scheme import Scheme
-
-    return _scheme_title(sampler) if isinstance(sampler, Scheme) else f"{x} (black box)"
-
-
-def _scheme_title(scheme: Scheme) -> str:
-    name = "" if scheme.name == scheme.word else f"{scheme.name} = "
-    scale = "" if scheme.lambda_s == 1 else f", lambda_s {scheme.lambda_s:g}"
-    return f"{name}{scheme.word} on {scheme.splitting.name} ({scheme.sub_flows}{scale})"
-
-
-def warn(scheme: Scheme) -> None:
-    """Its warnings, on stderr."""
-    for warning in scheme.warnings:
-        click.echo(f"warning: {warning}", err=True)
-
-
-def progress(items: Any, delay: float = 2) -> Any:
-    """The items, with a bar on a terminal's stderr if they take longer than `delay` seconds; at once for 0."""
-    from tqdm import tqdm
-
-    return tqdm(items, unit="run", delay=delay, disable=None, leave=False)
-
-
-def print_json(value: Any) -> None:
-    """The one JSON value on stdout."""
-    from ..pages import dumps
-
-    click.echo(dumps(value), nl=False)
-
-
-def cell(value: Any) -> str:
-    """A value as a table shows it; "-" for None and nan."""
-    if value is None or value != value:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
-
-
-def print_table(header: list[str], rows: list[list[str]]) -> None:
-    """Columns as wide as they need; numbers stand right."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    numeric = [all(re.fullmatch(r"-|-?[\d.]+(e[+-]\d+)?|nan", row[c]) for row in rows) for c in range(len(header))]
-    for row in [header, *rows]:
-        cells = (text.rjust(w) if right else text.ljust(w) for text, w, right in zip(row, widths, numeric, strict=True))
-        click.echo("  ".join(cells).rstrip())

@@ -8,28 +8,9 @@ from typing import Any
 
 import click
 
-from .options import (
-    EVENT,
-    EXIT_CODES,
-    GRID,
-    MODEL,
-    OUTPUT,
-    REAL,
-    SCHEME,
-    WHOLE,
-    Chosen,
-    Whole,
-    cell,
-    diffusion_of,
-    parameters,
-    print_json,
-    print_table,
-    progress,
-    sampler_of,
-    scheme_of,
-    title,
-    warn,
-)
+from .lines import EXIT_CODES, cell, print_json, print_table, progress, title, warn
+from .options import EVENT, GRID, MODEL, OUTPUT, REAL, SCHEME, WHOLE, Chosen, Whole
+from .values import diffusion_of, parameters, sampler_of, scheme_of
 
 STEPS = 50
 

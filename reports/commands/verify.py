@@ -10,34 +10,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from .options import (
-    EVENT,
-    EXIT_CODES,
-    GRID,
-    MODEL,
-    OUTPUT,
-    REAL,
-    SCHEME,
-    WHOLE,
-    Chosen,
-    Numbers,
-    Whole,
-    cell,
-    diffusion_of,
-    parameters,
-    print_json,
-    print_table,
-    progress,
-    sampler_of,
-    title,
-    together,
-)
+from .lines import EXIT_CODES, cell, print_json, print_table, progress, title
+from .options import EVENT, GRID, MODEL, OUTPUT, REAL, SCHEME, WHOLE, Chosen, Numbers, Whole, together
+from .values import diffusion_of, parameters, sampler_of
 from .waiting import Waiting
 
 if TYPE_CHECKING:
+    from ...integrators.blackbox import Sampler
     from ...theory.model import Parameters
     from ...theory.scheme import Scheme
     from ...verification.exact import OrderStudy
+    from ...verification.targets import GaussianTarget
 
 
 @click.command()
@@ -110,47 +93,60 @@ def verify(
     )
     stop = orders.T_END if t_end is None else t_end
     covered = "" if grid == "uniform" else f" on the grid {label(grid)}"
-    if isinstance(sampler, Scheme):
-        levels = steps or orders.STEPS
-        description: dict[str, Any] = {
-            "scheme": sampler.name,
-            "word": sampler.word,
-            "splitting": sampler.splitting.name,
-        }
-        description |= {"nfe_per_step": sampler.nfe_per_step, "warnings": list(sampler.warnings)}
-
-        def study(progress: Any) -> OrderStudy:
-            return orders.study_order(sampler, params, order, levels, laws, stop, grid, progress)
-    else:
-        from ...verification.blackbox import BLACK_BOX_STEPS, study_black_box
-
-        levels, shape = steps or BLACK_BOX_STEPS, tuple(event or ())
-        description = {"sampler": x}
-
-        def study(progress: Any) -> OrderStudy:
-            return study_black_box(x, sampler, params, order, levels, laws, stop, grid, progress, shape)
-
-    found, verdict, reason = _within(time_limit, study)
-    answer: dict[str, Any] = {"levels": []} if found is None else found.as_dict()
+    study = _order_study(x, sampler, params, order, steps, laws, stop, grid, event)
+    found, verdict, reason = within(time_limit, study)
+    answer = _described(x, sampler) | ({"levels": []} if found is None else found.as_dict())
     answer |= {"verdict": str(verdict), "reason": reason}
     if found is not None:
-        description.setdefault("nfe_per_step", float(found.nfe[-1] / found.steps[-1]))
-        description["warnings"] = [*description.get("warnings", ()), *found.warnings]
-    if as_json:
-        print_json(description | answer)
-    else:
-        for warning in description.get("warnings", ()):
-            click.echo(f"warning: {warning}", err=True)
-        cost = f"{description['nfe_per_step']:g} NFE/step, " if "nfe_per_step" in description else ""
-        click.echo(f"{title(sampler, x)}: {cost}errors at t = {stop:g}{covered}")
-        header = ["steps", "NFE", "W2 error", "slope", "e/h^p", "mean error", "cov error"]
-        keys = ("steps", "nfe", "error", "slope", "constant", "mean_error", "cov_error")
-        print_table(header, [[cell(level[key]) for key in keys] for level in answer["levels"]])
-        click.echo(f"{verdict}: {reason}")
-    sys.exit(EXIT_CODES[verdict])
+        answer.setdefault("nfe_per_step", float(found.nfe[-1] / found.steps[-1]))
+        answer["warnings"] = [*answer.get("warnings", ()), *found.warnings]
+    cost = f"{answer['nfe_per_step']:g} NFE/step, " if "nfe_per_step" in answer else ""
+    header = ["steps", "NFE", "W2 error", "slope", "e/h^p", "mean error", "cov error"]
+    keys = ("steps", "nfe", "error", "slope", "constant", "mean_error", "cov_error")
+    rows = [[level[key] for key in keys] for level in answer["levels"]]
+    _end(answer, f"{title(sampler, x)}: {cost}errors at t = {stop:g}{covered}", header, rows, as_json)
 
 
-def _within(seconds: float | None, study: Callable[[Any], Any]) -> tuple[Any, str, str]:
+def _described(x: str, sampler: Scheme | Sampler) -> dict[str, Any]:
+    """What is verified: a scheme's word and cost, or the name of a black box."""
+    from ...theory.scheme import Scheme
+
+    if not isinstance(sampler, Scheme):
+        return {"sampler": x}
+    return {
+        "scheme": sampler.name,
+        "word": sampler.word,
+        "splitting": sampler.splitting.name,
+        "nfe_per_step": sampler.nfe_per_step,
+        "warnings": list(sampler.warnings),
+    }
+
+
+def _order_study(
+    x: str,
+    sampler: Scheme | Sampler,
+    params: Parameters,
+    order: int | None,
+    steps: list[int] | None,
+    laws: GaussianTarget,
+    stop: float,
+    grid: str,
+    event: list[int] | None,
+) -> Callable[[Any], OrderStudy]:
+    """The study of a scheme or a black box on Gaussian data, which takes what shows its progress."""
+    from ...theory.scheme import Scheme
+    from ...verification.exact import order as orders
+
+    if isinstance(sampler, Scheme):
+        levels = steps or orders.STEPS
+        return lambda progress: orders.study_order(sampler, params, order, levels, laws, stop, grid, progress)
+    from ...verification.blackbox import BLACK_BOX_STEPS, study_black_box
+
+    levels, shape = steps or BLACK_BOX_STEPS, tuple(event or ())
+    return lambda progress: study_black_box(x, sampler, params, order, levels, laws, stop, grid, progress, shape)
+
+
+def within(seconds: float | None, study: Callable[[Any], Any]) -> tuple[Any, str, str]:
     """The study, or as much of it as was done in the time (None: nothing), its verdict and its reason."""
     from ...verification.time_limit import TimeUp, time_limit
 
@@ -191,29 +187,32 @@ def _verify_on(
         return nonlinear.study(scheme, target, method, order, steps, t_end, grid, progress, sampling, device)
 
     if nonlinear.method_of(target, method, sampling) == nonlinear.METHODS[0]:
-        found, verdict, reason = _within(time_limit, study)
+        found, verdict, reason = within(time_limit, study)
     else:  # which keeps what was sampled, and stops by itself
         given = [seconds for seconds in (sampling["seconds"], time_limit) if seconds is not None]
         sampling["seconds"] = min(given, default=None)
         found = study(progress)
         verdict, reason = found.verdict, found.reason
-    answer = {"scheme": scheme.name, "word": scheme.word, "splitting": scheme.splitting.name}
-    warnings = () if found is None else found.warnings
-    said = [*scheme.warnings, *warnings]
-    answer |= {"nfe_per_step": scheme.nfe_per_step, "warnings": said, "target": name}
+    answer: dict[str, Any] = {**_described(x, scheme), "target": name}
+    answer["warnings"] += () if found is None else found.warnings
     answer |= {"levels": []} if found is None else found.as_dict()
     answer |= {"verdict": str(verdict), "reason": reason}
+    dimensions = "x".join(map(str, target.event))
+    line = f"{title(scheme, x)}: {name} ({dimensions}), {scheme.nfe_per_step} NFE/step"
+    _end(answer, line, *nonlinear.table(answer), as_json)
+
+
+def _end(answer: dict[str, Any], line: str, header: list[str], rows: list[list[Any]], as_json: bool) -> NoReturn:
+    """Print the answer, as JSON or as a line, its table and its verdict, and exit with the verdict's code."""
     if as_json:
         print_json(answer)
     else:
-        for warning in said:
+        for warning in answer.get("warnings", ()):
             click.echo(f"warning: {warning}", err=True)
-        dimensions = "x".join(map(str, target.event))
-        click.echo(f"{title(scheme, x)}: {name} ({dimensions}), {scheme.nfe_per_step} NFE/step")
-        header, rows = nonlinear.table(answer)
+        click.echo(line)
         print_table(header, [[cell(value) for value in row] for row in rows])
-        click.echo(f"{verdict}: {reason}")
-    sys.exit(EXIT_CODES[verdict])
+        click.echo(f"{answer['verdict']}: {answer['reason']}")
+    sys.exit(EXIT_CODES[answer["verdict"]])
 
 
 @click.group()

@@ -22,7 +22,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,14 +34,12 @@ from ..verdicts import (
     Evidence,
     Finding,
     Fit,
-    Judgement,
+    Judged,
     Kind,
-    Verdict,
     Weight,
     claim_of,
     extrapolate,
     fit_order,
-    judge,
     lowest,
     magnification,
     order_entry,
@@ -153,7 +150,7 @@ _CLEAR = 100
 
 
 @dataclass(frozen=True, eq=False)
-class NoiseFreeStudy:
+class NoiseFreeStudy(Judged):
     """The weak errors of a scheme at increasing numbers of steps, their orders and limits. `levels`: coarse to fine.
 
     expected: the order the scheme is held to; problems: what makes it fail outright; proven: the order that holds for
@@ -226,8 +223,8 @@ class NoiseFreeStudy:
         worst = int(np.abs(values / uncertainties).argmax())
         return self.names[worst], float(values[worst]), float(uncertainties[worst])
 
-    @cached_property
-    def judgement(self) -> Judgement:
+    @property
+    def evidence(self) -> Evidence:
         """What all evidence adds up to. Errors are exact and the scheme's own, as in order_evidence; a test function
         whose order is open says nothing against it, and is named."""
         findings = [Finding(problem, Weight.REFUTES, Kind.PREMISE) for problem in self.problems]
@@ -238,16 +235,14 @@ class NoiseFreeStudy:
         moving = [name for name in self.names if name not in self.settled]
         known = [f"not settled at {int(self.steps[-1])} steps: {', '.join(moving)}"] if moving else []
         covered = (f"t from {self.t_start:g} to {self.t_start - self.span:g}, a score that is not affine",)
-        return judge(
-            Evidence(
-                self.expected,
-                self.proven,
-                tuple(findings),
-                self.measured,
-                tuple(known),
-                covered,
-                advice="" if self.settled else f"run up to about {2 * int(self.steps[-1])} steps",
-            )
+        return Evidence(
+            self.expected,
+            self.proven,
+            tuple(findings),
+            self.measured,
+            tuple(known),
+            covered,
+            advice="" if self.settled else f"run up to about {2 * int(self.steps[-1])} steps",
         )
 
     def _limits(self) -> list[Finding]:
@@ -277,21 +272,6 @@ class NoiseFreeStudy:
         """Whether the finest level resolves the dynamics."""
         return self.stiff <= RESOLVED
 
-    @property
-    def verdict(self) -> Verdict:
-        """PASS where some orders are settled, all of those are as expected, and no error tends to anything but 0."""
-        return self.judgement.verdict
-
-    @property
-    def reason(self) -> str:
-        """The verdict in a sentence."""
-        return self.judgement.reason
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What does not decide the verdict, but should be known."""
-        return self.judgement.warnings
-
     def as_dict(self) -> dict[str, Any]:
         """The study for JSON. nan stands for what does not exist."""
         limit = self.limit
@@ -303,7 +283,7 @@ class NoiseFreeStudy:
         place = self.names.index("x^2") if "x^2" in self.names else 0
         return {
             "verdict": str(self.verdict),
-            "state": str(self.judgement.state),
+            "state": str(self.state),
             "reason": self.reason,
             "order": order_entry(self.measured, self.expected, self.proven),
             "fits": {name: asdict(fit) for name, fit in self.fits.items()},

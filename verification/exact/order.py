@@ -29,16 +29,14 @@ from ..targets import GaussianLaw, GaussianTarget
 from ..time_limit import completed
 from ..verdicts import (
     Array,
+    Evidence,
     Finding,
     Fit,
-    Judgement,
+    Judged,
     Kind,
-    State,
-    Verdict,
     claim_of,
     findings_of,
     fit_order,
-    judge,
     lowest,
     order_entry,
     slopes_of,
@@ -78,7 +76,7 @@ MAX_ORDER = 10
 
 
 @dataclass(frozen=True, eq=False)
-class OrderStudy:
+class OrderStudy(Judged):
     """Errors against steps, and what follows. All arrays run over the levels, coarse to fine.
 
     steps, nfe: (levels,); h: the mean step size; errors: {quantity: (levels,)}, nan where the run diverged; sizes: of
@@ -205,30 +203,10 @@ class OrderStudy:
 
     # --- The verdict ---
 
-    @cached_property
-    def judgement(self) -> Judgement:
+    @property
+    def evidence(self) -> Evidence:
         """What all evidence adds up to."""
-        return judge(evidence_of(self))
-
-    @property
-    def state(self) -> State:
-        """Of the four that verdicts.evidence tells apart."""
-        return self.judgement.state
-
-    @property
-    def verdict(self) -> Verdict:
-        """PASS, FAIL or INCONCLUSIVE."""
-        return self.judgement.verdict
-
-    @property
-    def reason(self) -> str:
-        """The verdict in a sentence, with what would settle an open one."""
-        return self.judgement.reason
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What does not decide the verdict, but should be known."""
-        return self.judgement.warnings
+        return evidence_of(self)
 
     def as_dict(self) -> dict[str, Any]:
         """The study for JSON: verdict, reason, order, fits, and a dict per level. nan stands for what does not

@@ -45,12 +45,11 @@ from ..verdicts import (
     Evidence,
     Finding,
     Fit,
-    Judgement,
+    Judged,
     Kind,
     Verdict,
     Weight,
     claim_of,
-    judge,
     lowest,
     order_entry,
 )
@@ -76,7 +75,7 @@ FINEST = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class MonteCarloStudy(MultilevelEstimates):
+class MonteCarloStudy(MultilevelEstimates, Judged):
     """The estimates of a scheme on a target, and the verdict on them.
 
     h (L + 1,): mean step sizes; proven, problems: `verdict.Claim`; complete: whether time was left to sample all that
@@ -122,14 +121,14 @@ class MonteCarloStudy(MultilevelEstimates):
         """The lowest order of the concluded quantities, or of those that have one."""
         return lowest(self.fits, self.concluded, self.ordered)
 
-    @cached_property
-    def judgement(self) -> Judgement:
+    @property
+    def evidence(self) -> Evidence:
         """By the rules above."""
         findings = [Finding(problem, Weight.REFUTES, Kind.PREMISE) for problem in self.problems]
         if self.diverged:
             findings.append(Finding(f"diverges at {int(self.steps[-1])} steps", Weight.OPPOSES, Kind.LEVELS))
             excuse = "the dynamics are too stiff for so few steps, or the score is not that of the target"
-            return judge(Evidence(self.expected, self.proven, tuple(findings), excuse=excuse))
+            return Evidence(self.expected, self.proven, tuple(findings), excuse=excuse)
         limits, low = self.wrong_limits, [q for q, fit in self.fits.items() if fit.misses(self.expected)]
         if limits:
             worst = self._limit_sentence(max(limits, key=lambda b: abs(b.bias) / self._width(b)))
@@ -143,32 +142,15 @@ class MonteCarloStudy(MultilevelEstimates):
         known = [] if limits else [self._limit_sentence(self.worst_limit)]
         if unresolved := [q for q in self.norms if q not in self.concluded]:
             known.append(f"not resolved: {', '.join(unresolved)}")
-        return judge(
-            Evidence(
-                self.expected,
-                self.proven,
-                tuple(findings),
-                self.measured,
-                tuple(known),
-                excuse="the levels are not asymptotic yet, or the score is not that of the target",
-                advice="" if self.concluded else self._conclusion(),
-            )
+        return Evidence(
+            self.expected,
+            self.proven,
+            tuple(findings),
+            self.measured,
+            tuple(known),
+            excuse="the levels are not asymptotic yet, or the score is not that of the target",
+            advice="" if self.concluded else self._conclusion(),
         )
-
-    @property
-    def verdict(self) -> Verdict:
-        """PASS, FAIL or INCONCLUSIVE."""
-        return self.judgement.verdict
-
-    @property
-    def reason(self) -> str:
-        """The verdict in a sentence, with what a conclusion costs."""
-        return self.judgement.reason
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What does not decide the verdict, but should be known."""
-        return self.judgement.warnings
 
     def _width(self, limit: Limit) -> float:
         """How far a limit may be off by chance and by what is left out of it."""
@@ -219,7 +201,7 @@ class MonteCarloStudy(MultilevelEstimates):
         costs = [self.cost(q, level) for q in self.norms for level in range(len(self.steps))]
         return {
             "verdict": str(self.verdict),
-            "state": str(self.judgement.state),
+            "state": str(self.state),
             "reason": self.reason,
             "target": self.target,
             "order": order_entry(self.measured, self.expected, self.proven),

@@ -21,6 +21,7 @@ from .estimates import Norm as Norm
 from .estimates import threshold as threshold
 from .evidence import Evidence as Evidence
 from .evidence import Finding as Finding
+from .evidence import Judged as Judged
 from .evidence import Judgement as Judgement
 from .evidence import Kind as Kind
 from .evidence import State as State

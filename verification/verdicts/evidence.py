@@ -26,9 +26,11 @@ Nothing is dropped: a finding that is not in the verdict's sentence is a warning
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import cached_property
 
 from .fits import Fit
 from .verdict import Verdict, order_sentence
@@ -160,6 +162,40 @@ def judge(evidence: Evidence) -> Judgement:
         said += [evidence.advice] if evidence.advice else []
     left = [f.text for f in evidence.findings if f.weight is not Weight.SUPPORTS and not _is_said(f.text, said)]
     return Judgement(state, "; ".join(said), tuple(dict.fromkeys(left)))
+
+
+class Judged(ABC):
+    """A study that ends in a verdict: it says what its evidence is, and what that adds up to follows."""
+
+    @property
+    @abstractmethod
+    def evidence(self) -> Evidence:
+        """All that the study knows."""
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        """What the evidence adds up to."""
+        return judge(self.evidence)
+
+    @property
+    def state(self) -> State:
+        """Of the four above."""
+        return self.judgement.state
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS, FAIL or INCONCLUSIVE."""
+        return self.judgement.verdict
+
+    @property
+    def reason(self) -> str:
+        """The verdict in a sentence, with what would settle an open one."""
+        return self.judgement.reason
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What does not decide the verdict, but should be known."""
+        return self.judgement.warnings
 
 
 def findings_of(

@@ -42,10 +42,9 @@ from ...verdicts import (
     Evidence,
     Finding,
     Fit,
-    Judgement,
+    Judged,
     Kind,
     Norm,
-    Verdict,
     Weight,
     claim_of,
     last_run,
@@ -53,9 +52,6 @@ from ...verdicts import (
     order_entry,
     resampled_norms,
     sampled_fit,
-)
-from ...verdicts import (
-    judge as judged_by,
 )
 from .statistics import QUANTITIES, CellStatistics
 
@@ -87,7 +83,7 @@ class Reference:
 
 
 @dataclass(frozen=True, eq=False)
-class SchemeVerdict:
+class SchemeVerdict(Judged):
     """The weak order of one scheme from its cells, and the verdict.
 
     levels: by budget of evaluations, increasing. problems, proven: `verdict.Claim`.
@@ -187,41 +183,29 @@ class SchemeVerdict:
         """The lowest order of the concluded quantities, or of those that have one."""
         return lowest(self.fits, self.concluded, self.ordered)
 
-    @cached_property
-    def judgement(self) -> Judgement:
+    @property
+    def evidence(self) -> Evidence:
         """By the rules above."""
         findings = [Finding(problem, Weight.REFUTES, Kind.PREMISE) for problem in self.problems]
         if self.diverged:
             text = f"diverges at {list(self.levels)[-1]} evaluations"
             findings.append(Finding(text, Weight.OPPOSES, Kind.LEVELS))
             excuse = f"too stiff for so few steps, {self._doubled}"
-            return judged_by(Evidence(self.expected, self.proven, tuple(findings), excuse=excuse))
+            return Evidence(self.expected, self.proven, tuple(findings), excuse=excuse)
         for quantity in self.low:
             text = f"the order of the {quantity} is {self.fits[quantity]}, expected {self.expected}"
             findings.append(Finding(text, Weight.OPPOSES, Kind.ORDER))
         findings += [Finding(f"the {q} has its order", Weight.SUPPORTS, Kind.ORDER) for q in self.concluded]
         unresolved = [q for q in QUANTITIES if q not in self.concluded]
-        return judged_by(
-            Evidence(
-                self.expected,
-                self.proven,
-                tuple(findings),
-                self.measured,
-                (f"not resolved: {', '.join(unresolved)}",) if unresolved else (),
-                excuse=f"these budgets are not asymptotic yet, {self._doubled}",
-                advice="" if self.concluded else self._takes(),
-            )
+        return Evidence(
+            self.expected,
+            self.proven,
+            tuple(findings),
+            self.measured,
+            (f"not resolved: {', '.join(unresolved)}",) if unresolved else (),
+            excuse=f"these budgets are not asymptotic yet, {self._doubled}",
+            advice="" if self.concluded else self._takes(),
         )
-
-    @property
-    def verdict(self) -> Verdict:
-        """PASS, FAIL or INCONCLUSIVE."""
-        return self.judgement.verdict
-
-    @property
-    def reason(self) -> str:
-        """The verdict in a sentence, with what a conclusion would take."""
-        return self.judgement.reason
 
     @property
     def _doubled(self) -> str:

@@ -1,0 +1,89 @@
+"""From a user's words to values: parameters, devices, schemes and samplers.
+
+Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from .options import Chosen
+
+if TYPE_CHECKING:
+    from ...integrators.blackbox import Sampler
+    from ...theory.model import Diffusion, Parameters
+    from ...theory.scheme import Scheme
+    from ...verification.exact import Subject
+
+
+def parameters(device: str, model: dict[str, float | None]) -> Parameters:
+    """The values of MODEL's options, defaults where they are None. Raises ValueError, also on a bad device."""
+    from ...theory.model import Parameters
+
+    if device != "cpu":
+        check_device(device)
+    return Parameters(**{name: value for name, value in model.items() if value is not None})
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError if torch has no such device here."""
+    import torch
+
+    if device.startswith("meta"):
+        raise ValueError(f"device {device!r} cannot be used here: it holds no numbers; choose another, such as cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:150]
+        raise ValueError(f"device {device!r} cannot be used here: {reason}; choose another, such as cpu") from error
+
+
+def scheme_of(x: str, chosen: Chosen) -> Scheme:
+    """The scheme of a name, a word or FILE.py:OBJ, with SCHEME's options. Raises ValueError."""
+    from ...integrators.loading import find_scheme, find_splitting
+
+    splitting = None if chosen.splitting is None else find_splitting(chosen.splitting)
+    return _changed(find_scheme(x, splitting), chosen)
+
+
+def _changed(scheme: Scheme, chosen: Chosen) -> Scheme:
+    from ...theory.frozen import find_frozen
+
+    changes = {name: value for name, value in chosen._asdict().items() if value is not None and name != "splitting"}
+    if chosen.frozen is not None:
+        changes["frozen"] = find_frozen(chosen.frozen)
+    return dataclasses.replace(scheme, **changes)
+
+
+def sampler_of(x: str, chosen: Chosen) -> Scheme | Sampler:
+    """A scheme, or the black box of a FILE.py:OBJ, which has no word to change."""
+    from ...integrators.loading import find_sampler
+    from ...theory.scheme import Scheme
+
+    found = find_sampler(x) if chosen.splitting is None else None
+    if found is None or isinstance(found, Scheme):
+        return scheme_of(x, chosen) if found is None else _changed(found, chosen)
+    if chosen != Chosen():
+        raise ValueError(f"{x} is a black box; --flow, --lambda-s, --frozen and --memory are for schemes")
+    return found
+
+
+def subject_of(x: str, event: tuple[int, ...]) -> Subject:
+    """What a report is on."""
+    from ...theory.scheme import Scheme
+
+    sampler = sampler_of(x, Chosen())
+    if isinstance(sampler, Scheme):
+        return sampler
+    from ...verification.blackbox import BlackBox
+
+    return BlackBox(x, sampler, event)
+
+
+def diffusion_of(sampler: Scheme | Sampler) -> Diffusion:
+    """What it samples; black boxes are of PSLD."""
+    from ...theory.model import PSLD_DIFFUSION
+    from ...theory.scheme import Scheme
+
+    return sampler.splitting.diffusion if isinstance(sampler, Scheme) else PSLD_DIFFUSION
