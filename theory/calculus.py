@@ -1,41 +1,34 @@
 """The calculus that a word's weak error is expanded in: symbols of operators, as series in h over one polynomial ring.
 
 A test function is f = exp(p . u), so that g exp(p . u) is known by its polynomial g, and so is an operator by what it
-makes of f. Everything is expanded at one time t and in one step length h; an offset e stands for the time t - e h.
-
-    s(u, t) = Phi(t) u + Psi(t) q(u, t)     what is held, q, is any smooth function, Phi and Psi any smooth matrices
-    q_x,mt  Phi_xm,t  Psi_xm,t              their jets at t: values and partial derivatives, as independent symbols
-
-q is counted in units in which Psi(t) = 1. A scheme that holds the score has Phi = 0, Psi = 1, and jets s_x,mt.
+makes of f. Everything is expanded at one time t and in one step length h; an offset e stands for the time t - e h, and
+functions of time and state are known by their jets at t (theory.indeterminates).
 
 A flow over an interval of offsets is the time-ordered exponential of a generator L = drift . grad + 1/2 D : grad grad
-whose coefficients may change with time: with z from 0 to 1 along the interval, g' = -L g backwards from what is given at
-z = 1. The indeterminate y = 1 - z is the distance from the end.
+whose coefficients may change with time: with z from 0 to 1 along the interval, g' = -L g backwards from what is given
+at z = 1. The indeterminate y = 1 - z is the distance from the end.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sympy as sp
-from sympy import Expr, Matrix
 
-from .polynomials import ONE, ZERO, Generators, Polynomial, add_product, exponents, kept, monomial, number
+from .indeterminates import Indeterminates
+from .polynomials import ONE, ZERO, Polynomial, add_product, exponents, kept, monomial, number
 from .splitting import Part, Splitting
-from .weak_order import Powers, coordinate_names
 
 Series = list[Polynomial]  # coefficients of h^0, h^1, ..., h^n
 
 
-class Calculus:
-    """The ring of a splitting's words up to h^n, its derivations, and the flows of its parts.
+class Calculus(Indeterminates):
+    """Series in the indeterminates up to h^n, their derivations, and the flows of a splitting's parts.
 
-    Generators: the state u (2d: positions, then momenta), its duals p, for each evaluation that is remembered what is
-    held and its dual, a frozen drift b, beta and the rate beta' / beta (beta is linear in t), the entries of the parts'
-    matrices, the jets. dims: d. general: whether Phi and Psi are any, else 0 and 1. memory: evaluations remembered.
-    noise_free: whether test functions are p . u, without the exponential, which say all where nothing is random.
+    Arguments as `Indeterminates`. noise_free: whether test functions are p . u, without the exponential, which say all
+    where nothing is random.
     """
 
     def __init__(
@@ -48,80 +41,9 @@ class Calculus:
         memory: int = 1,
         noise_free: bool = False,
     ) -> None:
-        self.splitting, self.dims, self.n, self.size = splitting, dims, n, 2 * dims
-        self.general, self.noise_free = general, noise_free
-        self.coordinates = coordinate_names(dims)
-        arguments = splitting.diffusion.score_names
-        self.seen = [i for i in range(self.size) if general or "xm"[i // dims] in arguments]
-        self.in_time = general or "t" in arguments
-        self.entries: dict[str, Expr] = {"rate": sp.Symbol("dbeta") / sp.Symbol("beta")}
-        self._inverses: dict[str, Polynomial] = {}
-        self._factored: dict[Expr, Expr] = {}
-        self.generators = Generators()
-        self.u = [self.generators[c] for c in self.coordinates]
-        self.p, self.b = self._vector("p"), self._vector("b")
-        self.held = [self._vector(f"held{j}") for j in range(memory)]
-        self.dual = [self._vector(f"p{j}") for j in range(memory - 1)]
-        self.y, self.beta, self.lambda_s = (self.generators[name] for name in ("y", "beta", "lambda_s"))
-        self.rate = self.generators["rate"] if linear_beta else ZERO
-        self._declare_jets(any(part.sde.has_noise for part in splitting.parts))
+        super().__init__(splitting, dims, n, linear_beta, general, memory)
+        self.noise_free = noise_free
         self._decoded: dict[int, tuple[tuple[int, int], ...]] = {}
-
-    # --- Indeterminates -----------------------------------------------------------------------------------------------
-
-    def _declare_jets(self, noisy: bool) -> None:
-        """The jets that h^n sees, and for each direction what a derivative makes of u and of them.
-
-        A time derivative takes a power of h, and a space derivative half a power where there is noise, else a whole one.
-        """
-        family = "q" if self.general else "s"
-        cost, most = (1, 2 * (self.n - 1)) if noisy else (2, 2 * (self.n - 1))
-        self._jets: dict[tuple[int, Powers, int], str] = {}
-        for k in range(self.n if self.in_time else 1):
-            for order in range((most - 2 * k) // cost + 1):
-                for powers in _multi_indices(self.size, order):
-                    if all(powers[i] == 0 for i in range(self.size) if i not in self.seen):
-                        for component in range(self.size):
-                            letters = "".join(c * e for c, e in zip(self.coordinates, powers, strict=True)) + "t" * k
-                            name = f"{family}_{self.coordinates[component]}" + (f",{letters}" if letters else "")
-                            self._jets[component, powers, k] = name
-                            _ = self.generators[name]
-        # Multiplying by 2^shift takes a generator from a monomial and puts its derivative in; None is beyond h^n.
-        self._shift: list[dict[int, int | None]] = []
-        for i in range(self.size):
-            place = self.generators.place
-            shifts: dict[int, int | None] = {place[self.coordinates[i]]: -monomial(place[self.coordinates[i]])}
-            for (component, powers, k), name in self._jets.items() if i in self.seen else ():
-                raised = (component, tuple(e + (j == i) for j, e in enumerate(powers)), k)
-                target = self._jets.get(raised)
-                source = place[name]
-                shifts[source] = None if target is None else monomial(place[target]) - monomial(source)
-            self._shift.append(shifts)
-
-    def entry(self, part: Part, label: str, matrix: Matrix, i: int, j: int) -> Polynomial:
-        """An entry of a part's matrix: a generator, or a rational number."""
-        value = matrix[i, j]
-        if value.is_Rational:
-            return number(value)
-        self.entries[f"{label}_{part.name}_{i}{j}"] = value
-        return self.generators[f"{label}_{part.name}_{i}{j}"]
-
-    def names(self, prefix: str) -> list[str]:
-        """The names of the generators of a vector: p, b, held0, p0, ..."""
-        return [f"{prefix}_{c}" for c in self.coordinates]
-
-    def _vector(self, prefix: str) -> list[Polynomial]:
-        return [self.generators[name] for name in self.names(prefix)]
-
-    def inverse(self, value: Polynomial) -> Polynomial:
-        """1 / value, of a number, or of what depends on the lengths of steps alone."""
-        if list(value.terms) == [0]:
-            return Polynomial({0: 1 / value.terms[0]})
-        if value.terms[max(value.terms)] < 0:
-            return -self.inverse(-value)
-        name = f"1/({self.expression(value)})"
-        self._inverses[name] = value
-        return self.generators[name]
 
     def test_function(self) -> Series:
         """exp(p . u + h sum p_j . q_j), q_j what is held of the j-th evaluation from the last, without exp(p . u)."""
@@ -163,7 +85,9 @@ class Calculus:
             found.append(self.at([self.generators[name] for name in names if name], offset))
         return found
 
-    def reading(self, held: Sequence[Series], offset: Polynomial, state: Sequence[Series] | None = None) -> list[Series]:
+    def reading(
+        self, held: Sequence[Series], offset: Polynomial, state: Sequence[Series] | None = None
+    ) -> list[Series]:
         """The score Phi u + Psi q at t - offset h of what is held, q, at u or at another state."""
         if not self.general:
             return list(held)
@@ -259,18 +183,25 @@ class Calculus:
                 if place in shifts:
                     shift = shifts[place]
                     if shift is None:
-                        raise AssertionError("a jet beyond the expansion's order")  # the bound in _declare_jets is wrong
+                        raise AssertionError(
+                            "a jet beyond the expansion's order"
+                        )  # the bound in _declare_jets is wrong
                     moved = key + shift
                     total[moved] = total.get(moved, 0) + coefficient * exponent
         return kept(total)
 
     def evolve(
-        self, theta: Series, drift: Sequence[Series], half_noise: Sequence[Series] | None, g: Series, order: int | None = None
+        self,
+        theta: Series,
+        drift: Sequence[Series],
+        half_noise: Sequence[Series] | None,
+        g: Series,
+        order: int | None = None,
     ) -> Series:
-        """The expectation of g exp(p . u) at the end of a flow, without the exponential, as a function of its beginning.
+        """The expectation of g exp(p . u) at the end of a flow, without the exponential, as a function of its start.
 
-        theta: d theta / dz, which may hold y, as the drift may. half_noise: D / 2; None, if g is a plain function, without
-        the exponential, that is carried along a drift. order: of h, up to which it is wanted (default n).
+        theta: d theta / dz, which may hold y, as the drift may. half_noise: D / 2; None, if g is a plain function,
+        without the exponential, that is carried along a drift. order: of h, up to which it is wanted (default n).
         """
         n = self.n if order is None else order
         if self.noise_free:
@@ -346,72 +277,6 @@ class Calculus:
             powers[found] = [kept(total) for total in totals]
         return powers[found]
 
-    # --- Results ------------------------------------------------------------------------------------------------------
-
-    def coefficient(self, g: Polynomial, name: str) -> Polynomial:
-        """The coefficient of a generator's first power."""
-        place = self.generators.place[name]
-        terms = g.terms.items()
-        return Polynomial({k - monomial(place): c for k, c in terms if self.generators.exponent(k, place) == 1})
-
-    def vanishes(self, g: Polynomial) -> bool:
-        """Whether a polynomial is zero, the inverses in it brought to a common denominator."""
-        for name, value in self._inverses.items():
-            place = self.generators.place[name]
-            groups: dict[int, dict[int, Any]] = {}
-            for key, coefficient in g.terms.items():
-                exponent = self.generators.exponent(key, place)
-                groups.setdefault(exponent, {})[key - exponent * monomial(place)] = coefficient
-            g = ZERO
-            for exponent in range(max(groups, default=0) + 1):  # by Horner's rule: times value^highest in the end
-                g = g * value + Polynomial(groups.get(exponent, {}))
-        return not g
-
-    def expression(self, g: Polynomial) -> Expr:
-        """A polynomial in sympy."""
-        return sp.Add(*(c * rest for rest, c in self._symbols(g).items()))
-
-    def operator(self, g: Polynomial, duals: Sequence[Polynomial]) -> dict[Powers, Expr]:
-        """The coefficients of an operator's symbol by the powers of its duals, without the zero ones."""
-        places = [place for dual in duals for key in dual.terms for place, _ in exponents(key)]
-        grouped: dict[Powers, dict[int, Any]] = {}
-        for key, coefficient in g.terms.items():
-            powers = tuple(self.generators.exponent(key, place) for place in places)
-            rest = key - sum(e * monomial(place) for e, place in zip(powers, places, strict=True))
-            grouped.setdefault(powers, {})[rest] = coefficient
-        found: dict[Powers, Expr] = {}
-        for powers, terms in grouped.items():
-            parts = self._symbols(Polynomial(terms)).items()
-            value = sp.Add(*(self._in_factors(c) * rest for rest, c in parts))
-            if value != 0:
-                found[powers] = value
-        return found
-
-    def _symbols(self, g: Polynomial) -> dict[Expr, Expr]:
-        """A polynomial as {product of what is not a parameter: its coefficient}, with the entries of the parts' matrices
-        as functions of the parameters."""
-        collected: dict[Expr, Expr] = {}
-        for key, coefficient in g.terms.items():
-            parameters, rest = sp.QQ.to_sympy(coefficient), sp.S.One
-            for place, exponent in exponents(key):
-                name = self.generators.names[place]
-                if name in self.entries and name != "rate":
-                    parameters *= self.entries[name] ** exponent
-                else:
-                    rest *= self.entries.get(name, sp.Symbol(name)) ** exponent
-            collected[rest] = collected.get(rest, sp.S.Zero) + parameters
-        return collected
-
-    def _in_factors(self, c: Expr) -> Expr:
-        """A function of the parameters, factored; most differ by a number alone."""
-        content, primitive = c.primitive() if c.is_Add else c.as_coeff_Mul()
-        if primitive not in self._factored:  # twice it, so that sympy takes the sign of a sum out of it
-            self._factored[primitive] = sp.factor(sp.cancel(2 * primitive))
-        number, factors = self._factored[primitive].as_coeff_Mul()
-        number = content * number / 2
-        # sympy's product of a number and a sum would be a sum
-        return sp.Mul(number, factors, evaluate=False) if factors.is_Add and abs(number) != 1 else number * factors
-
 
 def plus(a: Series, b: Series) -> Series:
     """The sum of two series."""
@@ -421,9 +286,3 @@ def plus(a: Series, b: Series) -> Series:
 def shifted(a: Series, factor: Polynomial) -> Series:
     """h times factor times a series, up to h^n."""
     return [ZERO, *(entry * factor for entry in a[:-1])]
-
-
-def _multi_indices(size: int, order: int) -> Iterator[Powers]:
-    """All tuples of `size` exponents >= 0 that sum to `order`."""
-    for places in itertools.combinations_with_replacement(range(size), order):
-        yield tuple(places.count(i) for i in range(size))

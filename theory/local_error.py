@@ -18,26 +18,32 @@ minus one.
 
 **Another quantity held.** If parts hold q of s = Phi(t) u + Psi(t) q (theory.frozen), a part's generator is
 [(A + G Phi) u + G Psi q] . grad + 1/2 D : grad grad, its coefficients change along its interval, and its exponential is
-ordered in time; S@c substitutes q(u, t - c h). The indeterminates are the jets of q, Phi and Psi, and no inverse occurs:
-the theorem is one for every quantity that may be held, and for every smooth Phi and Psi.
+ordered in time; S@c substitutes q(u, t - c h). The indeterminates are the jets of q, Phi and Psi, and no inverse
+occurs: the theorem is one for every quantity that may be held, and for every smooth Phi and Psi.
 
 **Memory.** If parts hold the polynomial through the last k evaluations, a step is a function of the state and of k - 1
-older ones, q_1, ..., q_{k-1}, and what it leaves behind, too. Let the exact process run up to the step, with the older
-evaluations made along it, and compare the step with the process in its place, on every test function of the new state
-and of what is remembered. What is remembered is only ever used times h, so
+older ones, and what it leaves behind, too. Let the exact process run up to the step, with the older evaluations made
+along it, and compare the step with the process in its place, on every test function of the new state and of what is
+remembered. What is remembered is only ever used times h, so
 
     f = exp(p . u + h (p_0 . q_0 + ... + p_{k-2} . q_{k-2})),        q_0 the last evaluation,
 
-settles them all; its error is averaged over the path behind, for that is where the order comes from: alone, an old q is
-off by a path's roughness, h^(1/2). With E v the leading error, h^(p+1), of v(u) at the end of the run, and the errors of
-a run adding up, the telescoping sum of Talay and Tubaro closes: V(u, h q) = v(u) + h (c_0 q_0 + ...) . grad v + ... is
-what becomes of v in the steps that still remember, and the leading error is that of V: p_j = c_j p (`first_error`).
+settles them all. Its error is averaged over the path behind, for that is where the order comes from: by itself an old q
+is off by a path's roughness, h^(1/2). In a run these errors add up (the telescoping sum of Talay and Tubaro, over
+states with their memory). A function v(u) of the end is V(u, h q) = v(u) + h (c_0 q_0 + c_1 q_1 + ...) . grad v + ... a
+few steps before, c_j the weights with which the steps to come use what is remembered. So p_j = c_j p gives the leading
+error of a run (`first_error`).
 
-A word whose S stands behind parts (which hold no score) evaluates at a state that is not on the exact process. The older
-evaluations then lie on a path with the same law at the ends of steps: those parts R first, the evaluation, then the
-formal inverse of R and the exact step. Lengths of earlier steps are 1, or indeterminates: order for every sequence.
+A word whose S stands behind parts (which hold no score) evaluates at a state that is not on the exact process. The
+older evaluations then lie on a path with the same law at the ends of steps: those parts R first, the evaluation, then
+the formal inverse of R and the exact step. Lengths of earlier steps are 1, or indeterminates: order for every sequence.
 Assumptions, as ever in weak expansions: coefficients smooth, with derivatives of polynomial growth; moments bounded
-along the run; ratios of neighbouring steps bounded.
+along the run; ratios of neighbouring steps bounded. What the first steps do, which remember less, is theory.weak_order.
+
+For the whole reverse SDE and k >= 3 all of the leading error is h^3 beta^3 p^T (G q') D (G q')^T p / 24, q' = dq/du, of
+second order in p, whatever is held and however long: noise moves q by q' dw within a step, its integral's part that is
+independent of the step's own noise has the variance h^3 / 12, and no value of q at ends of steps knows it. So memory
+beyond 2 gives the SDE's mean a higher order, and its covariance a smaller error of order 2. The flow has no D.
 
 The jets are independent symbols, so a coefficient that vanishes does so for every score: the order is a lower bound for
 each and sharp for a generic one, and lambda_s is generic too. It is relative to the declared splitting, whose parts add
@@ -60,7 +66,6 @@ from .frozen import SCORE_HELD
 from .polynomials import ONE, ZERO, Polynomial, number
 from .scheme import Scheme, Token
 from .weak_order import Powers
-
 
 # Lengths of steps in general position, where indeterminates take minutes.
 _SOME = (Fraction(2, 3), Fraction(5, 4), Fraction(7, 5))
@@ -203,9 +208,9 @@ class Word:
         for token in self.tokens:
             if token.weight is None and any(time != token.start for time in done.values()):
                 raise ValueError(
-                    f"memory {self.scheme.memory}: '{token}' of {self.scheme.word!r} evaluates the score where parts have "
-                    "used it before and not all have gone equally far: its order is not proven; give the word one S, "
-                    "or let the parts keep step"
+                    f"memory {self.scheme.memory}: '{token}' of {self.scheme.word!r} evaluates the score where parts "
+                    "have used it before and not all have gone equally far: its order is not proven; give the word "
+                    "one S, or let the parts keep step"
                 )
             if token.weight is not None:
                 done[token.symbol] = token.start + token.weight
@@ -259,9 +264,9 @@ def local_error(scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True)
 
     Powers run over the coordinates, positions first, then, with memory, over those of h p_0, h p_1, ... (see the
     module); coefficients are sympy expressions in the state, the parameters, beta, its derivative dbeta (0 unless
-    `linear_beta`), lambda_s and the jets of the score, or of q and of Phi and Psi. dims: data dimensions; every component
-    of the score depends on all of them. A lambda_s other than 1 is carried to first order in h, where it decides. Raises
-    ValueError, also on words with memory whose evaluations no path can be laid through (see `Word`).
+    `linear_beta`), lambda_s and the jets of the score, or of q and of Phi and Psi. dims: data dimensions; every
+    component of the score depends on all of them. A lambda_s other than 1 is carried to first order in h, where it
+    decides. Raises ValueError, also on words with memory whose evaluations no path can be laid through (see `Word`).
     """
     _check(scheme, n, dims)
     word, _, error = expand(scheme, n, dims, linear_beta)
@@ -280,8 +285,8 @@ def first_error(scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True)
         left = word.calculus.substituted(left, _what_is_remembered(word, last))
         if error[n] and not left:
             raise ValueError(
-                f"{scheme.name!r}: what its h^{n} leaves in what it remembers cancels in a run of equal steps; its order "
-                "is not decided by first errors"
+                f"{scheme.name!r}: what its h^{n} leaves in what it remembers cancels in a run of equal steps; its "
+                "order is not decided by first errors"
             )
     return word.calculus.operator(left, word.calculus.p)
 
@@ -291,7 +296,10 @@ def _what_is_remembered(word: Word, step: Step) -> Mapping[str, Polynomial]:
     these steps (each has made its own evaluations and remembers older ones that much further back)."""
     calculus = word.calculus
     change = word.step(step, calculus.constant(ONE))[1]
-    use = [[calculus.coefficient(change, name) for name in calculus.names(f"held{j}")] for j in range(word.scheme.memory - 1)]
+    use = [
+        [calculus.coefficient(change, name) for name in calculus.names(f"held{j}")]
+        for j in range(word.scheme.memory - 1)
+    ]
     found = {}
     for j in range(len(use)):
         later = use[j :: len(word.evaluations)]

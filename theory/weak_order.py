@@ -52,8 +52,8 @@ class OrderProof:
     order: that of a run, an integer >= 0, or None if no error shows up to h^`searched`. coefficients: of h^(order + 1),
     one for each monomial of the increments whose error is not zero, with the powers over `coordinates`.
     With memory, order_of_steps is what the order would be but for the start (else the order), and is the one that
-    `coefficients` are of; start holds the coefficients of h^order in the error of the first steps, empty where they leave
-    less; any_steps is whether the order holds for steps of any lengths (else it is proven for equal ones).
+    `coefficients` are of; start holds the coefficients of h^order in the error of the first steps, empty where they
+    leave less; any_steps is whether the order holds for steps of any lengths (else it is proven for equal ones).
     """
 
     order: int | None
