@@ -142,7 +142,7 @@ def as_black_box(scheme: Scheme, params: Parameters) -> Step:
                 None if time is None else float(time[0]),
                 [torch.tensor(entry[0]) for entry in (*flow[:2], noise_factor(flow.noise_cov))],
             )
-            for time, flow in compile_step(scheme, np.array([tau, tau + h]), params)
+            for time, flow, _ in compile_step(scheme, np.array([tau, tau + h]), params)
         ]
 
     def step(u: Tensor, tau: float, h: float, score: Score) -> Tensor:

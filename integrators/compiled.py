@@ -7,9 +7,12 @@ A word and a grid of times become, once and in float64, a sequence of segments
 where s is the score evaluated at the segment's beginning. The parts of a segment are composed and their Gaussians
 merged into one pair. The first segment of a step precedes its first S and has no score.
 
-`stages` resolves clocks: which part acts over which theta, and at which time a score is conditioned; every reading
-of a scheme starts from it. `compile_step` composes frozen-score flows step by step; `compile_run` also merges each
-step's last segment with the next one's first, so that a run is a prologue and one segment per score evaluation.
+Where parts hold another quantity than the score, P and K say so; with a memory of k evaluations a segment adds sum_j
+K_j q_j over the k - 1 old ones (integrators.held), and remembers its own.
+
+`compile_step` composes the flows of a word's parts (integrators.stages has their times) step by step; `compile_run`
+also merges each step's last segment with the next one's first, so that a run is a prologue and one segment per score
+evaluation.
 """
 
 from __future__ import annotations
@@ -21,32 +24,22 @@ from numpy.typing import NDArray
 
 from ..theory.flows import Flow, euler_flow
 from ..theory.model import Parameters
-from ..theory.scheme import FROZEN_FLOWS, Scheme, check_holds_score
-from ..theory.splitting import Part, Splitting
-from .grids import check_grid
+from ..theory.scheme import FROZEN_FLOWS, Scheme
+from ..theory.splitting import Splitting
+from .held import Memory, compile_held
+from .stages import PartStage as PartStage
+from .stages import ScoreStage, stages
 
 Array = NDArray[np.float64]
 
 
-class ScoreStage(NamedTuple):
-    """An S: the time t at which each step's score is conditioned, shape (steps,)."""
-
-    time: Array
-
-
-class PartStage(NamedTuple):
-    """A part acting over `length` = int beta over its interval, in each step, shape (steps,)."""
-
-    part: Part
-    length: Array
-
-
 class Segment(NamedTuple):
     """u <- P u + K s + xi in each of n steps: `flow` has entries (n, 2, 2), and `time` (n,) is where s is conditioned
-    (None if the segment precedes every S)."""
+    (None if the segment precedes every S). memory: of schemes that look back on more than the last evaluation."""
 
     time: Array | None
     flow: Flow
+    memory: Memory | None = None
 
 
 class Run(NamedTuple):
@@ -57,42 +50,16 @@ class Run(NamedTuple):
     updates: Segment
 
 
-def stages(scheme: Scheme, taus: Array, params: Parameters) -> list[ScoreStage | PartStage]:
-    """The word's tokens with their times, for every step of the grid `taus` (steps + 1,), increasing within [0, T].
-
-    Raises ValueError on a bad grid (see `check_grid`) and if an interval runs past t = 0 to where beta is not positive.
-    """
-    check_holds_score(scheme, "what it does in numbers is")
-    taus = check_grid(taus, params)
-    t, h = params.T - taus[:-1], np.diff(taus)
-    resolved: list[ScoreStage | PartStage] = []
-    for position, token in enumerate(scheme.tokens, 1):
-        start = t - float(token.start) * h
-        if token.weight is None:
-            if token.start == 1:
-                start = params.T - taus[1:]  # the next step's own time, to the last digit
-            resolved.append(ScoreStage(start))
-            continue
-        length = params.theta(start, float(token.weight) * h)
-        if (wrong := params.beta(start - float(token.weight) * h) <= 0).any():
-            end = float((start - float(token.weight) * h)[wrong][0])
-            raise ValueError(
-                f"token {position}, '{token}': its interval runs to t = {end:g}, where beta is not positive; let it "
-                "end within the step, or stop the run at a larger t"
-            )
-        resolved.append(PartStage(scheme.splitting[token.symbol], length))
-    return resolved
-
-
 def scale_noise(flow: Flow, lambda_s: float) -> Flow:
     """The flow with the standard deviation of its position noise multiplied by lambda_s, the momentum's untouched."""
     scale = np.array([lambda_s, 1.0])
     return flow._replace(noise_cov=flow.noise_cov * scale[:, None] * scale)
 
 
-def compile_step(scheme: Scheme, taus: Array, params: Parameters) -> list[Segment]:
+def compile_step(scheme: Scheme, taus: Array, params: Parameters, past: int = 0) -> list[Segment]:
     """The segments of one step, each for all steps of the grid at once: the score-free one, then one per S.
 
+    past: so many first steps of the grid have been made; they say when old evaluations were, and are left out.
     Raises ValueError for sub-flows that evaluate the score inside a part.
     """
     if scheme.flow not in FROZEN_FLOWS:
@@ -100,6 +67,9 @@ def compile_step(scheme: Scheme, taus: Array, params: Parameters) -> list[Segmen
             f"the {scheme.flow} sub-flow evaluates the score inside a part and is not sampled; "
             f"use exact moments, or one of {', '.join(FROZEN_FLOWS)}"
         )
+    if not scheme.holds_score:
+        return [Segment(*one) for one in compile_held(scheme, stages(scheme, taus, params), params, past)]
+    taus = taus[past:]
     shape = (len(taus) - 1, 2, 2)
     identity = Flow(np.broadcast_to(np.eye(2), shape), np.zeros(shape), np.zeros(shape))
     segments = [Segment(None, identity)]
@@ -108,8 +78,8 @@ def compile_step(scheme: Scheme, taus: Array, params: Parameters) -> list[Segmen
             segments.append(Segment(stage.time, identity))
         else:
             flow = scale_noise(stage.part.flow(scheme.flow, stage.length, params), scheme.lambda_s)
-            time, before = segments[-1]
-            segments[-1] = Segment(time, before.then(flow))
+            before = segments[-1]
+            segments[-1] = before._replace(flow=before.flow.then(flow))
     return segments
 
 
@@ -128,13 +98,32 @@ def compile_run(scheme: Scheme, taus: Array, params: Parameters) -> Run:
     last = scored[-1].flow
     merged = Flow(*(entry[:-1] for entry in last)).then(Flow(*(entry[1:] for entry in leading.flow)))
     scored[-1] = scored[-1]._replace(
-        flow=Flow(*(np.concatenate(pair) for pair in zip(merged, (e[-1:] for e in last), strict=True)))
+        flow=Flow(*(np.concatenate(pair) for pair in zip(merged, (e[-1:] for e in last), strict=True))),
+        memory=_behind(scored[-1].memory, leading.flow.propagator[1:]),
     )
     times = np.stack([segment.time for segment in scored if segment.time is not None], axis=1).reshape(-1)
     flow = Flow(
         *(np.stack(entries, axis=1).reshape(-1, 2, 2) for entries in zip(*(s.flow for s in scored), strict=True))
     )
-    return Run(scheme, Flow(*(entry[0] for entry in leading.flow)), Segment(times, flow))
+    memories = [segment.memory for segment in scored if segment.memory is not None]
+    updates = Segment(times, flow, _in_order(memories) if memories else None)
+    return Run(scheme, Flow(*(entry[0] for entry in leading.flow)), updates)
+
+
+def _in_order(memories: list[Memory]) -> Memory:
+    """The memories of a step's segments, each for all steps, as one for all evaluations in order of time."""
+    entries = (np.stack(of, axis=1) for of in zip(*memories, strict=True))
+    return Memory(*(entry.reshape(-1, *entry.shape[2:]) for entry in entries))
+
+
+def _behind(memory: Memory | None, propagator: Array) -> Memory | None:
+    """A step's last memory, carried on by the part of the next step that precedes its S, `propagator` (steps - 1, 2,
+    2)."""
+    if memory is None:
+        return None
+    gains = memory.gains.copy()
+    gains[:-1] = propagator[:, None] @ gains[:-1]
+    return memory._replace(gains=gains)
 
 
 def denoising_step(splitting: Splitting, t: float, params: Parameters) -> Segment:
@@ -162,9 +151,11 @@ def noise_factor(noise_cov: Array) -> Array:
 
 def coefficients(run: Run) -> Array:
     """The run's segments as rows of P, K (row by row), C00, C10 and C11 (1 + updates, 11), the prologue's first: what
-    kernels.Updates takes. Zeros in the last three columns: no noise."""
-    flow = Flow(
-        *(np.concatenate([first[None], rest]) for first, rest in zip(run.prologue, run.updates.flow, strict=True))
-    )
+    kernels.Updates takes. Zeros in the last three columns: no noise. With a memory K is 1: in the score's place stands
+    the pull of all evaluations (integrators.recall)."""
+    updates = run.updates.flow
+    if run.updates.memory is not None:
+        updates = updates._replace(score_gain=np.broadcast_to(np.eye(2), updates.score_gain.shape))
+    flow = Flow(*(np.concatenate([first[None], rest]) for first, rest in zip(run.prologue, updates, strict=True)))
     lower = noise_factor(flow.noise_cov)[:, [0, 1, 1], [0, 0, 1]]
     return np.concatenate([flow.propagator.reshape(-1, 4), flow.score_gain.reshape(-1, 4), lower], axis=1)

@@ -51,7 +51,7 @@ from ..theory.splitting import Part, Splitting
 from .compiled import Array, Run, ScoreStage, compile_run, compile_step, noise_factor, stages
 from .grids import check_grid
 from .noise import START, check_samples, draw_pairs
-from .sampler import Score
+from .sampler import Score, recall_of
 
 Integers = NDArray[np.int64]
 
@@ -145,6 +145,7 @@ def run_coupled(coupling: Coupling, score: Score, u: Tensor, normals: Callable[[
     score(u, t): grad log p_t(u) in u's shape, t a float. A run that overflows ends in inf or nan.
     """
     states, noises = [u] * len(coupling.runs), dict[tuple[int, int], Tensor]()
+    recalls = [recall_of(coupled.run, u) for coupled in coupling.runs]
     for moment in coupling.plan:
         if moment.shares:
             noise = linear_image(moment.image, normals(moment.column))
@@ -156,9 +157,12 @@ def run_coupled(coupling: Coupling, score: Score, u: Tensor, normals: Callable[[
             if segment == 0:
                 state = linear_image(tables.prologue.propagator, states[run])
             else:
-                times, (P, K, _) = tables.updates
+                times, (P, K, _), _ = tables.updates
                 s = score(states[run], float(times[segment - 1]))  # type: ignore[index]
-                table = np.concatenate([P[segment - 1], K[segment - 1]], axis=1)
+                gain = K[segment - 1]
+                if (recall := recalls[run]) is not None:
+                    s, gain = recall(segment - 1, states[run], s), np.eye(2)
+                table = np.concatenate([P[segment - 1], gain], axis=1)
                 state = linear_image(table, torch.cat([states[run], s], dim=1))
             states[run] = state if noise is None else state.add_(noise)
     return states

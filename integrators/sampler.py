@@ -2,10 +2,10 @@
 
 A compiled run (integrators.compiled) is a prologue and one update u <- P u + K s + C xi per evaluation, with s =
 score(u, t) and xi a pair of standard normals per element, C C^T = Q. The loop below is that formula and nothing else;
-which scheme runs is in the tables. An update draws its noise, advances the state and sees whether the score is finite
-in one pass over memory (integrators.kernels). It writes a new state and allocates nothing else, and no GPU is waited
-for. States have the layout (batch, 2, *event), position first, so that an image network reads (batch, 2 C, H, W)
-without a copy.
+which scheme runs is in the tables. (Where a scheme looks back on several evaluations, their pull stands in K s's place:
+integrators.recall.) An update draws its noise, advances the state and sees whether the score is finite in one pass over
+memory (integrators.kernels). It writes a new state and allocates nothing else, and no GPU is waited for. States have
+the layout (batch, 2, *event), position first, so that an image network reads (batch, 2 C, H, W) without a copy.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .compiled import Array, Run, coefficients, compile_run, denoising_run
 from .grids import check_grid
 from .kernels import Draw, kernels_for
 from .noise import START, check_counter, normal_pairs
+from .recall import Recall
 
 Score = Callable[[Tensor, float], Tensor]
 Noise = Callable[[int], Tensor | Draw]
@@ -135,6 +136,7 @@ class Advance:
     def __init__(self, run: Run, u: Tensor, noise: Noise) -> None:
         table = coefficients(run)
         self.updates = kernels_for(u).Updates(table, u)
+        self.recall = recall_of(run, u)
         self.noise, self.noisy = noise, (table[:, 8:] != 0).any(axis=1).tolist()
         self.idle = not self.noisy[0] and np.array_equal(table[0, :4], [1, 0, 0, 1])
 
@@ -146,7 +148,16 @@ class Advance:
         if segment == 0 and self.idle:
             return u
         noise = self.noise(START + 1 + segment) if self.noisy[segment] else None
-        return self.updates(segment, u, None if s is None else s.to(u), noise)
+        s = None if s is None else s.to(u)
+        if self.recall is not None and s is not None:
+            s = self.recall(segment - 1, u, s)
+        return self.updates(segment, u, s, noise)
+
+
+def recall_of(run: Run, u: Tensor) -> Recall | None:
+    """What a run on states like u looks back on; None if it is the last evaluation alone."""
+    _, flow, memory = run.updates
+    return None if memory is None else Recall(flow.score_gain, memory, u)
 
 
 def _check(s: Tensor, u: Tensor, where: Callable[[int], str], k: int) -> None:

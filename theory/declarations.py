@@ -100,6 +100,7 @@ SPLITTINGS = {
             "B": Dynamics((sp.S.Zero, (x + nu * m + M * nu * s_m) / 2)),
         },
     ),
+    "psld-flow-whole": Cut("psld", _PROBABILITY_FLOW, {"F": _PROBABILITY_FLOW}),
     "langevin": Cut(
         "stationary",
         _LANGEVIN,

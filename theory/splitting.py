@@ -8,6 +8,7 @@ built-in ones are written down, in sympy, in theory.declarations.
     psld-linear   U E     symmetric splitting CLD sampler, SSCS (Dockhorn et al., arXiv 2112.07068, section 3.3)
     psld-whole    F       the reverse SDE as one part: Euler-Maruyama
     psld-flow     A B     the probability-flow ODE (arXiv 2310.07894, section 4)
+    psld-flow-whole  F    the probability-flow ODE as one part
     langevin      O A B   underdamped Langevin dynamics, whose orders are known (Leimkuhler and Matthews 2013)
 """
 
@@ -196,8 +197,8 @@ _DIFFUSIONS = {diffusion.name: diffusion for diffusion in (PSLD_DIFFUSION, STATI
 SPLITTINGS = {
     name: _built_in(name, _DIFFUSIONS[entry["diffusion"]]) for name, entry in declared()["splittings"].items()
 }
-PSLD, PSLD_LINEAR, PSLD_WHOLE, PSLD_FLOW, LANGEVIN = (
-    SPLITTINGS[name] for name in ("psld", "psld-linear", "psld-whole", "psld-flow", "langevin")
+PSLD, PSLD_LINEAR, PSLD_WHOLE, PSLD_FLOW, PSLD_FLOW_WHOLE, LANGEVIN = (
+    SPLITTINGS[name] for name in ("psld", "psld-linear", "psld-whole", "psld-flow", "psld-flow-whole", "langevin")
 )
 
 

@@ -9,14 +9,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sampler_probe import gaussian_score, probe
 from scipy import stats
 from strategies import parameters, splittings, words
 from torch.profiler import ProfilerActivity, profile
 from weakorder.integrators import sampler
 from weakorder.integrators.catalogue import CATALOGUE
-from weakorder.integrators.compiled import Run, coefficients, compile_run, compile_step
+from weakorder.integrators.compiled import Run, coefficients, compile_step
 from weakorder.integrators.grids import GRIDS, time_grid
-from weakorder.integrators.sampler import ScoreError, draw_prior, integrate, sample
+from weakorder.integrators.sampler import ScoreError, draw_prior, sample
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.verification.exact.moments import exact_moments, step_maps
@@ -25,39 +26,6 @@ from weakorder.verification.targets.gaussian import GaussianTarget
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 PARAMS = Parameters()
 ROBA = CATALOGUE["ROBA"]
-
-
-def gaussian_score(target: GaussianTarget) -> Callable[[torch.Tensor, float], torch.Tensor]:
-    """The score of a target with one mean and variance, for states (batch, 2, *event)."""
-
-    def score(u: torch.Tensor, t: float) -> torch.Tensor:
-        law = target.law(t)
-        precision, mean = (
-            torch.as_tensor(array[..., 0], dtype=u.dtype, device=u.device)
-            for array in (target.precision(law), law.mean)
-        )
-        return -torch.einsum("ij,bj...->bi...", precision, u - mean.reshape(2, *(1 for _ in u.shape[2:])))
-
-    return score
-
-
-def probe(scheme: Scheme, target: GaussianTarget, taus: np.ndarray, params: Parameters) -> tuple[np.ndarray, ...]:
-    """Read R, b and Q of the sampler's affine map off: run it on zero and unit states, and on zero and unit noises."""
-    run = compile_run(scheme, taus, params)
-    intervals = 1 + len(run.updates.flow.propagator)
-    probes = 3 + 2 * intervals
-    states = torch.zeros(probes, 2, dtype=torch.float64)
-    states[1, 0] = states[2, 1] = 1
-
-    def noise(interval: int) -> torch.Tensor:
-        xi = torch.zeros(probes, 2, dtype=torch.float64)
-        row = 3 + 2 * (interval - 1)
-        xi[row, 0] = xi[row + 1, 1] = 1
-        return xi
-
-    out = integrate(run, gaussian_score(target), states, noise).numpy()
-    columns = (out[1:] - out[0]).T
-    return columns[:, :2], out[0], columns[:, 2:] @ columns[:, 2:].T
 
 
 @st.composite
@@ -80,7 +48,7 @@ def growth(scheme: Scheme, target: GaussianTarget, taus: np.ndarray, params: Par
     """The size of the terms that a one-step map is summed from: the product of its segments' absolute values. Rounding
     is relative to it, and in an unstable step, where the terms cancel, it is far above the map's own entries."""
     total = np.eye(2)
-    for time, flow in compile_step(scheme, taus, params):
+    for time, flow, _ in compile_step(scheme, taus, params):
         P, K, _ = (np.abs(entry[0]) for entry in flow)
         closed = P if time is None else P + K @ np.abs(target.precision(target.law(time[0]))[..., 0])
         total = closed @ total

@@ -247,6 +247,11 @@ def _powers(z: Array, count: int) -> Array:
 def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: Resolution) -> Cloud:
     """The law of `scheme` after the steps of the grid `taus` (steps + 1,) from p_t at its first time, as points with
     weights. Raises Unresolved."""
+    if scheme.memory > 1:
+        raise ValueError(
+            f"scheme {scheme.name!r} looks back on {scheme.memory} evaluations: a lattice carries the law of the state "
+            "alone; use exact moments or Monte Carlo (--method monte-carlo), or memory 1"
+        )
     run = compile_run(scheme, taus, target.params)
     P, _, Q = run.prologue
     components = zip(*(np.asarray(a) for a in target.components(target.params.T - float(taus[0]))), strict=True)
@@ -254,7 +259,7 @@ def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: 
     frame = _frame(start)
     cloud, band = _spread(frame, np.full(2, 8.0), np.full(2, np.inf), resolution)
     rounding = frame.rounding(np.abs(cloud.points), cloud.weights)
-    times, flows = run.updates
+    times, flows, _ = run.updates
     for t, P, K, Q in zip(() if times is None else times.tolist(), *flows, strict=True):
         score = _score(target, cloud.points, t)
         moved = P @ cloud.points + K @ score

@@ -6,6 +6,13 @@ With the score s = -Lambda_t (u - mean_t), a segment u <- P u + K s + xi becomes
 
 and mean and covariance after N steps follow from a 2x2 recursion in float64, for all data variances at once. The maps
 of many steps are computed in one sweep, and neighbours are composed pairwise, so no Python loop runs over steps.
+
+A scheme that looks back on k evaluations moves (u, q_2, ..., q_k), its state and the k - 1 old answers: 2k components,
+
+    u <- (P - K Lambda) u + K Lambda mean + sum_j K_j q_j + xi,   q_2 <- (X - Y Lambda) u + Y Lambda mean,  q_3 <- q_2
+
+in the same recursion (integrators.held has K_j, X and Y). Before its first evaluations the old answers are 0, and their
+gains too.
 """
 
 from __future__ import annotations
@@ -29,7 +36,8 @@ _SWEEP = 1 << 18
 
 
 class AffineMap(NamedTuple):
-    """u -> R u + b + xi, xi ~ N(0, Q), for a batch: R and Q (2, 2, ...), b (2, ...), float64."""
+    """u -> R u + b + xi, xi ~ N(0, Q), for a batch: R and Q (d, d, ...), b (d, ...), float64; d = 2, or 2k components
+    of (u, q_2, ..., q_k) with a memory of k evaluations."""
 
     matrix: Array
     offset: Array
@@ -70,13 +78,13 @@ class Moments:
         return np.logical_not(finite)
 
 
-def step_maps(scheme: Scheme, target: GaussianTarget, taus: Array) -> AffineMap:
+def step_maps(scheme: Scheme, target: GaussianTarget, taus: Array, past: int = 0) -> AffineMap:
     """The one-step maps of `scheme` on `target` for every step of the grid: batch (steps, V), or (steps, 1) where
-    nothing depends on the target."""
-    total = _identity((len(taus) - 1, 1))
+    nothing depends on the target. past: so many first steps have been made, and only say when they were."""
+    total = _identity((len(taus) - 1 - past, 1), 2 * scheme.memory)
     if scheme.flow in FROZEN_FLOWS:
-        for segment in compile_step(scheme, taus, target.params):
-            total = total.then(closed_map(segment, target))
+        for segment in compile_step(scheme, taus, target.params, past):
+            total = total.then(closed_map(segment, target, scheme.memory))
         return total
     since, score = total, None
     for stage in stages(scheme, taus, target.params):
@@ -114,11 +122,13 @@ def exact_moments(
     params = target.params
     taus = check_grid(taus, params)
     t_last = params.T - taus[-1]
-    law = starting_law(target, float(taus[0]), start)
-    sweep = max(1, _SWEEP // target.mean.size)
+    law = _remembering(starting_law(target, float(taus[0]), start), scheme.memory)
+    sweep = max(1, _SWEEP // (target.mean.size * scheme.memory**2))
     with np.errstate(over="ignore", invalid="ignore"):  # an unstable scheme overflows: `diverged` tells
         for first in range(0, len(taus) - 1, sweep):
-            law = _compose(step_maps(scheme, target, taus[first : first + sweep + 1])).apply(law)
+            past = min(first, scheme.memory - 1)
+            law = _compose(step_maps(scheme, target, taus[first - past : first + sweep + 1], past)).apply(law)
+        law = GaussianLaw(law.mean[:2], law.cov[:2, :2])
         if denoise:
             law = _compose(closed_map(denoising_step(scheme.splitting, t_last, params), target)).apply(law)
     nfe = scheme.nfe_per_step * (len(taus) - 1) + denoise
@@ -130,6 +140,14 @@ def starting_law(target: GaussianTarget, tau: float, start: str) -> GaussianLaw:
     if start not in ("exact", "prior"):
         raise ValueError(f"start {start!r} is unknown; choose exact or prior")
     return target.law(target.params.T - tau) if start == "exact" else target.prior()
+
+
+def _remembering(law: GaussianLaw, memory: int) -> GaussianLaw:
+    """The law of (u, q_2, ..., q_k) before the first evaluation: q = 0."""
+    more = 2 * (memory - 1)
+    return GaussianLaw(
+        np.pad(law.mean, [(0, more), (0, 0)]), np.pad(law.cov, [(0, more), (0, more), *((0, 0),) * (law.cov.ndim - 2)])
+    )
 
 
 # Roundings of a diagonal entry: two to form a token's map and two to compose it, and two to compose a step with others.
@@ -178,20 +196,46 @@ def rounding_of_steps(roundings: int, target: GaussianTarget, taus: Array) -> Ga
     return GaussianLaw(last * (np.abs(law.mean) / sd).max((0, 1)), 2 * last[:, None] * sd[None, :, -1])
 
 
-def _identity(batch: tuple[int, ...]) -> AffineMap:
-    unit = np.zeros((2, 2, *batch))
-    unit[0, 0] = unit[1, 1] = 1
-    return AffineMap(unit, np.zeros((2, *batch)), np.zeros((2, 2, *batch)))
+def _identity(batch: tuple[int, ...], size: int = 2) -> AffineMap:
+    unit = np.zeros((size, size, *batch))
+    unit[range(size), range(size)] = 1
+    return AffineMap(unit, np.zeros((size, *batch)), np.zeros((size, size, *batch)))
 
 
-def closed_map(segment: Segment, target: GaussianTarget) -> AffineMap:
-    """A segment with the target's affine score put in."""
+def closed_map(segment: Segment, target: GaussianTarget, memory: int = 1) -> AffineMap:
+    """A segment with the target's affine score put in; of the state and the `memory` - 1 old answers."""
     P, K, Q = (components_first(entry) for entry in segment.flow)
     if segment.time is None:
-        return AffineMap(P, np.zeros(P.shape[1:]), Q)
+        return _beside(AffineMap(P, np.zeros(P.shape[1:]), Q), memory)
     law = target.law(segment.time)
-    gain = matmul(K, target.precision(law))
-    return AffineMap(P - gain, matvec(gain, law.mean), Q)
+    precision = target.precision(law)
+    gain = matmul(K, precision)
+    now = AffineMap(P - gain, matvec(gain, law.mean), Q)
+    if segment.memory is None:
+        return _beside(now, memory)
+    reading, gains = segment.memory
+    X, Y = components_first(reading[..., :2]), components_first(reading[..., 2:])
+    pull = matmul(Y, precision)
+    total = _identity(now.offset.shape[1:], 2 * memory)
+    total.noise_cov[:2, :2] = Q
+    total.matrix[2:] = 0
+    total.matrix[:2, :2], total.offset[:2] = now.matrix, now.offset
+    total.matrix[2:4, :2], total.offset[2:4] = X - pull, matvec(pull, law.mean)
+    for old in range(1, memory):
+        total.matrix[:2, 2 * old : 2 * old + 2] = components_first(gains[:, old - 1])
+        if old + 1 < memory:
+            for i in range(2):
+                total.matrix[2 * old + 2 + i, 2 * old + i] = 1
+    return total
+
+
+def _beside(now: AffineMap, memory: int) -> AffineMap:
+    """A map of the state that leaves the old answers alone."""
+    if memory == 1:
+        return now
+    total = _identity(now.offset.shape[1:], 2 * memory)
+    total.matrix[:2, :2], total.offset[:2], total.noise_cov[:2, :2] = now
+    return total
 
 
 class _Score:

@@ -1,4 +1,5 @@
-"""2x2 algebra on batches, components first: matrices (2, 2, ...), vectors (2, ...), the batch behind and broadcast.
+"""Algebra of 2x2 and other small matrices on batches, components first: matrices (d, d, ...), vectors (d, ...), the
+batch behind and broadcast.
 
 Thousands of data variances go through every step of every scheme. Written out per component, numpy runs each product
 as eight passes over contiguous batches, several times faster than its small-matrix loops.
@@ -10,24 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-_ENTRIES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def matmul(a: Array, b: Array) -> Array:
     """a b."""
-    product = np.empty((2, 2, *np.broadcast_shapes(a.shape[2:], b.shape[2:])))
-    for i, j in _ENTRIES:
+    product = np.empty((len(a), b.shape[1], *np.broadcast_shapes(a.shape[2:], b.shape[2:])))
+    for i, j in np.ndindex(product.shape[:2]):
         np.multiply(a[i, 0], b[0, j], out=product[i, j])
-        product[i, j] += a[i, 1] * b[1, j]
+        for k in range(1, len(b)):
+            product[i, j] += a[i, k] * b[k, j]
     return product
 
 
 def matvec(a: Array, v: Array) -> Array:
     """a v."""
-    product = np.empty((2, *np.broadcast_shapes(a.shape[2:], v.shape[1:])))
-    for i in range(2):
+    product = np.empty((len(a), *np.broadcast_shapes(a.shape[2:], v.shape[1:])))
+    for i in range(len(a)):
         np.multiply(a[i, 0], v[0], out=product[i])
-        product[i] += a[i, 1] * v[1]
+        for k in range(1, len(v)):
+            product[i] += a[i, k] * v[k]
     return product
 
 
@@ -40,10 +42,12 @@ def congruence(a: Array, q: Array) -> Array:
     """a q a^T for symmetric q; exactly symmetric."""
     left = matmul(a, q)
     product = np.empty(left.shape)
-    for i, j in ((0, 0), (0, 1), (1, 1)):
-        np.multiply(left[i, 0], a[j, 0], out=product[i, j])
-        product[i, j] += left[i, 1] * a[j, 1]
-    product[1, 0] = product[0, 1]
+    for i in range(len(a)):
+        for j in range(i, len(a)):
+            np.multiply(left[i, 0], a[j, 0], out=product[i, j])
+            for k in range(1, a.shape[1]):
+                product[i, j] += left[i, k] * a[j, k]
+            product[j, i] = product[i, j]
     return product
 
 

@@ -32,7 +32,7 @@ def test_the_anatomy_of_a_scheme_is_its_compiled_step(scheme: Scheme) -> None:
     taus = np.array([0.3, 0.37])
     anatomy = dissect(as_black_box(scheme, PARAMS), taus)
     P, Q, gains, times = np.eye(2), np.zeros((2, 2)), [], []
-    for time, flow in compile_step(scheme, taus, PARAMS):
+    for time, flow, _ in compile_step(scheme, taus, PARAMS):
         p, k, q = (entry[0] for entry in flow)
         P, Q, gains = p @ P, p @ Q @ p.T + q, [p @ gain for gain in gains]
         if time is not None:

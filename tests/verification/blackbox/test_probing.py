@@ -47,7 +47,7 @@ def as_black_box(scheme: Scheme):
     """A scheme of the catalogue behind a step function: one draw for each of its segments."""
 
     def step(u, tau, h, score):
-        for time, flow in compile_step(scheme, np.array([tau, tau + h]), PARAMS):
+        for time, flow, _ in compile_step(scheme, np.array([tau, tau + h]), PARAMS):
             P, K, C = (torch.tensor(entry[0]) for entry in (*flow[:2], noise_factor(flow.noise_cov)))
             s = torch.zeros_like(u) if time is None else score(u, float(time[0]))
             u = u @ P.T + s @ K.T + torch.randn_like(u) @ C.T

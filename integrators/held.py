@@ -1,0 +1,108 @@
+"""Tables of schemes that hold another quantity than the score, or hold it over several evaluations.
+
+An answer is read as s = Phi u + Psi q (theory.frozen): at the time of its S, q = X u + Y s with X = -Psi^-1 Phi and Y =
+Psi^-1. The parts behind it flow with the polynomial through the last k of these q, at their true times
+(theory.held_flows); composed, a segment is
+
+    u <- P u + K_1 q_1 + sum_(j > 1) K_j q_j + xi,
+
+and as q_1 is of the state that the segment begins with, P + K_1 X and K_1 Y take its place. Under Euler with memory q
+is the drift A u + G s of the one part behind S, and P = 1: Adams-Bashforth (Bashforth and Adams 1883). The first
+evaluations of a run have fewer behind them, and polynomials of lower degree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..theory.flows import Flow
+from ..theory.frozen import NumericKernel, inverse
+from ..theory.held_flows import HeldFlow, extrapolated_flow, held_flow
+from ..theory.model import Parameters
+from ..theory.scheme import Scheme
+from .stages import PartStage, ScoreStage
+
+Array = NDArray[np.float64]
+
+
+class Memory(NamedTuple):
+    """What a segment remembers, of each of n steps: `reading` (n, 2, 4) of its own evaluation, q = X u + Y s with (X Y)
+    side by side, and the `gains` (n, k - 1, 2, 2) of the k - 1 evaluations before it, the last one first."""
+
+    reading: Array
+    gains: Array
+
+
+def compile_held(
+    scheme: Scheme, stages: Sequence[ScoreStage | PartStage], params: Parameters, past: int
+) -> list[tuple[Array | None, Flow, Memory | None]]:
+    """The segments of one step, the score-free one first, of the steps from number `past` on: the time of its S, its
+    flow, and what it remembers (None for a memory of 1)."""
+    evaluated = [stage.time for stage in stages if isinstance(stage, ScoreStage)]
+    steps = len(stages[0][-1]) - past if stages else 0
+    unit = np.broadcast_to(np.eye(2), (steps, 2, 2))
+    nothing = np.zeros((steps, scheme.memory, 2, 2))
+    held = HeldFlow(unit, nothing, np.zeros((steps, 2, 2)))
+    found: list[tuple[Array | None, HeldFlow]] = [(None, held)]
+    for stage in stages:
+        if isinstance(stage, ScoreStage):
+            found.append((stage.time[past:], held))
+            continue
+        if stage.part.sde.uses_score:
+            flow = _flow(scheme, stage, _last(evaluated, len(found) - 2, scheme.memory), params, past)
+        else:
+            P, _, Q = stage.part.flow("exact", stage.length[past:], params)
+            flow = HeldFlow(P, nothing, Q)
+        scale = np.array([scheme.lambda_s, 1.0])
+        time, before = found[-1]
+        found[-1] = (time, before.then(flow._replace(noise_cov=flow.noise_cov * scale[:, None] * scale)))
+    return [_segment(scheme, time, flow, params) for time, flow in found]
+
+
+def _last(evaluated: list[Array], place: int, memory: int) -> Array:
+    """The times t of each step's last `memory` evaluations, that at `place` in the step the first: (steps, memory), nan
+    where the run had not begun."""
+    times = np.stack(evaluated, axis=1)
+    steps, count = times.shape
+    order = np.arange(steps)[:, None] * count + place - np.arange(memory)
+    return np.where(order >= 0, times.reshape(-1)[np.maximum(order, 0)], np.nan)
+
+
+def _flow(scheme: Scheme, stage: PartStage, evaluated: Array, params: Parameters, past: int) -> HeldFlow:
+    """A part with score in each step from number `past` on, with the times `evaluated` (steps, memory)."""
+    begin, length, evaluated = stage.begin[past:], stage.length[past:], evaluated[past:]
+    elapsed = params.theta(begin[:, None], begin[:, None] - evaluated)
+    if scheme.flow == "euler":
+        return extrapolated_flow(stage.part.sde, length, elapsed, params.values())
+    begin = params.theta(begin, begin)
+    return held_flow(stage.part.sde, scheme.frozen, scheme.splitting.diffusion, begin, length, elapsed, params.values())
+
+
+def _segment(
+    scheme: Scheme, time: Array | None, flow: HeldFlow, params: Parameters
+) -> tuple[Array | None, Flow, Memory | None]:
+    if time is None:
+        return None, Flow(flow.propagator, np.zeros(flow.propagator.shape), flow.noise_cov), None
+    X, Y = _reading(scheme, time, params)
+    first = flow.gains[:, 0]
+    now = Flow(flow.propagator + first @ X, first @ Y, flow.noise_cov)
+    if scheme.memory == 1:
+        return time, now, None
+    return time, now, Memory(np.concatenate([X, Y], axis=2), flow.gains[:, 1:])
+
+
+def _reading(scheme: Scheme, time: Array, params: Parameters) -> tuple[Array, Array]:
+    """X and Y of q = X u + Y s at the times t (n,), each (n, 2, 2)."""
+    shape = (len(time), 2, 2)
+    values = params.values()
+    if scheme.flow == "euler":
+        (part,) = (part for part in scheme.parts if part.sde.uses_score)
+        A, G, _ = part.sde.numbers(values)
+        return np.broadcast_to(A, shape), np.broadcast_to(G, shape)
+    kernel = NumericKernel(scheme.splitting.diffusion, params.theta(time, time), values)
+    gain = inverse(np.broadcast_to(scheme.frozen.psi(kernel), shape))
+    return -gain @ np.broadcast_to(scheme.frozen.phi(kernel), shape), gain

@@ -1,0 +1,230 @@
+"""The exact flow of a part that holds q, of s = Phi u + Psi q, over the last evaluations: by quadrature, to 1e-13.
+
+Over an interval of forward time that runs down from theta_0 = int_0^t beta, with r in [0, length] what has elapsed,
+
+    du/dr = B(r) u + G Psi(r) q(r) + D^(1/2) dw/dr,   B = A + G Phi at theta_0 - r,   q(r) = sum_j l_j(r) q_j,
+
+l_j the Lagrange polynomials of the times r_j at which the q_j were evaluated (0 or before the interval, on any grid).
+So a flow is u <- P u + sum_j K_j q_j + xi, xi ~ N(0, Q). With Y(r) = the propagator from r to the end of the interval,
+
+    Y' = -Y B,  Y(length) = 1:     P = Y(0),    K_j = int Y G Psi l_j dr,    Q = int Y D Y^T dr.
+
+All is one ordinary differential equation, solved by Gauss-Legendre collocation with `_NODES` nodes on 1, 2, 4, ...
+equal panels, until a doubling changes nothing by more than `TOLERANCE` of the largest entry. The rule has order 2
+`_NODES`, so what a doubling changed bounds the error that is left, some 2^16 times too large. Where Phi or Psi depend
+on time the panels are equal in log theta: near the data Sigma_t^-1 grows as a power of 1 / theta, which is as smooth
+there as an exponential. All steps of a run are solved at once.
+
+The polynomial is in theta, the time in which a part's own coefficients do not depend on beta: where they are constant
+(the score, the residual) K_j holds integrals of exp(A r) r^j, the phi functions of exponential integrators (Hochbruck
+and Ostermann 2010, doi 10.1017/S0962492910000048), and orders are those of any other smooth variable, such as t or
+log-SNR. Closed forms where they exist are derived and proven in theory.held_proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .frozen import Frozen, NumericKernel
+from .model import Diffusion, LinearSDE
+
+Array = NDArray[np.float64]
+
+# What a doubling of the panels may change, relative to the largest entry.
+TOLERANCE = 1e-13
+_NODES = 8
+_MOST_DOUBLINGS = 8
+# Intervals that are solved at once: some 10 MB.
+_BLOCK = 1 << 12
+
+
+class HeldFlow(NamedTuple):
+    """u <- P u + sum_j K_j q_j + xi, xi ~ N(0, Q), of n intervals: propagator (n, 2, 2), gains (n, k, 2, 2), noise_cov
+    (n, 2, 2), float64."""
+
+    propagator: Array
+    gains: Array
+    noise_cov: Array
+
+    def then(self, later: HeldFlow) -> HeldFlow:
+        """`later` after this one, with the same q_j."""
+        P = later.propagator
+        return HeldFlow(
+            P @ self.propagator,
+            P[:, None] @ self.gains + later.gains,
+            P @ self.noise_cov @ np.swapaxes(P, 1, 2) + later.noise_cov,
+        )
+
+
+def held_flow(
+    sde: LinearSDE,
+    frozen: Frozen,
+    diffusion: Diffusion,
+    begin: ArrayLike,
+    length: ArrayLike,
+    times: ArrayLike,
+    values: Mapping[str, float],
+) -> HeldFlow:
+    """The flows of `sde` over n intervals that run down from theta = `begin` by `length` (n,), > 0.
+
+    times (n, k): when the q_j were evaluated, in theta elapsed since the interval's beginning, so <= 0 for what lies
+    behind; nan where there is no such evaluation (its gain is 0), distinct otherwise. values: the parameters' numbers.
+    Raises ValueError where it cannot be computed to `TOLERANCE`, as down to theta = 0, where Sigma_t is singular.
+    """
+    begin, length, times = (np.asarray(a, dtype=float) for a in (begin, length, times))
+    blocks = [
+        _solved(sde, frozen, diffusion, begin[i : i + _BLOCK], length[i : i + _BLOCK], times[i : i + _BLOCK], values)
+        for i in range(0, max(1, len(begin)), _BLOCK)
+    ]
+    return HeldFlow(*(np.concatenate(entries) for entries in zip(*blocks, strict=True)))
+
+
+def extrapolated_flow(sde: LinearSDE, length: ArrayLike, times: ArrayLike, values: Mapping[str, float]) -> HeldFlow:
+    """Euler with memory: u <- u + int of the polynomial through the drifts q_j = A u_j + G s_j, and the noise D theta.
+
+    length (n,) and times (n, k) as in `held_flow`.
+    """
+    length, times = (np.asarray(a, dtype=float) for a in (length, times))
+    weights = length[:, None] * (lagrange(times, length[:, None] * _C) * _B).sum(-1)
+    unit = np.broadcast_to(np.eye(2), (len(length), 2, 2))
+    return HeldFlow(unit, weights[..., None, None] * np.eye(2), sde.numbers(values)[2] * length[:, None, None])
+
+
+def _solved(
+    sde: LinearSDE,
+    frozen: Frozen,
+    diffusion: Diffusion,
+    begin: Array,
+    length: Array,
+    times: Array,
+    values: Mapping[str, float],
+) -> HeldFlow:
+    found = _on_panels(sde, frozen, diffusion, begin, length, times, values, 1)
+    pending = np.arange(len(begin))
+    for doubling in range(1, _MOST_DOUBLINGS + 1):
+        rows = (begin[pending], length[pending], times[pending])
+        finer = _on_panels(sde, frozen, diffusion, *rows, values, 2**doubling)
+        moved = _moved(HeldFlow(*(entry[pending] for entry in found)), finer)
+        for entry, new in zip(found, finer, strict=True):
+            entry[pending] = new
+        pending = pending[~(moved <= TOLERANCE)]
+        if not pending.size:
+            return found
+    low = float((begin - length)[pending].min())
+    raise ValueError(
+        f"the flow that holds {frozen.name!r} could not be computed down to theta = {low:g} to {TOLERANCE:g}; let the "
+        "run end at a larger t, or hold 'score'"
+    )
+
+
+def _moved(coarse: HeldFlow, fine: HeldFlow) -> Array:
+    """By how much two computations of n flows differ, the largest difference of P, each K_j and Q beside the largest
+    entry of each, (n,)."""
+    differences = []
+    for a, b in zip(coarse, fine, strict=True):
+        size, change = np.abs(b).max((-2, -1)), np.abs(a - b).max((-2, -1))
+        relative = np.divide(change, size, out=np.where(change > 0, np.inf, 0.0), where=size > 0)
+        differences.append(relative.reshape(len(a), -1).max(1, initial=0))
+    return np.max(differences, axis=0)
+
+
+def _on_panels(
+    sde: LinearSDE,
+    frozen: Frozen,
+    diffusion: Diffusion,
+    begin: Array,
+    length: Array,
+    times: Array,
+    values: Mapping[str, float],
+    panels: int,
+) -> HeldFlow:
+    """By collocation on so many panels."""
+    nodes = (np.arange(panels)[:, None] + _C).reshape(-1) / panels  # in [0, 1]
+    steady = _is_steady(frozen, diffusion, values)
+    with np.errstate(all="ignore"):  # down to theta = 0 nothing is finite, and nothing settles
+        if steady:
+            elapsed = length[:, None] * nodes
+            slope = np.broadcast_to(length[:, None], elapsed.shape)
+        else:
+            rate = -np.log1p(-length / begin)[:, None]
+            elapsed = -begin[:, None] * np.expm1(-rate * nodes)
+            slope = rate * (begin[:, None] - elapsed)
+        A, G, D = sde.numbers(values)
+        kernel = NumericKernel(diffusion, begin[:, None] - elapsed, values)
+        phi, psi = (
+            np.broadcast_to(matrix, (*elapsed.shape, 2, 2)) for matrix in (frozen.phi(kernel), frozen.psi(kernel))
+        )
+        scale = slope[..., None, None] / panels
+        drift, gain = (A + G @ phi) * scale, G @ psi * scale
+        weights = lagrange(times, elapsed)  # (n, k, nodes)
+        m, total = len(_C), None
+        for panel in range(panels):
+            here = slice(panel * m, panel * m + m)
+            one = _panel(drift[:, here], gain[:, here], weights[..., here], D, scale[:, here])
+            total = one if total is None else total.then(one)
+    assert total is not None
+    return total
+
+
+def _panel(drift: Array, gain: Array, weights: Array, D: Array, scale: Array) -> HeldFlow:
+    """One panel: Z = Y^T at the nodes solves Z_i = 1 + sum_j a_ij B_j^T Z_j, a_ij = int_(c_i)^1 l_j."""
+    n, m = drift.shape[:2]
+    system = -_TO_END[None, :, :, None, None] * np.swapaxes(drift, -1, -2)[:, None]  # (n, i, j, 2, 2)
+    matrix = np.eye(2 * m) + np.swapaxes(system, 2, 3).reshape(n, 2 * m, 2 * m)
+    right = np.tile(np.eye(2), (m, 1))
+    bad = ~np.isfinite(matrix).all((1, 2))
+    matrix[bad] = np.eye(2 * m)
+    Y = np.swapaxes(np.linalg.solve(matrix, np.broadcast_to(right, (n, 2 * m, 2))).reshape(n, m, 2, 2), -1, -2)
+    Y[bad] = np.nan
+    weighted = _B[:, None, None] * Y
+    return HeldFlow(
+        np.eye(2) + (weighted @ drift).sum(1),
+        np.einsum("nkm,nmij->nkij", weights, weighted @ gain),
+        (weighted @ (D * scale) @ np.swapaxes(Y, -1, -2)).sum(1),
+    )
+
+
+def _is_steady(frozen: Frozen, diffusion: Diffusion, values: Mapping[str, float]) -> bool:
+    """Whether Phi and Psi do not depend on time: they are then given without its axis."""
+    kernel = NumericKernel(diffusion, np.ones(1), values)
+    return np.ndim(frozen.phi(kernel)) == np.ndim(frozen.psi(kernel)) == 2
+
+
+def lagrange(times: Array, elapsed: Array) -> Array:
+    """l_j(r): the polynomials that are 1 at the j-th of `times` (n, k) and 0 at the others, at `elapsed` (n, ...): (n,
+    k, ...). A time that is nan does not take part, and its polynomial is 0."""
+    there = np.isfinite(times)
+    behind = (1,) * (elapsed.ndim - 1)
+    found = []
+    for j in range(times.shape[1]):
+        product = np.broadcast_to(there[:, j].reshape(-1, *behind), elapsed.shape).astype(float)
+        for i in range(times.shape[1]):
+            both = there[:, j] & there[:, i]
+            if i == j or not both.any():
+                continue
+            apart = np.where(both, times[:, j] - times[:, i], 1).reshape(-1, *behind)
+            factor = (elapsed - times[:, i].reshape(-1, *behind)) / apart
+            product = np.where(both.reshape(-1, *behind), product * factor, product)
+        found.append(product)
+    return np.stack(found, axis=1)
+
+
+def _collocation() -> tuple[Array, Array, Array]:
+    """Gauss-Legendre nodes and weights on [0, 1], and int_(c_i)^1 l_j of their Lagrange polynomials."""
+    x, w = np.polynomial.legendre.leggauss(_NODES)
+    c = (x + 1) / 2
+    # By orthogonality l_j = sum_n (2 n + 1) / 2 w_j L_n(x_j) L_n, and int_x^1 L_n = (L_(n-1) - L_(n+1))(x) / (2 n + 1).
+    L = np.polynomial.legendre.legvander(x, _NODES)
+    integrals = np.empty((_NODES, _NODES))
+    integrals[:, 0] = 1 - x
+    for n in range(1, _NODES):
+        integrals[:, n] = (L[:, n - 1] - L[:, n + 1]) / (2 * n + 1)
+    coefficients = (2 * np.arange(_NODES)[:, None] + 1) / 2 * w * L[:, :_NODES].T
+    return c, w / 2, integrals @ coefficients / 2
+
+
+_C, _B, _TO_END = _collocation()
