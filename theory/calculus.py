@@ -19,7 +19,7 @@ import sympy as sp
 
 from .indeterminates import Indeterminates
 from .polynomials import ONE, ZERO, Polynomial, add_product, exponents, kept, monomial, number
-from .splitting import Part, Splitting
+from .splitting import Part
 
 Series = list[Polynomial]  # coefficients of h^0, h^1, ..., h^n
 
@@ -27,23 +27,10 @@ Series = list[Polynomial]  # coefficients of h^0, h^1, ..., h^n
 class Calculus(Indeterminates):
     """Series in the indeterminates up to h^n, their derivations, and the flows of a splitting's parts.
 
-    Arguments as `Indeterminates`. noise_free: whether test functions are p . u, without the exponential, which say all
-    where nothing is random.
+    noise_free: whether test functions are p . u, without the exponential, which say all where nothing is random.
     """
 
-    def __init__(
-        self,
-        splitting: Splitting,
-        dims: int,
-        n: int,
-        linear_beta: bool = True,
-        general: bool = False,
-        memory: int = 1,
-        noise_free: bool = False,
-    ) -> None:
-        super().__init__(splitting, dims, n, linear_beta, general, memory)
-        self.noise_free = noise_free
-        self._decoded: dict[int, tuple[tuple[int, int], ...]] = {}
+    noise_free = False
 
     def test_function(self) -> Series:
         """exp(p . u + h sum p_j . q_j), q_j what is held of the j-th evaluation from the last, without exp(p . u)."""
@@ -174,7 +161,7 @@ class Calculus(Indeterminates):
     def d_state(self, g: Polynomial, i: int) -> Polynomial:
         """dg/du_i, through u and through the jets."""
         total: dict[int, Any] = {}
-        shifts, decoded = self._shift[i], self._decoded
+        shifts, decoded = self._shift[i], self.decoded
         for key, coefficient in g.terms.items():
             held = decoded.get(key)
             if held is None:
@@ -257,6 +244,13 @@ class Calculus(Indeterminates):
                     if product[j]:
                         add_product(totals[power + j], product[j], rest)
         return [kept(total) for total in totals]
+
+    def renamed(self, g: Series, old: str, new: str) -> Series:
+        """g with the vectors held0, held1, ... under other names."""
+        pairs = ((f"{old}{j}", f"{new}{j}") for j in range(len(self.held)))
+        names = {a: self.generators[b] for pair in pairs for a, b in zip(*map(self.names, pair), strict=True)}
+        _ = [self.generators[name] for name in names]
+        return [self.substituted(entry, names) for entry in g]
 
     def _product(
         self,

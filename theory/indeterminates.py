@@ -48,6 +48,7 @@ class Indeterminates:
         self.entries: dict[str, Expr] = {"rate": sp.Symbol("dbeta") / sp.Symbol("beta")}
         self._inverses: dict[str, Polynomial] = {}
         self._factored: dict[Expr, Expr] = {}
+        self.decoded: dict[int, tuple[tuple[int, int], ...]] = {}  # what monomials hold, once it was asked for
         self.generators = Generators()
         self.u = [self.generators[c] for c in self.coordinates]
         self.p, self.b = self._vector("p"), self._vector("b")

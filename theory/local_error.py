@@ -34,9 +34,11 @@ states with their memory). A function v(u) of the end is V(u, h q) = v(u) + h (c
 few steps before, c_j the weights with which the steps to come use what is remembered. So p_j = c_j p gives the leading
 error of a run (`first_error`).
 
-A word whose S stands behind parts (which hold no score) evaluates at a state that is not on the exact process. The
-older evaluations then lie on a path with the same law at the ends of steps: those parts R first, the evaluation, then
-the formal inverse of R and the exact step. Lengths of earlier steps are 1, or indeterminates: order for every sequence.
+A word whose S stands behind parts evaluates at a state that is not on the exact process. The older evaluations then
+lie on a path with the same law at the ends of steps: those parts R first (which hold no score), the evaluation, the
+formal inverse of R, the exact step. If parts have used the score before the last S, R is the whole step, but without a
+past of its own, unless all parts have gone equally far there: then the process may. Any path will do that is laid the
+same way everywhere. Lengths of earlier steps are 1, or indeterminates: order for every sequence.
 Assumptions, as ever in weak expansions: coefficients smooth, with derivatives of polynomial growth; moments bounded
 along the run; ratios of neighbouring steps bounded. What the first steps do, which remember less, is theory.weak_order.
 
@@ -56,6 +58,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import cached_property
 from typing import NamedTuple
 
 import sympy as sp
@@ -179,41 +182,62 @@ class Word:
             noise = [plus(a, b) for a, b in zip(noise, calculus.half_noise(part), strict=True)]
         return calculus.evolve(calculus.clock(start, length), drift, noise, g)
 
-    def process_with_evaluations(self, step: Step, g: Series) -> Series:
-        """The exact process in the place of a step, with the word's evaluations made along it.
+    @cached_property
+    def _scored_before(self) -> bool:
+        """Whether parts use the score before the word's last S."""
+        last = max((position for position, token in enumerate(self.tokens) if token.is_score), default=0)
+        return any(self.uses_score(token) for token in self.tokens[:last])
 
-        Raises ValueError if the word evaluates where parts have used the score and parts lag behind the process.
-        """
+    @cached_property
+    def _keeps_step(self) -> bool:
+        """Whether at each S@c all parts have gone through [0, c], so that a path of the process may stand there."""
+        done = dict.fromkeys(self.scheme.splitting.part_names, Fraction(0))
+        for token in self.tokens:
+            if token.weight is None and any(time != token.start for time in done.values()):
+                return False
+            if token.weight is not None:
+                done[token.symbol] = token.start + token.weight
+        return True
+
+    @property
+    def remembers_the_same(self) -> bool:
+        """Whether a step leaves the evaluations behind that `process_with_evaluations` does in its place."""
+        return not self._scored_before
+
+    def process_with_evaluations(self, step: Step, g: Series) -> Series:
+        """The exact process in the place of a step, with the word's evaluations made along it (see the module)."""
         if self.scheme.memory == 1:
             return self.process(step.start, step.length, g)
+        if self._scored_before:
+            return self._along_the_process(step, g) if self._keeps_step else self._along_a_corrected_step(step, g)
+        g, calculus = self.process(step.start, step.length, g), self.calculus
         last = max(position for position, token in enumerate(self.tokens) if token.is_score)
-        if not any(self.uses_score(token) for token in self.tokens[:last]):
-            g = self.process(step.start, step.length, g)
-            for token in self.tokens[:last]:
-                if token.weight is not None:
-                    part, calculus = self.scheme.splitting[token.symbol], self.calculus
-                    theta = calculus.theta(step.offset(token.start), step.length * number(token.weight))
-                    drift, noise = calculus.drift(part, self.no_score), calculus.half_noise(part)
-                    g = calculus.evolve([-entry for entry in theta], drift, noise, g)
-            return self.step(step, g, last + 1)
-        self._check_evaluations_on_the_process()
+        for token in self.tokens[:last]:
+            if token.weight is not None:
+                part = self.scheme.splitting[token.symbol]
+                theta = calculus.theta(step.offset(token.start), step.length * number(token.weight))
+                drift, noise = calculus.drift(part, self.no_score), calculus.half_noise(part)
+                g = calculus.evolve([-entry for entry in theta], drift, noise, g)
+        return self.step(step, g, last + 1)
+
+    def _along_the_process(self, step: Step, g: Series) -> Series:
         end = Fraction(1)
         for time in reversed(self.evaluations):
             g = self.process(step.offset(time), step.length * number(end - time), g)
             g, end = self.evaluate(step.offset(time), g), time
         return self.process(step.start, step.length * number(end), g)
 
-    def _check_evaluations_on_the_process(self) -> None:
-        done = dict.fromkeys(self.scheme.splitting.part_names, Fraction(0))
-        for token in self.tokens:
-            if token.weight is None and any(time != token.start for time in done.values()):
-                raise ValueError(
-                    f"memory {self.scheme.memory}: '{token}' of {self.scheme.word!r} evaluates the score where parts "
-                    "have used it before and not all have gone equally far: its order is not proven; give the word "
-                    "one S, or let the parts keep step"
-                )
-            if token.weight is not None:
-                done[token.symbol] = token.start + token.weight
+    def _along_a_corrected_step(self, step: Step, g: Series) -> Series:
+        """S P^-1 T g: the step S that remembers nothing from before, P what it makes of functions of the state alone,
+        and T the process; P^-1 = 1 + (1 - P) + (1 - P)^2 + ..., where each factor is O(h)."""
+        calculus, alone = self.calculus, step._replace(earlier=())
+        term = self.process(step.start, step.length, g)
+        corrected = term
+        for _ in range(calculus.n):
+            moved = calculus.renamed(self.step(alone, calculus.renamed(term, "held", "kept")), "kept", "held")
+            term = [a - b for a, b in zip(term, moved, strict=True)]
+            corrected = plus(corrected, term)
+        return self.step(alone, corrected)
 
 
 def _steps(word: Word, lengths: Sequence[Polynomial]) -> list[Step]:
@@ -228,17 +252,19 @@ def _steps(word: Word, lengths: Sequence[Polynomial]) -> list[Step]:
 
 
 def expand(
-    scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True, any_steps: bool = False, noise_free: bool = False
+    scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True, any_steps: bool = False, whole: bool = False
 ) -> tuple[Word, Step, Series]:
     """The word, its last step, and the local error of this up to h^n as symbols of operators (see the module).
 
     any_steps: whether the lengths of the earlier steps over that of the last are indeterminates (with four evaluations
-    remembered, some numbers in general position), else 1. noise_free: of
-    test functions p . u alone, which say all where nothing is random.
+    remembered, some numbers in general position), else 1. whole: all coefficients, where fewer would settle the order:
+    where nothing is random and the word remembers what the process does, test functions p . u do.
     """
     general = scheme.frozen != SCORE_HELD
-    calculus = Calculus(scheme.splitting, dims, n, linear_beta, general, scheme.memory, noise_free)
+    calculus = Calculus(scheme.splitting, dims, n, linear_beta, general, scheme.memory)
     word = Word(scheme, calculus)
+    noisy = any(part.sde.has_noise for part in scheme.splitting.parts)
+    calculus.noise_free = not (whole or noisy) and (word.remembers_the_same or scheme.memory == 1)
     count = -(-(scheme.memory - 1) // max(1, len(word.evaluations)))
     ratios = [calculus.generators[f"r_{j}"] if count < 3 else number(_SOME[j]) for j in range(count)]
     lengths = reversed(ratios) if any_steps else [ONE] * count
@@ -266,10 +292,10 @@ def local_error(scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True)
     module); coefficients are sympy expressions in the state, the parameters, beta, its derivative dbeta (0 unless
     `linear_beta`), lambda_s and the jets of the score, or of q and of Phi and Psi. dims: data dimensions; every
     component of the score depends on all of them. A lambda_s other than 1 is carried to first order in h, where it
-    decides. Raises ValueError, also on words with memory whose evaluations no path can be laid through (see `Word`).
+    decides. Raises ValueError otherwise.
     """
     _check(scheme, n, dims)
-    word, _, error = expand(scheme, n, dims, linear_beta)
+    word, _, error = expand(scheme, n, dims, linear_beta, whole=True)
     duals = [*word.calculus.p, *itertools.chain(*word.calculus.dual)]
     return [word.calculus.operator(error[k], duals) for k in range(1, n + 1)]
 
@@ -278,10 +304,9 @@ def first_error(scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True)
     """The coefficient of h^n in the error that one step leaves at the end of a run of equal steps, if those of lower
     powers vanish: {powers of p: coefficient}, without zero ones. Raises ValueError as `local_error` does."""
     _check(scheme, n, dims)
-    noise_free = not any(part.sde.has_noise for part in scheme.splitting.parts)
-    word, last, error = expand(scheme, n, dims, linear_beta, noise_free=noise_free)
+    word, last, error = expand(scheme, n, dims, linear_beta)
     left = error[n]
-    if not noise_free and scheme.memory > 1:
+    if scheme.memory > 1 and not word.calculus.noise_free:
         left = word.calculus.substituted(left, _what_is_remembered(word, last))
         if error[n] and not left:
             raise ValueError(
@@ -312,6 +337,5 @@ def holds_for_any_steps(scheme: Scheme, n: int, dims: int = 1, linear_beta: bool
     """Whether all errors vanish up to h^n whatever the lengths of the earlier steps. Raises ValueError as `local_error`
     does."""
     _check(scheme, n, dims)
-    noise_free = not any(part.sde.has_noise for part in scheme.splitting.parts)
-    word, _, error = expand(scheme, n, dims, linear_beta, any_steps=True, noise_free=noise_free)
+    word, _, error = expand(scheme, n, dims, linear_beta, any_steps=True)
     return all(word.calculus.vanishes(entry) for entry in error)
