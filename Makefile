@@ -29,8 +29,10 @@ $(READY): pyproject.toml constraints.txt
 	$(INSTALL) .
 	touch $@
 
+# Of k-diffusion its samplers are tested, without what its training needs.
 $(READY_DEV): $(READY)
 	$(INSTALL) '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile --no-deps --constraint constraints.txt k-diffusion
 	touch $@
 
 # Peers are installed here and nowhere else.

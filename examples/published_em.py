@@ -105,6 +105,8 @@ class EulerMaruyama:
 
 
 def as_step(sde, params):
+    """One step of the sampler, `step(u, tau, h, score)`, for any sde; params: the same model as weakorder's."""
+
     def step(u, tau, h, score):
         sampler = EulerMaruyama(sde, EpsNetwork(score, params, sde.numerical_eps))
         images, t = u.reshape(len(u), -1, 1, 1), torch.full((len(u),), tau, dtype=torch.float64)
@@ -114,6 +116,8 @@ def as_step(sde, params):
 
 
 def as_trajectory(sde, params):
+    """Its whole loop, `sample(score, u0, taus)`, whose last step is without noise."""
+
     def sample(score, u0, taus):
         sampler = EulerMaruyama(sde, EpsNetwork(score, params, sde.numerical_eps))
         return sampler.sample(u0.reshape(len(u0), -1, 1, 1), taus).reshape(u0.shape)

@@ -46,6 +46,10 @@ class NotAState(BlackBoxError):
     """What the sampler returned is no state."""
 
 
+class NotFinite(BlackBoxError):
+    """The sampler returned, or asked for the score at, what is not finite."""
+
+
 class SamplerRaised(BlackBoxError):
     """The sampler itself raised an error."""
 
@@ -169,8 +173,8 @@ class Response(NamedTuple):
     seeds: list[str]
 
 
-def call(run: Run, u: Tensor, score: Score, draw: Draw) -> Response:
-    """`run(u, score)` with its noise as an input.
+def call(run: Run, u: Tensor, score: Score, draw: Draw, by_state: bool = False) -> Response:
+    """`run(u, score)` with its noise as an input; by_state: see `NoiseAsInput`.
 
     Raises BlackBoxError if it draws otherwise, changes its input, raises, or returns anything but a state.
     """
@@ -185,7 +189,7 @@ def call(run: Run, u: Tensor, score: Score, draw: Draw) -> Response:
         largest = max(largest, _largest(v))
         return score(v, t)
 
-    noise = NoiseAsInput(draw)
+    noise = NoiseAsInput(draw, by_state)
     try:
         with noise:
             result = run(u, counted)
@@ -216,7 +220,7 @@ def _check_finite(state: Tensor, largest: float, where: str) -> None:
     """Raises BlackBoxError if a state is not finite though all before it, of size `largest`, were moderate."""
     if isinstance(state, Tensor) and largest <= _MODERATE and not bool(torch.isfinite(state).all()):
         what = "NaN" if bool(torch.isnan(state).any()) else "infinity"
-        raise BlackBoxError(f"the sampler returns {what} {where}")
+        raise NotFinite(f"the sampler returns {what} {where}")
 
 
 def _largest(state: Tensor) -> float:

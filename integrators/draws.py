@@ -46,6 +46,8 @@ _CELLS = 12
 _PLACES = (1e-6, 0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5, 1 - 1e-6)
 _SHARES = (0.0, 5 / 18, 8 / 18, 5 / 18, 0.0)
 _MOST = 64
+# One integer out of more than these is a seed for a generator.
+_A_SEED = 1 << 20
 NORMAL = Law("randn")
 
 
@@ -102,12 +104,16 @@ class NoiseAsInput(TorchFunctionMode):
     """While active, the k-th draw is `draw(k, shape, law)` in its place, float64.
 
     `shapes` records what was asked for, and `seeds` the states of the generators that were passed: two draws from equal
-    states are the same numbers. Raises BlackBoxError on any other random function.
+    states are the same numbers. by_state: then the second is no draw but the first again, as in a Brownian tree, which
+    seeds a generator for each of its nodes and draws it anew; and one integer of a range too wide to try is a seed,
+    which decides nothing. Raises BlackBoxError on any other random function.
     """
 
-    def __init__(self, draw: Draw) -> None:
+    def __init__(self, draw: Draw, by_state: bool = False) -> None:
         super().__init__()
         self.draw, self.shapes, self.seeds = draw, list[torch.Size](), list[str]()
+        self.by_state, self._given = by_state, dict[tuple[str, torch.Size, str], Tensor]()
+        self._state = ""
         self.touched = False
 
     def __enter__(self) -> NoiseAsInput:
@@ -131,6 +137,7 @@ class NoiseAsInput(TorchFunctionMode):
             raise BlackBoxError(f"the sampler draws from torch.{name}, which cannot be made an input; {cure}")
         if name not in _DRAWS:
             return func(*args, **kwargs)
+        self._state = ""
         if kwargs.get("generator") is not None:
             self._advance(kwargs["generator"])
         elif not torch.equal(torch.get_rng_state(), self._start):
@@ -151,8 +158,16 @@ class NoiseAsInput(TorchFunctionMode):
         numbers = [value for value in rest if isinstance(value, int)]
         sizes = [value for value in rest if not isinstance(value, int)]
         low, high = (numbers if len(numbers) == 2 else (0, *numbers)) if numbers else (0, None)
-        law = integers(name, int(kwargs.pop("low", low)), int(kwargs.pop("high", high)))
+        low, high = int(kwargs.pop("low", low)), int(kwargs.pop("high", high))
         kwargs.setdefault("dtype", torch.int64 if like is None else like.dtype)
+        if (
+            self.by_state
+            and high - low > _A_SEED
+            and like is None
+            and not [*kwargs.get("size", sizes[0] if sizes else ())]
+        ):
+            return torch.full((), low, dtype=kwargs["dtype"])
+        law = integers(name, low, high)
         return self._made(name, (like,) if like is not None else sizes, kwargs, law)
 
     def _bernoulli(self, name: str, args: Any, kwargs: Any) -> Any:
@@ -191,7 +206,8 @@ class NoiseAsInput(TorchFunctionMode):
         return self._answer(torch.Size(size), dtype, kwargs.get("device"), kwargs.get("out"), law)
 
     def _advance(self, generator: torch.Generator) -> None:
-        self.seeds.append(hashlib.sha1(generator.get_state().numpy().tobytes()).hexdigest())
+        self._state = hashlib.sha1(generator.get_state().numpy().tobytes()).hexdigest()
+        self.seeds.append(self._state)
         torch.empty(1, device=generator.device).normal_(generator=generator)
 
     def _normal(self, name: str, args: Any, kwargs: dict[str, Any]) -> Tensor:
@@ -227,8 +243,14 @@ class NoiseAsInput(TorchFunctionMode):
             )
         over = _over_entries()
         whole = shape if over is None else torch.Size((over[0], *shape))
-        xi = self.draw(len(self.shapes), whole, law)
-        self.shapes.append(whole)
+        key = (self._state, whole, law.source)
+        if self.by_state and key in self._given:
+            xi = self._given[key].clone()
+        else:
+            xi = self.draw(len(self.shapes), whole, law)
+            self.shapes.append(whole)
+            if self.by_state and self._state:
+                self._given[key] = xi.clone()
         value = xi.to(dtype=dtype, device=device)
         if over is not None:
             value = _FUNCTORCH._add_batch_dim(value, 0, over[1])

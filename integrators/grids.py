@@ -83,7 +83,7 @@ def time_grid(name: str, steps: int, params: Parameters, t_end: float | None = N
             f"the grid's times end at {times[-1]:g}, and the run at T - eps = {params.T - stop:g}; give times up to "
             f"there, or eps = {params.T - times[-1]:g}"
         )
-    return check_grid((params.T - stop) * _interpolated(name, steps), params)
+    return check_grid((params.T - stop) * _interpolated(times, steps), params)
 
 
 def check_grid(taus: ArrayLike, params: Parameters) -> NDArray[np.float64]:
@@ -189,10 +189,8 @@ def _check_times(times: NDArray[np.float64]) -> None:
         raise ValueError(f"tau_{i + 1} = {times[i + 1]:g} after tau_{i} = {times[i]:g}: a grid must increase strictly")
 
 
-def _interpolated(name: str, steps: int) -> NDArray[np.float64]:
+def _interpolated(times: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
     """g at i/N: the given times where they are met, else the monotone cubic through them."""
-    times = _times(name)
-    assert times is not None
     known = times / times[-1]
     place, rest = np.divmod(np.arange(steps + 1) * (len(times) - 1), steps)
     values = known[place]

@@ -22,71 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+from fixed_point import BITS, Fixed, exponential, fixed, floats, inverse, product, times
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Fixed = NDArray[Any]  # Python integers in units of 2^-BITS
-
-BITS = 192
-
-
-# --- Fixed point ------------------------------------------------------------------------------------------------------
-
-
-def fixed(entries: Any) -> Fixed:
-    """Numbers (exact rationals or floats, nested) in fixed point."""
-    array = np.array(entries, dtype=object)
-    return np.vectorize(lambda value: int(Fraction(value) * 2**BITS), otypes=[object])(array)
-
-
-def floats(array: Fixed) -> Array:
-    """Fixed point to float64; too large a number is inf."""
-
-    def convert(value: int) -> float:
-        try:
-            return value / 2**BITS
-        except OverflowError:
-            return float("inf") if value > 0 else float("-inf")
-
-    return np.vectorize(convert, otypes=[float])(array)
-
-
-def product(a: Fixed, b: Fixed) -> Fixed:
-    """Matrix product."""
-    return (a @ b) >> BITS
-
-
-def inverse(a: Fixed) -> Fixed:
-    """Of a 2x2 matrix."""
-    determinant = (a[0, 0] * a[1, 1] - a[0, 1] * a[1, 0]) >> BITS
-    return (np.array([[a[1, 1], -a[0, 1]], [-a[1, 0], a[0, 0]]], dtype=object) << BITS) // determinant
-
-
-def exponential(a: Fixed) -> Fixed:
-    """exp of a square matrix: the power series of a / 2^k, until its terms vanish, then k squarings."""
-    return _exponential(tuple(map(tuple, a)))
-
-
-@lru_cache(maxsize=4096)
-def _exponential(rows: tuple[tuple[int, ...], ...]) -> Fixed:
-    a = np.array(rows, dtype=object)
-    largest = int(np.abs(a).sum(axis=1).max())
-    halvings = max(0, largest.bit_length() - BITS + 4)
-    a = a >> halvings
-    total = term = fixed(np.eye(len(rows)))
-    order = 0
-    while np.any(np.abs(term) > 1):  # floor division leaves -1 for ever
-        order += 1
-        term = product(term, a) // order
-        total = total + term
-    for _ in range(halvings):
-        total = product(total, total)
-    return total
 
 
 # --- The model --------------------------------------------------------------------------------------------------------
@@ -118,6 +61,11 @@ class Model(NamedTuple):
             return self.beta_min * t + (self.beta_max - self.beta_min) * t**2 / 2
 
         return antiderivative(begin) - antiderivative(end)
+
+
+def model_of(params: Any) -> Model:
+    """Of parameters with the fields gamma, nu, kappa, beta_min and beta_max."""
+    return Model.of(params.gamma, params.nu, params.kappa, params.beta_min, params.beta_max)
 
 
 class Part(NamedTuple):
@@ -193,16 +141,11 @@ def marginal(splitting: str, model: Model, mu: float, variance: float, t: Fracti
         return Law(fixed([mu, 0]), fixed(_diagonal(Fraction(variance), M)))
     A, D = forward(model)
     theta = model.integral_of_beta(t, ZERO)
-    P = exponential(_times(A, theta))
+    P = exponential(times(A, theta))
     start = fixed(_diagonal(Fraction(variance), model.kappa * M))
     return Law(
         product(P, fixed([mu, 0])), product(product(P, start), P.T) + noise_covariance(fixed(A), fixed(D), theta)
     )
-
-
-def _times(matrix: Any, theta: Fraction) -> Fixed:
-    array = matrix if isinstance(matrix, np.ndarray) else fixed(matrix)
-    return array * theta.numerator // theta.denominator
 
 
 def noise_covariance(A: Fixed, D: Fixed, theta: Fraction) -> Fixed:
@@ -211,7 +154,7 @@ def noise_covariance(A: Fixed, D: Fixed, theta: Fraction) -> Fixed:
     (a, b), (c, d) = A
     one = 1 << BITS
     rows = [[2 * a, 2 * b, 0, D[0, 0]], [c, a + d, b, D[0, 1]], [0, 2 * c, 2 * d, D[1, 1]], [0, 0, 0, 0]]
-    xx, xm, mm, _ = product(exponential(_times(np.array(rows, dtype=object), theta)), np.array([0, 0, 0, one]))
+    xx, xm, mm, _ = product(exponential(times(np.array(rows, dtype=object), theta)), np.array([0, 0, 0, one]))
     return np.array([[xx, xm], [xm, mm]], dtype=object)
 
 
@@ -377,9 +320,9 @@ def part_move(part: Part, theta: Fraction, flow: str, law: Law | None, noise_sca
     else:
         X[:2, :2], X[:2, 2:4] = A, G
     if kind == "euler":
-        J, Q = fixed(np.eye(5)) + _times(X, theta), _times(D, theta)
+        J, Q = fixed(np.eye(5)) + times(X, theta), times(D, theta)
     else:
-        J, Q = exponential(_times(X, theta)), noise_covariance(X[:2, :2], D, theta)
+        J, Q = exponential(times(X, theta)), noise_covariance(X[:2, :2], D, theta)
     scale = np.array([Fraction(value) for value in noise_scale], dtype=object)
     noise = np.zeros((5, 5), dtype=object)
     noise[:2, :2] = np.vectorize(int, otypes=[object])(Q * scale[:, None] * scale)
@@ -393,18 +336,18 @@ def part_move(part: Part, theta: Fraction, flow: str, law: Law | None, noise_sca
 def _midpoint(A: Fixed, G: Fixed, D: Fixed, theta: Fraction, law: Law, noise_scale: tuple[float, float]) -> _Move:
     """u_mid = u + theta/2 (A u + G s), then u + theta (A u_mid + G s(u_mid)) + noise, s(u_mid) at the time of s."""
     halfway = fixed(np.eye(5))
-    halfway[:2, :2] += _times(A, theta / 2)
-    halfway[:2, 2:4] += _times(G, theta / 2)
+    halfway[:2, :2] += times(A, theta / 2)
+    halfway[:2, 2:4] += times(G, theta / 2)
     score = _score(law)
     there = product(score.J, halfway)  # its rows 2 and 3 are s(u_mid), its rows 0 and 1 are u_mid
     J = fixed(np.eye(5))
-    J[:2] += _times(product(A, there[:2]) + product(G, there[2:4]), theta)
+    J[:2] += times(product(A, there[:2]) + product(G, there[2:4]), theta)
     sizes = score.size @ np.abs(floats(halfway))
     size = np.eye(5)
     size[:2] += float(theta) * (np.abs(floats(A)) @ sizes[:2] + np.abs(floats(G)) @ sizes[2:4])
     scale = np.array([Fraction(value) for value in noise_scale], dtype=object)
     noise = np.zeros((5, 5), dtype=object)
-    noise[:2, :2] = np.vectorize(int, otypes=[object])(_times(D, theta) * scale[:, None] * scale)
+    noise[:2, :2] = np.vectorize(int, otypes=[object])(times(D, theta) * scale[:, None] * scale)
     return _Move(J, noise, size, np.abs(floats(noise)))
 
 
@@ -412,7 +355,7 @@ def _moved_flow(X: Fixed, moved: Array, D: Array, theta: Fraction, nodes: int = 
     """How far exp(X theta) and int exp(A r) D exp(A r)^T dr, A the corner of X, move if X does by `moved`: the first
     order int exp(X (theta - r)) dX exp(X r) dr, by the trapezoidal rule on absolute values."""
     r = float(theta) / nodes
-    small = floats(exponential(_times(X, theta / nodes)))
+    small = floats(exponential(times(X, theta / nodes)))
     powers = [np.eye(5)]
     for _ in range(nodes):
         powers.append(small @ powers[-1])

@@ -1,12 +1,14 @@
 """Hypothesis profiles: derandomised in every run, wide under --nightly. Derivations are cached per machine.
 
-Tests work on small tensors in several processes: torch gets one thread in each, before it is imported. Without a GPU
+Tests work on small tensors in several processes: torch gets one thread in each, and in what they start. Without a GPU
 Triton's kernels are run by its interpreter.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -17,6 +19,9 @@ if not torch.cuda.is_available():
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from pretended_gpu import GPU
 
 settings.register_profile(
     "default", derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
@@ -45,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)  # whatever OMP_NUM_THREADS was
     settings.load_profile("nightly" if config.getoption("--nightly") else "default")
 
 
@@ -56,3 +62,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = [item for item in items if item.get_closest_marker("nightly")]
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if item not in slow]
+
+
+@pytest.fixture
+def gpu() -> Iterator[GPU]:
+    """The second of two pretended GPUs: what forgets the number is refused."""
+    from pretended_gpu import pretended_gpu
+
+    with pretended_gpu() as device:
+        yield device
+
+
+@pytest.fixture
+def first_gpu() -> Iterator[GPU]:
+    """The first: what "cuda" means."""
+    from pretended_gpu import pretended_gpu
+
+    with pretended_gpu(0) as device:
+        yield device

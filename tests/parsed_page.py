@@ -1,17 +1,13 @@
-"""The page of the CIFAR-10 study, read back: its tables, images and text, and every number in it."""
+"""A page read back: its tables, images and text, what it refers to, and every number in its tables."""
 
 from __future__ import annotations
 
 from html.parser import HTMLParser
-from typing import Any
-
-import numpy as np
-from synthetic_study import Results, photographs
-from weakorder.reports.pages import cifar10_page
 
 
 class Page(HTMLParser):
-    """A page's tables as lists of cells (text, value), its images by description, and what it refers to."""
+    """A page's tables as lists of cells (text, value), its images by description, its text, and what it refers to; in a
+    cell an exponent has an e before it, as numbers do. `open` is empty where all elements are closed, in order."""
 
     VOID = frozenset({"meta", "br", "link", "img", "path", "use", "rect"})
 
@@ -51,14 +47,7 @@ class Page(HTMLParser):
         self.text += data
         if {"td", "th"} & set(self.open):
             text, value = self.rows[-1][-1]
-            self.rows[-1][-1] = (text + data, value)
-
-
-def parse(results: Results, images: dict[Any, np.ndarray] | None = None) -> Page:
-    """The page without figures, which cost the most."""
-    page = Page(cifar10_page.render(results, photographs(results) if images is None else images, {}))
-    assert page.open == []
-    return page
+            self.rows[-1][-1] = (text + ("e" if self.open[-1] == "sup" else "") + data, value)
 
 
 def values(rows: list[list[tuple[str, str | None]]]) -> list[float]:

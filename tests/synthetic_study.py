@@ -7,7 +7,9 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
+from parsed_page import Page
 from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.reports.pages import cifar10_page
 from weakorder.verification.cifar10.study.rounding import summarise
 
 Results = dict[str, Any]
@@ -236,3 +238,10 @@ def with_precisions(results: Results, precisions: tuple[str, ...] = ("tf32", "bf
                 cell["precisions"][precision] = {"seconds": 3.0, "diverged": not change, "change": change}
             entries.append((scheme["name"], cell | {"seconds": 2.0}))
     return results | {"rounding": summarise(entries)}
+
+
+def parse(results: Results, images: dict[Any, np.ndarray] | None = None) -> Page:
+    """The page without figures, which cost the most."""
+    page = Page(cifar10_page.render(results, photographs(results) if images is None else images, {}))
+    assert page.open == []
+    return page

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from weakorder.integrators.blackbox import BlackBoxError
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.reports.commands import cli
@@ -21,16 +20,6 @@ from weakorder.verification.exact.moments import AffineMap, step_maps
 from weakorder.verification.exact.order import gaussian_targets
 from weakorder.verification.verdicts.algebra import Array
 from weakorder.verification.verdicts.verdict import Verdict
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors: a second thread only gets in the way of the other tests."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 WORDS = {"sscs": "SSCS", "oba": "ROBA", "naive_oba": "NOBA", "robab": "ROBAB", "verlet": "RVV"}
 STEPS = ((0.0, 0.02), (0.3, 0.1), (0.89, 0.01))

@@ -23,6 +23,7 @@ ALLOWED = {
     "theory": "",
     "integrators.kernels": "",
     "integrators": "theory integrators.kernels",
+    "integrators.unmodified": "theory integrators",
     "verification": "",
     "verification.data": "",
     "verification.files": "",
@@ -32,19 +33,22 @@ ALLOWED = {
     "verification.exact": f"{_BELOW} verification.data verification.time_limit",
     "verification.sampled": f"{_BELOW} verification.exact verification.files",
     "verification.blackbox": f"{_BELOW} verification.exact verification.files",
+    "verification.unmodified": f"{_BELOW} integrators.unmodified verification.exact verification.blackbox "
+    "verification.time_limit",
     "verification.stability": f"{_BELOW} verification.exact verification.blackbox",
     "verification.cifar10": "",
     "verification.cifar10.model": "theory verification.targets verification.files",
     "verification.cifar10.study": f"{_BELOW} verification.exact verification.sampled verification.cifar10.model "
     "verification.data verification.files",
-    "verification.testing": "theory integrators verification.verdicts verification.exact verification.blackbox "
-    "verification.time_limit",
+    "verification.testing": "theory integrators integrators.unmodified verification.verdicts verification.exact "
+    "verification.blackbox verification.unmodified verification.time_limit",
     "reports.figures": "theory integrators",
     "reports.pages": f"{_BELOW} verification.files verification.exact verification.sampled verification.blackbox "
-    "verification.stability verification.cifar10.model verification.cifar10.study reports.figures",
+    "verification.stability verification.cifar10.model verification.cifar10.study verification.unmodified "
+    "reports.figures",
     "reports.commands": "theory integrators integrators.kernels verification.files verification.time_limit "
     "verification.targets verification.exact verification.sampled verification.blackbox verification.cifar10.model "
-    "verification.cifar10.study reports.pages",
+    "verification.cifar10.study verification.unmodified integrators.unmodified reports.pages",
     "reports": "verification.testing",
 }
 # Shelves of modules, each entered by itself.

@@ -8,7 +8,7 @@ from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.verification.cifar10.model.checkpoint import NetworkScore
 from weakorder.verification.cifar10.model.network import Config, NCSNpp
-from weakorder.verification.cifar10.study.sampling import Model
+from weakorder.verification.cifar10.study.cells import Model
 from weakorder.verification.targets.gaussian import GaussianTarget
 
 TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(4,), dropout=0.0, image_size=8)

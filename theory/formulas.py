@@ -125,8 +125,9 @@ def compiled(formulas: Sequence[str], complex_roots: bool = False) -> Compiled:
     results = [shared.place(tree) for tree in trees]
     body = [*shared.assignments, ast.Return(ast.List(results, ast.Load()))]
     module = ast.parse(f"def formulas({', '.join(names)}): pass")
-    assert isinstance(module.body[0], ast.FunctionDef)
-    module.body[0].body = body
+    for function in ast.walk(module):
+        if isinstance(function, ast.FunctionDef):
+            function.body = body
     ast.fix_missing_locations(module)
     namespace: dict[str, Any] = {"__builtins__": {}, **_CONSTANTS, **scope}
     exec(compile(module, "<formulas>", "exec"), namespace)

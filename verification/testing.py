@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..integrators.blackbox import Sampler
+    from ..integrators.unmodified import Unmodified
     from ..theory.model import Parameters
     from ..theory.scheme import Scheme
     from .exact import OrderStudy
@@ -35,7 +36,7 @@ UPDATE = "WEAKORDER_UPDATE"
 
 
 def assert_weak_order(
-    sampler: Sampler | Scheme,
+    sampler: Sampler | Scheme | Unmodified,
     order: int = 1,
     params: Parameters | None = None,
     steps: Sequence[int] | None = None,
@@ -45,12 +46,16 @@ def assert_weak_order(
     """Assert that `weakorder verify` says PASS at this order; params: the model's, by default the published CIFAR-10
     one; time_limit: seconds after which the levels done so far are judged.
 
+    A sampler with a grid of its own is an `Unmodified` (integrators.unmodified: `diffusers_sampler`,
+    `k_diffusion_sampler`, `function_sampler`); the model's parameters and the event are its own then.
+
     What the command line warns of a sampler that passes is a `WeakorderWarning`. Raises AssertionError with the reason,
     the table of slopes and the warnings otherwise, or with the reason alone if the sampler cannot be verified as it
     stands.
     """
     __tracebackhide__ = True
     from ..integrators.blackbox import BlackBoxError
+    from ..integrators.unmodified import Unmodified
     from ..theory.model import Parameters
     from ..theory.scheme import Scheme
     from . import time_limit as limits
@@ -60,7 +65,11 @@ def assert_weak_order(
     params = params or Parameters()
     with limits.time_limit(time_limit) as limit:
         try:
-            if isinstance(sampler, Scheme):
+            if isinstance(sampler, Unmodified):
+                from .unmodified import STEPS, study_unmodified
+
+                study = study_unmodified({"default": sampler}, order, steps or STEPS)
+            elif isinstance(sampler, Scheme):
                 study = orders.study_order(sampler, params, order, steps or orders.STEPS)
             else:
                 from .blackbox import BLACK_BOX_STEPS, study_black_box
@@ -74,7 +83,8 @@ def assert_weak_order(
     verdict, reason = limit.judge(study)
     if verdict is not Verdict.PASS:
         said = "".join(f"\nwarning: {warning}" for warning in study.warnings)
-        raise AssertionError(f"weak order {order} of {study.name}: {verdict}, {reason}\n{slopes(study)}{said}")
+        table = f"\n{slopes(study)}" if isinstance(study, orders.OrderStudy) else ""
+        raise AssertionError(f"weak order {order} of {study.name}: {verdict}, {reason}{table}{said}")
     for warning in study.warnings:
         warnings.warn(f"{study.name}: {warning}", WeakorderWarning, stacklevel=2)
 

@@ -164,8 +164,6 @@ def study(
     began = time.monotonic()
     process = processes.from_environment()
 
-    import torch
-
     from ...verification.cifar10.model import is_imitated, memory_for
     from ...verification.cifar10.study import Store, reading
     from ...verification.cifar10.study import design as studies
@@ -174,14 +172,9 @@ def study(
     with _ended_by_sigterm(), processes.joined(process) as peers:
         chosen = _device(device, process)
         found, name = studies.open_checkpoint(checkpoint, {k: v for k, v in given.items() if v is not None}, weights)
+        schemes = _schemes(names, [scale for group in scales for scale in group])
         design = studies.Design(
-            tuple(_schemes(names, [scale for group in scales for scale in group])),
-            tuple(sorted({budget for group in budgets for budget in group})) or BUDGETS,
-            samples,
-            grid,
-            refinement,
-            reference_steps,
-            tuple(sorted(set(precisions), key=PRECISIONS.index)) or PRECISIONS[:1],
+            tuple(schemes), _budgets(budgets), samples, grid, refinement, reference_steps, _precisions(precisions)
         )
         # what it needs is there, before hours are spent
         compared = reading.Data.of(data, fid, inception_weights, chosen)
@@ -198,19 +191,23 @@ def study(
         return
     with contextlib.redirect_stdout(sys.stderr):
         results, images = reading.read(design, store, compared, progress)
-    results |= {
-        "command": _command(),
-        "device": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else str(chosen),
-        "processes": process.size,
-        "seconds": time.monotonic() - began,
-        "model": studies.describe_model(found, name),
-    }
+    results |= _how_run(chosen, process.size, began) | {"model": studies.describe_model(found, name)}
     page = write_page(results, images, output)
     if as_json:
         print_json(results)
     else:
         _summary(results)
         click.echo(f"wrote {page}")
+
+
+def _budgets(given: tuple[list[int], ...]) -> tuple[int, ...]:
+    """Budgets of evaluations, increasing, each once; the usual ones if none are given."""
+    return tuple(sorted({budget for group in given for budget in group})) or BUDGETS
+
+
+def _precisions(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Precisions in their order, each once; the most exact one if none are given."""
+    return tuple(sorted(set(given), key=PRECISIONS.index)) or PRECISIONS[:1]
 
 
 def _device(named: str | None, process: Processes) -> torch.device:
@@ -222,6 +219,18 @@ def _device(named: str | None, process: Processes) -> torch.device:
     if chosen.type == "cuda" and chosen.index is None:
         chosen = torch.device("cuda", process.local_rank % torch.cuda.device_count())
     return chosen
+
+
+def _how_run(device: torch.device, processes: int, began: float) -> dict[str, Any]:
+    """The command, where and for how long it ran; began: by the monotonic clock."""
+    import torch
+
+    return {
+        "command": _command(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "processes": processes,
+        "seconds": time.monotonic() - began,
+    }
 
 
 def _keep_batch(output: Path, size: int, samples: int | None) -> None:

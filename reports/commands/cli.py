@@ -22,6 +22,7 @@ from .cifar10 import cifar10
 from .lines import BAD_INPUT, INTERRUPTED, progress
 from .options import EVENT, MODEL, OUTPUT
 from .schemes import derive, moments, schemes, stability
+from .unmodified import LIBRARIES
 from .values import parameters, subject_of
 from .verify import baseline, verify
 
@@ -74,6 +75,7 @@ def report(
 ) -> None:
     """The convergence report on the catalogue, or on the schemes and samplers X: a page, figures, results.json.
 
+    With diffusers or k-diffusion the page is on that library's samplers, unmodified (minutes).
     With --self-test the page is self-test.html: the mutants, how large each fault is, and what catches it (minutes).
     """
     from ...integrators.catalogue import CATALOGUE
@@ -82,6 +84,9 @@ def report(
     if not str(output).strip() or str(output) == ".":
         raise ValueError("no folder to write to; name one with -o DIR")
     params = parameters(device, model)
+    if names and set(names) <= set(LIBRARIES):
+        _survey(names, output, as_json)
+        return
     if self_test:
         from ..pages import write_self_test
 
@@ -98,6 +103,15 @@ def report(
         click.echo((page.parent / "results.json").read_text(), nl=False)
     else:
         click.echo(f"wrote {page}")
+
+
+def _survey(libraries: tuple[str, ...], output: Path, as_json: bool) -> None:
+    """The pages of libraries' samplers."""
+    from ..pages import write_survey
+
+    for library in dict.fromkeys(libraries):
+        page = write_survey(library, output, partial(progress, delay=0), os.cpu_count() or 1)
+        click.echo((page.parent / f"{library}.json").read_text() if as_json else f"wrote {page}", nl=not as_json)
 
 
 for command in (schemes, derive, moments, stability, verify, baseline, cifar10):

@@ -78,7 +78,7 @@ class Grid(click.ParamType):
     name = "GRID"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value in GRIDS:
+        if value in GRIDS or value in OWN_GRIDS:
             return value
         from ...integrators import grids
 
@@ -160,6 +160,7 @@ EVENT = click.option(
     "--event", type=Numbers(int), help="Shape of one data point for black boxes that need one, such as 3,4,4."
 )
 GRIDS = ("uniform", "quadratic")
+OWN_GRIDS = ("default", "karras", "exponential", "polyexponential", "beta")  # of samplers with grids of their own
 
 
 def grid_option(default: str) -> Callable[[Any], Any]:
@@ -171,7 +172,7 @@ def grid_option(default: str) -> Callable[[Any], Any]:
         show_default=True,
         help="Time grid: uniform; quadratic; an expression in s = i/N that increases from 0 to 1, such as "
         '"1 - (1 - s)**3"; or FILE.txt, .npy or .json with times tau = T - t, increasing from 0 to T - eps, which are '
-        "interpolated for other numbers of steps.",
+        "interpolated for other numbers of steps. Of samplers with grids of their own: karras, exponential, ...",
     )
 
 

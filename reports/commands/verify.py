@@ -12,6 +12,7 @@ import click
 
 from .lines import EXIT_CODES, cell, print_json, print_table, progress, title
 from .options import EVENT, GRID, MODEL, OUTPUT, REAL, SCHEME, WHOLE, Chosen, Numbers, Whole, together
+from .unmodified import UNMODIFIED
 from .values import diffusion_of, parameters, sampler_of
 from .waiting import Waiting
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("x")
+@UNMODIFIED
 @SCHEME
 @click.option("--order", type=Whole(1, 10), help="Order to hold X to; default: what it claims, or 1.")
 @click.option("--steps", type=Numbers(int), help="Numbers of steps, 4 or more; default 25,50,...,6400.")

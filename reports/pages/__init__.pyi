@@ -7,3 +7,4 @@ from .self_test import write_self_test as write_self_test
 from .stability import judge as judge
 from .stability import stability_text as stability_text
 from .strict_json import dumps as dumps
+from .survey import write_survey as write_survey

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import platform
-import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from ...integrators.grids import GRIDS, time_grid
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ...theory.weak_order import prove_order
-from ...verification.blackbox import BLACK_BOX_STEPS, BlackBox, order_study_of
+from ...verification.blackbox import BlackBox, order_study_of
 from ...verification.exact import Opaque, Subject, exact_moments, noise_free, order, predicted_errors, spectrum
 from ...verification.files import explained, make_folder, write_atomically
 from ...verification.targets import GaussianTarget
@@ -33,6 +32,7 @@ from ...verification.verdicts import MARGIN
 from . import stability, targets
 from .derivation import leading_error
 from .jobs import Jobs, Progress
+from .naming import command_of, labels_of
 from .strict_json import dumps
 from .templates import number, template
 
@@ -93,13 +93,13 @@ def collect_results(
     rows = [
         {
             **_scheme_row(scheme, label, study, predicted, params),
-            "command": _command(scheme, params, steps, t_end, order.STEPS),
+            "command": command_of(scheme, params, steps, t_end, order.STEPS),
             "spectrum": {grid: _curve(next(curves)) for grid in grids},
             "stability": stable,
             "noise_free": next(laws) if isinstance(scheme, Scheme) else None,
         }
         for scheme, label, (study, predicted), stable in zip(
-            schemes, _labels(schemes), studies, stabilities, strict=True
+            schemes, labels_of(schemes), studies, stabilities, strict=True
         )
     ]
     results = {
@@ -107,29 +107,39 @@ def collect_results(
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
         "seed": None if targets_study is None else targets_study["seed"],
         "parameters": {**asdict(params), "M_inv": params.M_inv, "T": params.T},
-        "order_study": {
-            "steps": list(steps),
-            "t_end": t_end,
-            "grid": "uniform",
-            "start": "exact",
-            "means": order.MEANS,
-            "variances": order.VARIANCES,
-            "margin": MARGIN,
-        },
-        "spectrum_study": {
-            "budgets": list(budgets),
-            "table_budgets": [budget for budget in TABLE_BUDGETS if budget in budgets] or list(budgets)[-3:],
-            "grids": list(grids),
-            "start": "prior",
-            "denoise": True,
-            **{name: getattr(spectra[0].result, name) for name in ("images", "dimensions", "cutoff", "prior")},
-        },
+        "order_study": _order_settings(steps, t_end),
+        "spectrum_study": _spectrum_settings(budgets, grids, spectra[0].result),
         "stability_study": stability_study,
         "targets_study": targets_study,
         "schemes": rows,
         "controls": controls.result,
     }
     return json.loads(dumps(results))
+
+
+def _order_settings(steps: Sequence[int], t_end: float) -> Results:
+    """What the order studies were run on."""
+    return {
+        "steps": list(steps),
+        "t_end": t_end,
+        "grid": "uniform",
+        "start": "exact",
+        "means": order.MEANS,
+        "variances": order.VARIANCES,
+        "margin": MARGIN,
+    }
+
+
+def _spectrum_settings(budgets: Sequence[int], grids: Sequence[str], found: Any) -> Results:
+    """What the spectrum study was run on; found: that of one scheme."""
+    return {
+        "budgets": list(budgets),
+        "table_budgets": [budget for budget in TABLE_BUDGETS if budget in budgets] or list(budgets)[-3:],
+        "grids": list(grids),
+        "start": "prior",
+        "denoise": True,
+        **{name: getattr(found, name) for name in ("images", "dimensions", "cutoff", "prior")},
+    }
 
 
 def render(results: Results) -> str:
@@ -222,10 +232,10 @@ def _nonlinear(
     study, laws = targets.answer(asked, t_end, settings)
     for scheme, law in zip(schemes, laws, strict=True):
         options = ["--target", targets.MIXTURE]
-        law["command"] = _command(scheme, params, settings.steps, t_end, noise_free.STEPS, options)
+        law["command"] = command_of(scheme, params, settings.steps, t_end, noise_free.STEPS, options)
     for entry in study["sampled"]:
         scheme, options = schemes[entry["scheme"]], entry.pop("options")
-        entry["command"] = _command(scheme, params, entry["steps"], t_end, (), options)
+        entry["command"] = command_of(scheme, params, entry["steps"], t_end, (), options)
     return study, iter(laws)
 
 
@@ -302,46 +312,6 @@ def _controls() -> Results:
         error = math.sqrt(2 / CONTROL_PATHS) * float(moments.computed.cov[1, 1, 0])
         noise.append({"steps": steps, "bias": bias, "standard_error": error, "ratio": error / bias})
     return {"rows": rows, "noise": {"name": first.name, "paths": CONTROL_PATHS, "levels": noise}}
-
-
-def _labels(schemes: Sequence[Subject]) -> list[str]:
-    """Names for the figures: with lambda_s and the sub-flow where they are not the plain scheme's."""
-    labels = []
-    for scheme in schemes:
-        scale = "" if scheme.lambda_s == 1 else f" λ={scheme.lambda_s:g}"
-        flow = ", ".join(word for word in ("" if scheme.flow == "euler" else scheme.flow, scheme.held) if word)
-        labels.append(scheme.name + scale + (f" ({flow})" if flow else ""))
-    return labels
-
-
-def _command(
-    scheme: Subject,
-    params: Parameters,
-    steps: Sequence[int],
-    t_end: float,
-    default_steps: Sequence[int],
-    more: Sequence[str] = (),
-) -> str:
-    """The command that prints a study of the scheme; what has its default value is left out."""
-    options: list[object] = [] if isinstance(scheme, BlackBox) else ["--splitting", scheme.splitting.name]
-    if scheme.flow != "euler":
-        options += ["--flow", scheme.flow]
-    if isinstance(scheme, Scheme) and not scheme.holds_score:
-        options += ["--frozen", scheme.frozen, "--memory", scheme.memory]
-    if scheme.lambda_s != 1:
-        options += ["--lambda-s", scheme.lambda_s]
-    if scheme.order not in (None, 1):
-        options += ["--order", scheme.order]
-    levels = BLACK_BOX_STEPS if isinstance(scheme, BlackBox) else tuple(default_steps)
-    if tuple(steps) not in (levels, tuple(default_steps)):
-        options += ["--steps", ",".join(map(str, steps))]
-    if t_end != order.T_END:
-        options += ["--t-end", t_end]
-    for name, default in asdict(Parameters()).items():
-        if (value := getattr(params, name)) != default:
-            options += [f"--{name.replace('_', '-')}", value]
-    subject = scheme.name if isinstance(scheme, BlackBox) else scheme.word
-    return shlex.join(["weakorder", "verify", subject, *map(str, options), *more])
 
 
 def _curve(curve: spectrum.SpectrumCurve) -> Results:

@@ -6,7 +6,9 @@ from .mutants import MUTANTS as MUTANTS
 from .mutation import Mutant as Mutant
 from .mutation import Outcome as Outcome
 from .mutation import run_mutant as run_mutant
+from .probe import Probe as Probe
 from .probing import ProbedStep as ProbedStep
+from .probing import one_time as one_time
 from .probing import probed_moments as probed_moments
 from .study import BLACK_BOX_STEPS as BLACK_BOX_STEPS
 from .study import study_black_box as study_black_box

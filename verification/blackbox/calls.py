@@ -26,13 +26,17 @@ class Calls:
     """Calls of a black box on rows, and how they are laid out; `labels`, what `label` was when each draw was made.
 
     copies: how many score functions are asked at once, V; score(rows, batch): the score of all of them, for `rows`
-    rows each, in a batch of that size. event: the shape of one data point. Raises ValueError on a bad event.
+    rows each, in a batch of that size. event: the shape of one data point; components: of a state, which is
+    (batch, *event) if it has one. Raises ValueError on a bad event.
     """
 
-    def __init__(self, copies: int, score: Callable[[int, int], Score], event: tuple[int, ...]) -> None:
+    def __init__(
+        self, copies: int, score: Callable[[int, int], Score], event: tuple[int, ...], components: int = 2
+    ) -> None:
         if any(size < 1 for size in event):
             raise ValueError(f"event {event}: the shape of a data point is positive numbers, such as 3,4,4")
-        self.copies, self.score, self.event = copies, score, event
+        self.copies, self.score, self.event, self.components = copies, score, event, components
+        self.by_state = False  # see `NoiseAsInput`
         self.label: object = None
         self.labels: list[object] = []
         # How draws are read: where their numbers act, None as they stand; whether Gaussians are used stepwise.
@@ -41,7 +45,7 @@ class Calls:
         self.order = 0  # of the cells of a batch, where some share numbers
 
     def respond(self, run: Run, states: Array, noise: Callable[[int, int, Law], Array]) -> tuple[Array, Response]:
-        """`run` on every row for every target: (V, rows, 2). The rows fill the cells of a batch."""
+        """`run` on every row for every target: (V, rows, components). The rows fill the cells of a batch."""
         V, rows = self.copies, len(states)
         elements = math.prod(self.event)
         # What fills up the last event, and a batch of at least two, is no zero, nor the same in another call: entries
@@ -50,7 +54,7 @@ class Calls:
         filler = np.random.default_rng(rows)
         layout = None
         if self.layouts is not None:
-            batch, layout = self._layout(run, rows, batch)
+            batch, layout = self._layout(self.layouts, run, rows, batch)
         cells = batch * elements
         order = np.arange(cells) if layout is None else layout.orders[min(self.order, len(layout.orders) - 1)]
 
@@ -94,7 +98,7 @@ class Calls:
             width, rest = divmod(math.prod(shape[1:]), elements)
             if not shape or shape[0] != batch or rest:
                 raise BlackBoxError(
-                    f"the sampler draws noise of shape {tuple(shape)} for a state of shape {(batch, 2, *self.event)}: "
+                    f"the sampler draws noise of shape {tuple(shape)} for a state of shape {self.shape(batch)}: "
                     "which numbers belong to which entry cannot be told, or several entries share them; draw noise of "
                     "the state's shape, in one call"
                 )
@@ -105,16 +109,25 @@ class Calls:
 
         score = self.score(rows, batch)
         if layout is not None and len(layout.orders) > 1:
-            score = _reordered(score, order, batch, self.event)
-        response = call(run, pack(fill(states)).reshape(batch, 2, *self.event), score, draw)
+            score = _reordered(score, order, self.shape(batch), self.components)
+        response = call(run, pack(fill(states)).reshape(self.shape(batch)), score, draw, self.by_state)
         self.labels = labels
         return self.unpack(response.state, rows, order), response
 
     def unpack(self, state: Tensor, rows: int, order: NDArray[np.int64] | None = None) -> Array:
-        """A state `(batch, 2, *event)` as (V, rows, 2); order: of its cells."""
-        cells = state.detach().double().clone().numpy(force=True).reshape(len(state), 2, -1).transpose(0, 2, 1)
-        cells = cells.reshape(-1, 2) if order is None else cells.reshape(-1, 2)[order]
-        return cells[: self.copies * rows].reshape(self.copies, rows, 2)
+        """A state as (V, rows, components); order: of its cells."""
+        cells = self._cells(state) if order is None else self._cells(state)[order]
+        return cells[: self.copies * rows].reshape(self.copies, rows, self.components)
+
+    def shape(self, batch: int) -> tuple[int, ...]:
+        """Of a batch of states."""
+        return (batch, *self.event) if self.components == 1 else (batch, self.components, *self.event)
+
+    def _cells(self, state: Tensor) -> Array:
+        """A state as (cells, components)."""
+        n = self.components
+        stood = state.detach().double().clone().numpy(force=True).reshape(len(state), n, -1)
+        return np.ascontiguousarray(stood.transpose(0, 2, 1)).reshape(-1, n)
 
     def _read_as(self, law: Law, label: object) -> Law:
         """A Gaussian that is no answer of a score, as steps of a law if it is tried so."""
@@ -128,17 +141,16 @@ class Calls:
         self.order = self.order + 1 if self.order + 1 < max((len(each.orders) for each in layouts), default=1) else 0
         return self.order > 0
 
-    def _layout(self, run: Run, rows: int, batch: int) -> tuple[int, Layout]:
-        """A batch with room for the rows, at cells that share no numbers, and its layout."""
-        assert self.layouts is not None
+    def _layout(self, layouts: dict[int, Layout], run: Run, rows: int, batch: int) -> tuple[int, Layout]:
+        """A batch with room for the rows, at cells that share no numbers, and its layout, which `layouts` keeps."""
         needed, elements = self.copies * rows, math.prod(self.event)
         batch = batch if batch == 1 else max(batch, 5)  # no size of an axis that means something else
         for _ in range(2):
-            if batch not in self.layouts:
-                like = next(iter(self.layouts.values()), None)
+            if batch not in layouts:
+                like = next(iter(layouts.values()), None)
                 ask: Ask = lambda on, n=batch: self._ask(run, n, on)  # noqa: E731
-                self.layouts[batch] = find_layout(ask, elements, self.event, like)
-            if (layout := self.layouts[batch]).live >= needed:
+                layouts[batch] = find_layout(ask, elements, self.event, like)
+            if (layout := layouts[batch]).live >= needed:
                 return batch, layout
             batch = 2 * math.ceil(needed / elements / 2) * 2
         raise NamedCause("several entries share their noise; draw noise of the state's shape")
@@ -174,18 +186,17 @@ class Calls:
 
         # so many rows that the batch is theirs: the cells' own numbers are all that matters
         rows = max(1, batch * math.prod(self.event) // self.copies)
-        states = np.random.default_rng(batch).uniform(-2, 2, (batch, 2, *self.event))
-        response = call(run, torch.as_tensor(states), self.score(rows, batch), draw)
-        out = response.state.detach().double().numpy(force=True).reshape(batch, 2, -1).transpose(0, 2, 1)
-        return out.reshape(-1, 2).copy(), Recorded(tuple(shapes), tuple(laws))
+        states = np.random.default_rng(batch).uniform(-2, 2, self.shape(batch))
+        response = call(run, torch.as_tensor(states), self.score(rows, batch), draw, self.by_state)
+        return self._cells(response.state), Recorded(tuple(shapes), tuple(laws))
 
 
-def _reordered(score: Score, order: NDArray[np.int64], batch: int, event: tuple[int, ...]) -> Score:
+def _reordered(score: Score, order: NDArray[np.int64], shape: tuple[int, ...], components: int) -> Score:
     """A score that is asked with its cells in another order."""
-    back, shape = np.argsort(order), (batch, 2, *event)
+    back, batch = np.argsort(order), shape[0]
 
     def arranged(u: Tensor, cells: NDArray[np.int64]) -> Tensor:
-        flat = u.reshape(batch, 2, -1).transpose(1, 2).reshape(-1, 2)[torch.as_tensor(cells)]
-        return flat.reshape(batch, -1, 2).transpose(1, 2).reshape(shape)
+        flat = u.reshape(batch, components, -1).transpose(1, 2).reshape(-1, components)[torch.as_tensor(cells)]
+        return flat.reshape(batch, -1, components).transpose(1, 2).reshape(shape)
 
     return lambda u, t: arranged(score(arranged(u, order), t), back).reshape(u.shape)

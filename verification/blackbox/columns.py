@@ -23,7 +23,8 @@ FLOAT32 = 64 * 2.0**-24
 
 
 class Increment(NamedTuple):
-    """A number of a discrete law, and what it adds to the next state, less its mean: weights (n,), values (V, n, 2)."""
+    """A number of a discrete law, and what it adds to the next state, less its mean: weights (n,), values (V, n,
+    components)."""
 
     weights: Array
     values: Array
@@ -33,10 +34,10 @@ class Columns(NamedTuple):
     """An affine map read off: u' = offset + rows of `state` times u + rows of `draws` times independent numbers of
     mean 0 and variance 1.
 
-    offset (V, 2), state (V, 2, 2) and draws (V, width, 2), the last axis that of u'; is_of (width,): which draw of the
-    call each row belongs to; increments: of the draws that are not Gaussian, whose rows are as many as they have values
-    and add up to their covariance; rounding: its departure from being affine where that is float32 rounding, else 0;
-    response: of the call.
+    offset (V, n), state (V, n, n) and draws (V, width, n), of n components, the last axis that of u'; is_of (width,):
+    which draw of the call each row belongs to; increments: of the draws that are not Gaussian, whose rows are as many
+    as they have values and add up to their covariance; rounding: its departure from being affine where that is float32
+    rounding, else 0; response: of the call.
     """
 
     offset: Array
@@ -57,8 +58,8 @@ class Columns(NamedTuple):
 def centred(
     offset: Array, draws: Array, widths: Sequence[int], laws: Sequence[Law]
 ) -> tuple[Array, Array, tuple[Increment, ...]]:
-    """Offset (V, 2) and rows of draws (V, rows, 2) as they were read, with numbers of mean 0 and variance 1 in the
-    place of the values of discrete laws; and what those add.
+    """Offset (V, components) and rows of draws (V, rows, components) as they were read, with numbers of mean 0 and
+    variance 1 in the place of the values of discrete laws; and what those add.
 
     widths, laws: of the draws, in order. Raises NamedCause where a number adds neither steps nor a multiple of itself.
     """
@@ -68,7 +69,7 @@ def centred(
         if law.nodes is None or law.weights is None:
             settled.append(block)
             continue
-        moved, weights = block.reshape(len(block), -1, len(law.nodes), 2), law.weights[:, None]
+        moved, weights = block.reshape(len(block), -1, len(law.nodes), block.shape[-1]), law.weights[:, None]
         _check_steps(moved, law)
         mean = (weights * moved).sum(2)[:, :, None]
         offset = offset + mean.sum((1, 2))
@@ -78,11 +79,11 @@ def centred(
 
 
 def _check_steps(moved: Array, law: Law) -> None:
-    """Raises NamedCause unless what a number adds (V, width, values, 2) is constant on each part of its law, or, of a
-    uniform number, linear there."""
+    """Raises NamedCause unless what a number adds (V, width, values, components) is constant on each part of its law,
+    or, of a uniform number, linear there."""
     if not law.cells:
         return
-    parts = moved.reshape(*moved.shape[:2], law.cells, -1, 2)
+    parts = moved.reshape(*moved.shape[:2], law.cells, -1, moved.shape[-1])
     rest = parts - parts[..., :1, :]
     if law.is_uniform:
         across = np.array(

@@ -47,9 +47,9 @@ class _Checks:
     """The checking rows: states of all bits, which rounding of any kind changes, and noises of so few bits that drawing
     them in a lower precision is not taken for rounding; of a discrete law, some of its values."""
 
-    def __init__(self) -> None:
+    def __init__(self, components: int) -> None:
         self._rng = np.random.default_rng(0)  # any numbers will do
-        self.states = self._rng.uniform(-2, 2, (2 * CHECKS, 2))
+        self.states = self._rng.uniform(-2, 2, (2 * CHECKS, components))
         self.states[CHECKS:] *= _LARGE
         self.noises: list[Array] = []
         self.laws: list[Law] = []
@@ -76,15 +76,20 @@ class Probe(Calls):
     """A black box as a function of its state and of what it draws; `widths` of its draws, numbers a coordinate, once
     known.
 
-    copies, score, event: of `Calls`; sampler: whose run it is, to name what it draws from.
+    copies, score, event, components: of `Calls`; sampler: whose run it is, to name what it draws from.
     """
 
     def __init__(
-        self, copies: int, score: Callable[[int, int], Score], event: tuple[int, ...], sampler: object = None
+        self,
+        copies: int,
+        score: Callable[[int, int], Score],
+        event: tuple[int, ...],
+        sampler: object = None,
+        components: int = 2,
     ) -> None:
-        super().__init__(copies, score, event)
+        super().__init__(copies, score, event, components)
         self.sampler = sampler
-        self.checks = _Checks()
+        self.checks = _Checks(components)
         self.widths: list[int] | None = None
         self.alone: Array | None = None
 
@@ -131,7 +136,7 @@ class Probe(Calls):
 
     def _named(self, error: BlackBoxError, run: Run) -> BlackBoxError:
         """The error, or another that names a cause which has been seen at work."""
-        states = torch.as_tensor(np.zeros((max(3, self.copies), 2, *self.event)))
+        states = torch.zeros(self.shape(max(3, self.copies)), dtype=torch.float64)
         score = self.score(1, max(3, self.copies))
 
         def again() -> None:
@@ -195,8 +200,9 @@ class Probe(Calls):
         values = [1 if law.nodes is None else len(law.nodes) for law in self.laws[: len(widths)]]
         counts = [width * each for width, each in zip(widths, values, strict=True)]
         width = sum(counts)
-        offset, checked = out[:, 0], out[:, 3 + width :]
-        columns = out[:, 1 : 3 + width] - offset[:, None]
+        n = self.components
+        offset, checked = out[:, 0], out[:, 1 + n + width :]
+        columns = out[:, 1 : 1 + n + width] - offset[:, None]
         if not (np.abs(out) <= _OVERFLOW).all():
             columns, rounding = np.full(columns.shape, math.nan), 0.0
         else:
@@ -205,9 +211,9 @@ class Probe(Calls):
                 given.append(noise if law.nodes is None else _one_hot(noise, len(law.nodes)))
             rounding = self._departure(checked, offset[:, None] + np.concatenate(given, axis=1) @ columns)
             self._check_alone(checked, rounding)
-        offset, draws, increments = self.centred(offset, columns[:, 2:])
+        offset, draws, increments = self.centred(offset, columns[:, n:])
         is_of = np.repeat(np.arange(len(counts)), counts)
-        return Columns(offset, columns[:, :2], draws, is_of, increments, rounding, response)
+        return Columns(offset, columns[:, :n], draws, is_of, increments, rounding, response)
 
     def centred(self, offset: Array, draws: Array) -> tuple[Array, Array, tuple[Increment, ...]]:
         """As `columns.centred`, of the draws of this box."""
@@ -246,10 +252,10 @@ class Probe(Calls):
         self.alone = None
 
     def _respond_in_blocks(self, run: Run, widths: list[int]) -> tuple[Array, Response]:
-        """All probes, in as many calls as their number needs: (V, rows, 2). Row 0 is zero, rows 1 and 2 unit states,
-        then come a unit in each slot of each draw, or each value of a discrete law, and the checking rows."""
+        """All probes, in as many calls as their number needs: (V, rows, components). Row 0 is zero, then come the unit
+        states, a unit in each slot of each draw, or each value of a discrete law, and the checking rows."""
         values = [1 if law.nodes is None else len(law.nodes) for law in self.laws[: len(widths)]]
-        offsets = np.cumsum([3, *(width * each for width, each in zip(widths, values, strict=True))])
+        offsets = np.cumsum([1 + self.components, *(width * each for width, each in zip(widths, values, strict=True))])
         checking = int(offsets[-1])  # the first row that checks
         if max(values, default=1) > 1 and checking > _MOST_VALUES:
             raise BlackBoxError(
@@ -292,7 +298,7 @@ class Probe(Calls):
             moved = np.where((turn >= 0) & (turn < values), turn + (law.nodes is None), 0).astype(float)
             return np.where(is_check, self.checks.noise(k, width, law)[check], moved)
 
-        units = (rows[:, None] == np.array([1, 2])).astype(float)
+        units = (rows[:, None] == np.arange(1, 1 + self.components)).astype(float)
         out, response = self.respond(run, np.where(is_check, self.checks.states[check], units), noise)
         if drawn != len(widths):
             raise BlackBoxError(

@@ -61,6 +61,7 @@ from .multilevel import LIMIT_SHARE, Limit, MultilevelEstimates, reference_share
 if TYPE_CHECKING:
     from ..targets import Target
 
+Run = tuple[Scheme, Array]  # a scheme on its times
 STEPS = (50, 100, 200, 400, 800)
 ACCURACY = 0.03
 # Score evaluations times coordinates that a study may spend unless told otherwise: about a minute.
@@ -250,15 +251,12 @@ def study_target(
     check_diffusion(scheme, target.diffusion)
     _check(steps, accuracy, evaluations, seconds)
     claim = claim_of(scheme, params, expected)
-    runs = [(scheme, time_grid(grid, count, params, t_end)) for count in steps]
-    pairs = [(runs[i], runs[i + 1]) for i in range(len(steps) - 1)]
-    if reference is not None:
-        pairs.append((runs[-1], (reference, time_grid(grid, refinement * steps[-1], params, t_end))))
     functionals = Functionals(target, t_end)
-    groups = [*pairs, (runs[0],)]
+    runs = [(scheme, time_grid(grid, count, params, t_end)) for count in steps]
+    fine = None if reference is None else (reference, time_grid(grid, refinement * steps[-1], params, t_end))
     experiments = [
         Experiment(target, functionals, couple(group, params), seed, stream, torch.device(device))
-        for stream, group in enumerate(groups)
+        for stream, group in enumerate(_groups(runs, fine))
     ]
     per_path = np.array([experiment.evaluations for experiment in experiments], dtype=float)
     plain_costs = np.array([scheme.nfe_per_step * count for count in steps], dtype=float)
@@ -286,28 +284,50 @@ def study_target(
         )
 
     budget = BUDGET / math.prod(target.event) if evaluations is None else evaluations
-    # All that samples depend on: those of a checkpoint with another description are another study's.
-    description = [str(scheme), scheme.splitting.name, scheme.flow, scheme.lambda_s, target.name, target.event]
-    description += [list(map(float, target.weights[:2])), functionals.expectations.tolist(), asdict(params)]
-    description += [list(steps), t_end, grid, seed, str(reference), refinement, BATCH_ENTRIES, BLOCKS, FORMAT]
-    description += scheme.held_key
-    if (kind := torch.device(device).type) != "cpu":
-        description.append(kind)
-    store = Store(experiments, json.dumps(description), checkpoint, time.monotonic() + seconds, progress)
-    counts, aim = np.full(len(experiments), PILOT_BATCHES), accuracy
+    plan = (list(steps), t_end, grid, seed, str(reference), refinement)
+    description = _description(scheme, target, functionals, plan, torch.device(device).type)
+    store = Store(experiments, description, checkpoint, time.monotonic() + seconds, progress)
+    return _sampled(store, study, budget, np.array([experiment.paths for experiment in experiments]))
+
+
+def _sampled(
+    store: Store, study: Callable[[list[BlockMeans], bool], MonteCarloStudy], budget: float, batch: Array
+) -> MonteCarloStudy:
+    """Sample in rounds, until what is wanted is known, the budget is spent or the store's time is up; batch: paths.
+
+    study: what the samples say, and whether they are complete.
+    """
+    counts, aim = np.full(len(batch), PILOT_BATCHES), math.inf
     while True:
         complete = store.fill(counts)
         found = study(store.samples(counts if complete else None), complete)
         if not complete:
             return found
-        batches = _plan(replace(found, accuracy=aim), budget, np.array([e.paths for e in experiments]), counts)
+        aim = min(aim, found.accuracy)
+        batches = _plan(replace(found, accuracy=aim), budget, batch, counts)
         if (batches > counts).any():
             counts = np.maximum(counts, batches)
-        elif found.verdict is Verdict.INCONCLUSIVE and aim > accuracy / FINEST:
+        elif found.verdict is Verdict.INCONCLUSIVE and aim > found.accuracy / FINEST:
             aim /= math.sqrt(2)
         else:
             store.save()
             return found
+
+
+def _groups(runs: Sequence[Run], fine: Run | None) -> list[tuple[Run, ...]]:
+    """The runs on one Brownian motion: neighbouring levels, the last and the reference, and the first by itself."""
+    return [*itertools.pairwise(runs), *([] if fine is None else [(runs[-1], fine)]), (runs[0],)]
+
+
+def _description(scheme: Scheme, target: Target, functionals: Functionals, plan: tuple[Any, ...], kind: str) -> str:
+    """All that samples depend on: those of a checkpoint with another description are another study's.
+
+    plan: the levels, where they end, and their noise; kind: of device, whose last bits are its own.
+    """
+    description = [str(scheme), scheme.splitting.name, scheme.flow, scheme.lambda_s, target.name, target.event]
+    description += [list(map(float, target.weights[:2])), functionals.expectations.tolist(), asdict(target.params)]
+    description += [*plan, BATCH_ENTRIES, BLOCKS, FORMAT, *scheme.held_key]
+    return json.dumps(description if kind == "cpu" else [*description, kind])
 
 
 def _check(steps: Sequence[int], accuracy: float, evaluations: float | None, seconds: float) -> None:

@@ -65,6 +65,19 @@ def bandwidth(context: Context) -> dict[str, float]:
     return {"bytes_per_second": 2 * a.numel() / took["median"], **took}
 
 
+def score(u: Tensor, _: float) -> Tensor:
+    """The simplest one, s = -u."""
+    return -u
+
+
+def update(v: Tensor, s: Tensor, xi_x: Tensor, xi_m: Tensor, P: Tensor, K: Tensor, C: Tensor) -> Tensor:
+    """One step, v <- P v + K s + C xi, component by component."""
+    x, m, s_x, s_m = v[:, 0], v[:, 1], s[:, 0], s[:, 1]
+    new_x = P[0, 0] * x + P[0, 1] * m + K[0, 0] * s_x + K[0, 1] * s_m + C[0, 0] * xi_x + C[0, 1] * xi_m
+    new_m = P[1, 0] * x + P[1, 1] * m + K[1, 0] * s_x + K[1, 1] * s_m + C[1, 0] * xi_x + C[1, 1] * xi_m
+    return torch.stack((new_x, new_m), dim=1)
+
+
 def _loops(name: str, steps: int, batch: int, dtype: torch.dtype, device: str) -> dict[str, Callable[[], Tensor]]:
     """The sampler; the same updates with torch.randn and no checks; and those with a linear score inlined."""
     params, scheme = Parameters(), CATALOGUE[name]
@@ -78,21 +91,12 @@ def _loops(name: str, steps: int, batch: int, dtype: torch.dtype, device: str) -
     size = int(np.prod(EVENT))
     intervals = torch.arange(2, 2 + steps, device=device)
 
-    def score(u: Tensor, _: float) -> Tensor:
-        return -u
-
     def plain() -> Tensor:
         v = u
         for P, K, C in zip(*tables, strict=True):
             w, s, xi = (each.flatten(2) for each in (v, score(v, 0.0), torch.randn_like(v)))
             v = (P @ w + K @ s + C @ xi).reshape(u.shape)
         return v
-
-    def update(v: Tensor, s: Tensor, xi_x: Tensor, xi_m: Tensor, P: Tensor, K: Tensor, C: Tensor) -> Tensor:
-        x, m, s_x, s_m = v[:, 0], v[:, 1], s[:, 0], s[:, 1]
-        new_x = P[0, 0] * x + P[0, 1] * m + K[0, 0] * s_x + K[0, 1] * s_m + C[0, 0] * xi_x + C[0, 1] * xi_m
-        new_m = P[1, 0] * x + P[1, 1] * m + K[1, 0] * s_x + K[1, 1] * s_m + C[1, 0] * xi_x + C[1, 1] * xi_m
-        return torch.stack((new_x, new_m), dim=1)
 
     elements = torch.arange(size, device=device).reshape(EVENT)
 

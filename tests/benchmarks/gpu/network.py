@@ -25,10 +25,7 @@ from .timing import compiled_for, seconds_of, wait
 def published_network(context: Context) -> None:
     """Network evaluations per second, by precision and mode; the most important first."""
     device, batch = context.device, (2 if context.tiny else 256)
-    network = lively(NCSNpp(COMPACT if context.tiny else PUBLISHED)).eval().to(device)
-    last = NCSNpp(network.config)
-    last.load_state_dict(network.state_dict())
-    last = last.eval().to(device, memory_format=torch.channels_last)
+    network, last = _networks(context)
     x = torch.randn(batch, 6, 32, 32, generator=torch.Generator().manual_seed(1)).to(device)
     x_last = x.contiguous(memory_format=torch.channels_last)
     t = torch.full((batch,), 0.3, device=device)
@@ -48,25 +45,7 @@ def published_network(context: Context) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.empty_cache()
     context.prepared()
-    exact: list[Tensor] = []
-
-    def measure(model: Callable[..., Tensor], image: Tensor, precision: str) -> dict[str, Any]:
-        least = 0.01 if context.tiny else 1.5
-        cuda = torch.device(device).type == "cuda"
-        if cuda:
-            torch.cuda.reset_peak_memory_stats()
-        with torch.no_grad(), products(precision, torch.device(device)):
-            output = model(image, t).double().cpu()
-            took = seconds_of(lambda: model(image, t), device, least)
-        exact.extend([output] if not exact else [])
-        return {
-            "evaluations_per_second": batch / took["median"],
-            "images_per_second_at_100": batch / took["median"] / 100,
-            "change": float((output - exact[0]).norm() / exact[0].norm()),
-            "memory": torch.cuda.max_memory_allocated() if cuda else None,
-            **took,
-        }
-
+    measure = _measurement(context, t)
     rows: list[tuple[str, Callable[..., Tensor], Tensor, str]] = [
         ("float32 eager", network, x, "float32"),
         ("bfloat16 compiled, channels last", compiled, x_last, "bfloat16"),
@@ -98,6 +77,38 @@ def published_network(context: Context) -> None:
         context.attempt("bfloat16 compiled, CUDA graphs", lambda: measure(graphs, x_last, "bfloat16"))
     if compiles and context.left() > 40:
         context.attempt("tf32 compiled, channels last", lambda: measure(compiled_for(device, last), x_last, "tf32"))
+
+
+def _networks(context: Context) -> tuple[NCSNpp, NCSNpp]:
+    """The network, and the same with its channels last."""
+    network = lively(NCSNpp(COMPACT if context.tiny else PUBLISHED)).eval().to(context.device)
+    last = NCSNpp(network.config)
+    last.load_state_dict(network.state_dict())
+    return network, last.eval().to(context.device, memory_format=torch.channels_last)
+
+
+def _measurement(context: Context, t: Tensor) -> Callable[[Callable[..., Tensor], Tensor, str], dict[str, Any]]:
+    """What measures a model on a batch of images at times `t` in a precision; changes are against the first one."""
+    device, batch, exact = context.device, len(t), list[Tensor]()
+
+    def measure(model: Callable[..., Tensor], image: Tensor, precision: str) -> dict[str, Any]:
+        least = 0.01 if context.tiny else 1.5
+        cuda = torch.device(device).type == "cuda"
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        with torch.no_grad(), products(precision, torch.device(device)):
+            output = model(image, t).double().cpu()
+            took = seconds_of(lambda: model(image, t), device, least)
+        exact.extend([output] if not exact else [])
+        return {
+            "evaluations_per_second": batch / took["median"],
+            "images_per_second_at_100": batch / took["median"] / 100,
+            "change": float((output - exact[0]).norm() / exact[0].norm()),
+            "memory": torch.cuda.max_memory_allocated() if cuda else None,
+            **took,
+        }
+
+    return measure
 
 
 def graphed(model: Callable[..., Tensor], x: Tensor, t: Tensor) -> Callable[..., Tensor]:

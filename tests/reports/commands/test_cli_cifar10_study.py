@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
-from click.testing import CliRunner, Result
-from weakorder.reports.commands.cli import cli, main
-from weakorder.reports.pages import cifar10_page
+from study_command import SMALL, cells, invoke, refused
 from weakorder.theory.model import Parameters
-from weakorder.verification import files
-from weakorder.verification.cifar10.model.checkpoint import save_network
-from weakorder.verification.cifar10.model.network import Config, NCSNpp
-from weakorder.verification.cifar10.study import design as studies
-from weakorder.verification.cifar10.study import sampling
-from weakorder.verification.cifar10.study.sampling import Batch, Cell, Samples, Store
-
-# Images keep CIFAR-10's size, which the shipped statistics are of; nothing else of the network does.
-TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(), dropout=0.0)
-SMALL = ("--schemes", "ROBA", "SSCS", "RVV", "--nfe", "4", "6", "-n", "9", "--refinement", "2", "--batch", "3")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny network with random weights."""
-    network, generator = NCSNpp(TINY), torch.Generator().manual_seed(0)
-    for weight in network.parameters():
-        weight.data = 0.2 * torch.randn(weight.shape, generator=generator)
-    path = tmp_path_factory.mktemp("network") / "tiny.safetensors"
-    save_network(path, network.state_dict(), TINY, Parameters())
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -52,36 +22,6 @@ def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = invoke("--checkpoint", str(checkpoint), *SMALL, "-o", str(folder))
     assert result.exit_code == 0, result.output
     return folder
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No figures, for studies of which numbers and text are looked at."""
-    for module in (cifar10_page.cifar10_figures, cifar10_page.cifar10_scatter):
-        monkeypatch.setattr(module, "draw", lambda _: {})
-
-
-def invoke(*words: str) -> Result:
-    return CliRunner().invoke(cli, ["cifar10", "study", *words])
-
-
-def refused(*words: str) -> str:
-    """The one line of an error, as `main` prints it."""
-    result = invoke(*words)
-    assert result.exception is not None
-    assert isinstance(result.exception, ValueError | OSError | SystemExit), repr(result.exception)
-    text = result.output if isinstance(result.exception, SystemExit) else str(result.exception)
-    assert result.exit_code != 0
-    return text
-
-
-def cells(folder: Path) -> dict[str, bytes]:
-    """Every cell's samples."""
-    found = {}
-    for path in sorted(folder.rglob("*.npz")):
-        with np.load(path) as arrays:
-            found[str(path.relative_to(folder))] = arrays["x"].tobytes()
-    return found
 
 
 def test_the_page_and_its_results_are_there_and_say_the_same(whole: Path) -> None:
@@ -303,135 +243,3 @@ def test_precisions_without_float32_have_nothing_to_be_compared_with(checkpoint:
     text = refused("--checkpoint", str(checkpoint), "--precision", "bfloat16", "tf32", "-o", str(tmp_path))
     assert "precision tf32 bfloat16: give one, or float32" in text
     assert "'half' is not one of" in refused("--precision", "half", "-o", str(tmp_path))
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], checkpoint: Path, tmp_path: Path
-) -> Callable[..., Outcome]:
-    """The command as a shell runs it, on the tiny network and into a folder of its own."""
-
-    def command(*words: str) -> Outcome:
-        here = ["--checkpoint", str(checkpoint), "-o", str(tmp_path / "study")]
-        monkeypatch.setattr(sys, "argv", ["weakorder", "cifar10", "study", *words, *here])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return Outcome(int(stop.value.code or 0), *capsys.readouterr())
-
-    return command
-
-
-FEW = ("--schemes", "SSCS", "--nfe", "3", "4", "--batch", "2", "--refinement", "0")
-
-
-def test_a_full_disk_is_one_line_below_the_bar_and_what_was_sampled_is_kept(
-    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    assert run(*FEW, "-n", "2").code == 0
-    before = cells(tmp_path)
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(files, "_replace", full)
-        patch.setattr(studies, "keep_batch", lambda *_: None)
-        stopped = run(*FEW, "-n", "4")
-    assert (stopped.code, stopped.out) == (2, "")
-    assert stopped.err.startswith("\r"), "there is no bar to be closed"
-    line = stopped.err.split("\n")[-2]
-    assert line.startswith("weakorder: error: cannot write ")
-    assert line.endswith(".npz': No space left on device; make room there, then repeat the command")
-    assert cells(tmp_path) == before
-    assert run(*FEW, "-n", "4").code == 0
-    assert before.items() < cells(tmp_path).items()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_study_ends_with_the_signals_code_and_keeps_what_is_complete(
-    number: int, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    save, came = Store.save, threading.Event()
-
-    class Pool(ThreadPoolExecutor):
-        def shutdown(self, *words: Any, **options: Any) -> None:
-            came.set()
-            super().shutdown(*words, **options)
-
-    def stopped(store: Store, cell: Cell, batch: Batch, samples: Samples) -> None:
-        save(store, cell, batch, samples)
-        os.kill(os.getpid(), number)
-        assert came.wait(60), "the signal, which is the main thread's, stopped nothing"
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sampling, "ThreadPoolExecutor", Pool)
-        patch.setattr(Store, "save", stopped)
-        patch.setattr(studies, "available_threads", lambda: 1)  # of two, both may have a cell to save by then
-        outcome = run(*FEW, "-n", "2")
-    assert (outcome.code, outcome.out) == (128 + number, "")
-    assert outcome.err.split("\n")[-2:] == ["weakorder: interrupted", ""]
-    assert len(cells(tmp_path)) == 1
-    assert [path.name for path in tmp_path.rglob(".*")] == [], "a file is half written"
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert run(*FEW, "-n", "2").code == 0
-
-
-@pytest.mark.parametrize(
-    ("words", "of_the_second", "message"),
-    [
-        pytest.param(["--nfe", "x"], [], "'x' is not a list of ints", marks=pytest.mark.nightly),
-        pytest.param(["--nfe", "1"], [], "budgets [1]", marks=pytest.mark.nightly),
-        (["--schemes", "SSCS", "--nfe", "3"], ["--data", "nowhere.npz"], "'nowhere.npz': there is no such file"),
-    ],
-    ids=["words that cannot be read", "values that cannot be", "a file that one process does not have"],
-)
-def test_of_several_processes_one_tells_what_is_wrong_and_none_samples(
-    words: list[str], of_the_second: list[str], message: str, tmp_path: Path
-) -> None:
-    script = tmp_path / "study.py"
-    script.write_text(
-        "import os, sys\nfrom weakorder.reports.commands.cli import main\n"
-        f"sys.argv += {of_the_second!r} if os.environ['RANK'] == '1' else []\nmain()"
-    )
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    run = subprocess.run(
-        [*launcher, "cifar10", "study", *words, "-o", str(tmp_path / "study")],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-        timeout=300,
-    )
-    (line,) = (line for line in run.stderr.splitlines() if line.startswith("weakorder: "))
-    assert message in line
-    assert "evaluation/s" not in run.stderr
-    assert not list(tmp_path.rglob("*.npz"))
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_study_after_a_trial_says_that_its_batches_are_larger(
-    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(studies, "batch_size", lambda config, columns, samples, device: samples // 2)
-    words = ("--schemes", "SSCS", "--nfe", "3", "--refinement", "0")
-    assert "note" not in run(*words, "-n", "2").err
-    assert "note: batches of 4, which is faster; those of 1" in run(*words, "-n", "8").err
-    assert "note" not in run(*words, "-n", "8").err
-
-
-def test_memory_that_is_too_small_is_one_line_with_the_cure(
-    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nSee documentation")
-
-    monkeypatch.setattr(studies, "sample", full)
-    code, _, err = run(*FEW, "-n", "2")
-    line = "weakorder: error: batch = 2: memory is too small (CUDA out of memory. Tried to allocate 20.00 MiB. See "
-    assert (code, err) == (2, f"{line}documentation); choose a smaller --batch\n")

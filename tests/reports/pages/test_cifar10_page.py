@@ -12,8 +12,8 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
-from parsed_page import Page, all_values, parse, values
-from synthetic_study import FEW, NAMES, WEAK, Results, photographs, synthetic, with_precisions
+from parsed_page import Page, all_values, values
+from synthetic_study import FEW, NAMES, WEAK, Results, parse, photographs, synthetic, with_precisions
 from weakorder.reports.pages import cifar10_page
 from weakorder.reports.pages.cifar10_page import write_page
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from parsed_page import Page, all_values, parse
-from synthetic_study import FEW, NAMES, photographs, synthetic, with_precisions
+from parsed_page import Page, all_values
+from synthetic_study import FEW, NAMES, parse, photographs, synthetic, with_precisions
 from weakorder.reports.figures import cifar10_figures, cifar10_scatter
 from weakorder.reports.pages import cifar10_page
 from weakorder.reports.pages.cifar10_page import write_page

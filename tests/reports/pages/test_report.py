@@ -7,11 +7,11 @@ import functools
 import json
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from parsed_page import Page
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.reports.figures import style as figures
@@ -76,47 +76,10 @@ def results(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "results.json").read_text("utf-8"), parse_constant=refuse)
 
 
-class _Page(HTMLParser):
-    """A page's tables as lists of cells (text, value), and what it refers to."""
-
-    VOID = frozenset({"meta", "br", "link", "img", "path", "use", "rect"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tables: dict[str, list[list[tuple[str, str | None]]]] = {}
-        self.references: list[str] = []
-        self.tags: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = dict(attrs)
-        self.tags.append(tag)
-        if tag not in self.VOID:
-            self.open.append(tag)
-        self.references += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href", "data", "action", "srcset")]
-        if tag == "table":
-            self.rows = self.tables[attributes["id"] or ""] = []
-        elif tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append(("", attributes.get("data-value")))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if {"td", "th"} & set(self.open):
-            text, value = self.rows[-1][-1]
-            self.rows[-1][-1] = (text + ("e" if self.open[-1] == "sup" else "") + data, value)
-
-
 @pytest.fixture(scope="module")
-def page(folder: Path) -> _Page:
+def page(folder: Path) -> Page:
     """The page, parsed; its elements are closed in order."""
-    parsed = _Page((folder / "index.html").read_text("utf-8"))
+    parsed = Page((folder / "index.html").read_text("utf-8"))
     assert parsed.open == []
     return parsed
 
@@ -170,7 +133,7 @@ def _leave_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_diverged_runs_are_null_in_the_results_and_named_on_the_page(
-    results: dict[str, Any], page: _Page, monkeypatch: pytest.MonkeyPatch
+    results: dict[str, Any], page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NSE with one step of 3 evaluations ends beyond the prior."""
     _leave_undrawn(monkeypatch)
@@ -179,11 +142,11 @@ def test_diverged_runs_are_null_in_the_results_and_named_on_the_page(
     assert curve["distance"][0] is None
     assert curve["distance"][-1] is not None
     text = report.render(results | {"spectrum_study": results["spectrum_study"] | {"table_budgets": [3]}})
-    assert any(cell == "diverged" for row in _Page(text).tables["spectrum"] for cell, _ in row)
+    assert any(cell == "diverged" for row in Page(text).tables["spectrum"] for cell, _ in row)
     assert not any(cell == "diverged" for row in page.tables["spectrum"] for cell, _ in row)
 
 
-def test_every_number_in_the_tables_is_in_the_results(results: dict[str, Any], page: _Page) -> None:
+def test_every_number_in_the_tables_is_in_the_results(results: dict[str, Any], page: Page) -> None:
     """Each numeric cell carries its value, the value is in results.json, and the text is that value rounded."""
     known = _numbers(results["schemes"])
     cells = [cell for name in ("verdicts", "spectrum") for row in page.tables[name] for cell in row]
@@ -194,7 +157,7 @@ def test_every_number_in_the_tables_is_in_the_results(results: dict[str, Any], p
         assert float(text.replace("−", "-").replace("×10", "")) == pytest.approx(value, rel=6e-3)
 
 
-def test_the_tables_rows_are_the_results_rows(results: dict[str, Any], page: _Page) -> None:
+def test_the_tables_rows_are_the_results_rows(results: dict[str, Any], page: Page) -> None:
     """The right number in the right place: the verdict row field by field, the spectrum row by grid and budget."""
     study = results["spectrum_study"]
     assert study["table_budgets"] == [50, 100]
@@ -217,7 +180,7 @@ def test_the_tables_rows_are_the_results_rows(results: dict[str, Any], page: _Pa
         assert [float(value) for _, value in distances if value is not None] == [*expected, curves[0]["floor"]]
 
 
-def test_the_page_is_self_contained(page: _Page, folder: Path) -> None:
+def test_the_page_is_self_contained(page: Page, folder: Path) -> None:
     """No script, no style sheet, no picture from elsewhere; references stay within the page and are met."""
     assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
     assert page.tags.count("svg") == len(FIGURES)
@@ -229,7 +192,7 @@ def test_the_page_is_self_contained(page: _Page, folder: Path) -> None:
     assert "@import" not in text
 
 
-def test_a_hostile_name_is_text(page: _Page, folder: Path) -> None:
+def test_a_hostile_name_is_text(page: Page, folder: Path) -> None:
     """Names, words and sources come from users: they are shown as they are, and nothing of them is markup."""
     text = (folder / "index.html").read_text("utf-8")
     assert "<script" not in text

@@ -7,7 +7,6 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
 from weakorder.reports.pages.self_test import SECTIONS, render, run_self_test
 from weakorder.reports.pages.strict_json import dumps
 from weakorder.verification.blackbox.correct_samplers import BUILDERS, DRAWS, variations
@@ -20,16 +19,6 @@ from weakorder.verification.blackbox.mutation import (
     bases,
     run_mutant,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors: a second thread only gets in the way of the other tests."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 FAULTS = [mutant for mutant in MUTANTS if not mutant.equivalent]
 BY_NAME = {mutant.name: mutant for mutant in MUTANTS}

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +12,6 @@ from weakorder.integrators.blackbox import BlackBoxError, Kind, kind_of
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_step, noise_factor
 from weakorder.integrators.grids import time_grid
-from weakorder.reports.commands import cli
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.verification.blackbox import probe
@@ -384,55 +380,3 @@ def test_an_eps_network_gives_the_score_back_through_the_kernels_cholesky_factor
     for wrong in (by_eps(False, 1e-9, lambda v: v), by_eps(True, 1e-5, lambda v: v)):
         with pytest.raises(AssertionError):
             assert_same_moments(probed_moments(wrong, TARGET, TAUS), expected)
-
-
-def test_an_eps_network_in_float32_rounds_as_a_float32_network_does() -> None:
-    network = EpsNetwork(lambda u, t: -u, PARAMS, dtype=torch.float32)
-    u = torch.full((2, 6, 4, 4), 1 / 3, dtype=torch.float64)
-    eps = network(u, torch.full((2,), 0.3))
-    exact = EpsNetwork(lambda u, t: -u, PARAMS)(u, 0.3)
-    assert (eps.dtype, eps.shape) == (torch.float32, u.shape)
-    assert 0 < float((eps - exact).abs().max()) < 1e-6
-    with pytest.raises(ValueError, match=r"\(2, 5, 4, 4\) cannot be split .*; give \(batch, 2, \*event\)"):
-        network(u[:, :5], 0.3)
-    with pytest.raises(ValueError, match=r"several times in one call, from 0\.1 to 0\.2"):
-        network(u, torch.tensor([0.1, 0.2]))
-    with pytest.raises(ValueError, match="numerical_eps = -1"):
-        EpsNetwork(lambda u, t: u, PARAMS, numerical_eps=-1)
-
-
-BOX = """
-import torch
-def step(u, tau, h, score):
-    s = score(u, 1 - tau)
-    x, m = u[:, 0], u[:, 1]
-    dx = 4 * (0.01 * x - 4 * m + 0.02 * s[:, 0])
-    dm = 4 * (x + 4.01 * m + 2 * 0.25 * 4.01 * s[:, 1])
-    noise = torch.randn_like(u) * torch.tensor([0.08, 8 * 4.01 * 0.25]).sqrt().to(u)
-    return u + h * torch.stack([dx, dm], 1) + h ** 0.5 * noise
-def exponential(u, tau, h, score):
-    return u + torch.empty_like(u).exponential_()
-"""
-
-
-def _run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["weakorder", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return int(stop.value.code or 0), *capsys.readouterr()
-
-
-def test_the_command_line_verifies_a_users_step(monkeypatch, capsys, tmp_path: Path) -> None:
-    (tmp_path / "box.py").write_text(BOX)
-    box = f"{tmp_path / 'box.py'}:step"
-    code, out, _ = _run(monkeypatch, capsys, "verify", box, "--json", "--steps", "20,40,80,160", "--t-end", "0.3")
-    answer = json.loads(out)
-    assert (code, answer["verdict"], answer["nfe_per_step"]) == (0, "PASS", 1)
-    code, out, _ = _run(monkeypatch, capsys, "moments", box, "--json")
-    mine, em = json.loads(out), json.loads(_run(monkeypatch, capsys, "moments", "EM", "--json")[1])
-    np.testing.assert_allclose(mine["cov"], em["cov"], rtol=1e-6)  # the file rounds its constants in float32
-    code, out, err = _run(monkeypatch, capsys, "verify", f"{tmp_path / 'box.py'}:exponential")
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "draws from torch.exponential_" in err
-    code, _, err = _run(monkeypatch, capsys, "verify", box, "--flow", "exact")
-    assert (code, err.count("\n")) == (2, 1)

@@ -22,7 +22,6 @@ from scipy import stats
 from weakorder.integrators.catalogue import CATALOGUE, LANGEVIN_CONTROLS
 from weakorder.integrators.coupling import couple
 from weakorder.integrators.grids import time_grid
-from weakorder.integrators.noise import START, normal_pairs
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import PSLD
@@ -36,13 +35,13 @@ from weakorder.verification.sampled.calibration import (
     exact_coupled_moments,
     exact_second_moment,
 )
-from weakorder.verification.sampled.functionals import POWERS, Functionals, gaussian_moments
+from weakorder.verification.sampled.functionals import POWERS, Functionals
 from weakorder.verification.sampled.monte_carlo import MonteCarloStudy, study_target
 from weakorder.verification.sampled.multilevel import telescope
 from weakorder.verification.targets.gaussian import GaussianTarget
 from weakorder.verification.targets.mixture import MixtureTarget
 from weakorder.verification.targets.named import make_target
-from weakorder.verification.verdicts.estimates import ALARM_RATE, COMPARISONS, BlockMeans, Norm, threshold
+from weakorder.verification.verdicts.estimates import ALARM_RATE, COMPARISONS, Norm, threshold
 from weakorder.verification.verdicts.fits import window_fit
 from weakorder.verification.verdicts.verdict import Verdict
 
@@ -382,49 +381,3 @@ def test_the_threshold_shares_one_false_alarm_in_a_million() -> None:
     assert 6 < threshold() < 7
     assert 2 * stats.t.sf(threshold(rows=32), 31) * COMPARISONS == pytest.approx(ALARM_RATE)
     assert threshold(rows=10**9) == pytest.approx(threshold(), rel=1e-6)
-
-
-# --- Test functions ---------------------------------------------------------------------------------------------------
-
-
-def test_gaussian_moments_are_those_of_a_quadrature() -> None:
-    mean, root = np.array([0.3, -0.7]), np.array([[0.8, 0.0], [0.5, 0.6]])
-    nodes, weights = np.polynomial.hermite_e.hermegauss(5)
-    grid = np.stack(np.meshgrid(nodes, nodes, indexing="ij")).reshape(2, -1)
-    weight = np.outer(weights, weights).ravel() / (2 * math.pi)
-    x, m = mean[:, None] + root @ grid
-    found = gaussian_moments(mean[None, :, None], (root @ root.T)[None, :, :, None])
-    for a, b in POWERS:
-        assert found[a, b][0, 0] == pytest.approx(weight @ (x**a * m**b), rel=1e-12)
-
-
-@pytest.mark.parametrize(("name", "dim"), [("mixture", 1), ("mixture", 3), ("banana", None), ("student", None)])
-def test_the_expectations_are_those_of_exact_samples(name, dim) -> None:
-    target = make_target(name, PARAMS, dim)
-    functionals = Functionals(target, 0.1)
-    values = functionals.values(target.sample(0.1, torch.arange(40_000), 5)).numpy()
-    blocks = BlockMeans(values.reshape(400, 100, -1).mean(1), 100)
-    z = (blocks.mean - functionals.expectations) / blocks.standard_error
-    assert len(functionals.names) == len(functionals.quantities) == len(z)
-    assert np.abs(z).max() < threshold()
-    other = Functionals(target, 0.2).expectations
-    assert np.abs((blocks.mean - other) / blocks.standard_error).max() > threshold()
-
-
-def test_the_expectations_on_images_are_those_of_exact_samples() -> None:
-    target = make_target("empirical-cifar10", PARAMS)
-    functionals = Functionals(target, 0.1)
-    values = functionals.values(target.sample(0.1, torch.arange(200), 5)).numpy()
-    z = (values.mean(0) - functionals.expectations) / (values.std(0) / math.sqrt(len(values)))
-    assert np.abs(z).max() < threshold()
-
-
-def test_waves_are_not_made_of_the_numbers_that_samples_are_made_of() -> None:
-    """Under seed 0, the default, those of the same numbers would start along them."""
-    dim = 96
-    target = make_target("mixture", PARAMS, dim)
-    omega, _ = Functionals(target, 0.1)._waves
-    starts = normal_pairs(0, torch.arange(len(omega)), START, (dim,))
-    along = (omega * starts).flatten(1).sum(1) / omega.flatten(1).norm(dim=1)
-    assert along.abs().max() < threshold()  # standard normal; the same numbers would give about sqrt(2 dim)
-    assert math.sqrt(2 * dim) > 2 * threshold()

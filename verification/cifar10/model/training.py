@@ -31,13 +31,10 @@ import hashlib
 import io
 import json
 import math
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +49,9 @@ from ...files import make_folder, write_atomically
 from ...targets import perturbation_kernel
 from .checkpoint import NUMERICAL_EPS, save_network
 from .data import to_unit
+from .interrupts import interruptible
 from .network import Config, NCSNpp
+from .randomness import hashed, permutation, places
 
 # 1.3 million parameters, narrow where the images are large: that level costs the most time and has the fewest weights.
 COMPACT = Config(nf=32, ch_mult=(1, 2, 2), num_res_blocks=1, dropout=0.0)
@@ -352,51 +351,7 @@ def held_out_loss(
     return t, torch.cat(errors).numpy()
 
 
-# --- Randomness as a function of (seed, step) ---
-
-
-def hashed(seed: int, step: int) -> int:
-    """A generator's seed for a step: 64 bits of (seed, step)."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
-
-
-@lru_cache(maxsize=2)
-def permutation(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
-    """The order of the images in an epoch."""
-    return np.random.default_rng([seed, epoch]).permutation(size)
-
-
-def places(seed: int, first: int, count: int, size: int) -> NDArray[np.int64]:
-    """Which images are the `first` to `first + count` - 1 of a run; every epoch has each of `size` once."""
-    numbers = range(first, first + count)
-    return np.array([permutation(seed, number // size, size)[number % size] for number in numbers])
-
-
-# --- Interrupts and progress ---
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], int]]:
-    """Within it a first SIGINT or SIGTERM is only noted; the second acts as ever. Yields its number, or 0."""
-    came = 0
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0
-        return
-    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, _: object) -> None:
-        nonlocal came
-        came = number
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-
-    for number in earlier:
-        signal.signal(number, note)
-    try:
-        yield lambda: came
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
+# --- Progress ---
 
 
 @contextlib.contextmanager

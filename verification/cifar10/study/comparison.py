@@ -29,7 +29,7 @@ from ...exact import Spectrum, Subject, cifar10_spectrum, moments_of
 from ...targets import GaussianLaw, GaussianTarget
 from ...verdicts import Array, resampled_norms
 from .analysis import Reference
-from .sampling import TOO_LARGE
+from .cells import TOO_LARGE
 from .statistics import CellStatistics
 
 PERMUTATIONS = 9999

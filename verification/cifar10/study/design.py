@@ -1,6 +1,6 @@
 """The study of schemes on a network: what is run, and from which model.
 
-design     which schemes, budgets, samples: the cells (cifar10.study.sampling)
+design     which schemes, budgets, samples: the cells (cifar10.study.cells)
 sample     every cell that is not on disk yet, shared among processes
 
 What the samples say is read in cifar10.study.reading.
@@ -24,8 +24,9 @@ from ....theory.scheme import Scheme
 from ... import data
 from ...files import write_atomically
 from ..model import FLOAT32, Checkpoint, NetworkScore, available_threads, batch_size, fingerprint, load_checkpoint
+from .cells import REFINEMENT, Cell, Model, plan
 from .processes import Processes
-from .sampling import LARGEST_BATCH, REFINEMENT, Cell, Model, Store, missing_work, plan, run_work
+from .sampling import LARGEST_BATCH, Store, missing_work, run_work
 
 SHIPPED = "cifar10_compact.safetensors"
 MOST_SAMPLES = 10_000_000

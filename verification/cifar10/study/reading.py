@@ -30,13 +30,14 @@ from ...files import write_atomically
 from ...targets import read_images
 from ..model import FLOAT32, load_images, to_unit
 from .analysis import Level, Reference, SchemeVerdict, judge
+from .cells import Cell, Images, is_bounded, kind_of, plan
 from .comparison import PUBLISHED_FID, Prediction, measured_values, predict, rank_correlations
 from .design import Design
 from .features import count_of_shipped, feature_moments, features
 from .fid import fid, find_weights, load_library, to_uint8
 from .frechet import ENOUGH, Moments, excess_distance, frechet_distance
 from .rounding import changes, summarise
-from .sampling import Cell, Images, Samples, Store, is_bounded, kind_of, plan
+from .sampling import Samples, Store
 from .statistics import CellStatistics, compare_images
 
 SHOWN = 8  # samples of each cell on the page

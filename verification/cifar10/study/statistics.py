@@ -52,8 +52,8 @@ from scipy import fft
 from ....integrators.noise import START, normal_pairs
 from ...sampled import SEED, distances, energy_distance, sliced_wasserstein
 from ...verdicts import Array, Estimate, Norm
+from .cells import TOO_LARGE, is_bounded
 from .rings import rings
-from .sampling import TOO_LARGE, is_bounded
 from .spectral import spectral_distance
 
 QUANTITIES = ("mean", "spectrum", "higher moments", "Fourier features")

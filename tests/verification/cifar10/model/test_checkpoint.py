@@ -9,7 +9,7 @@ import io
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,6 @@ SDE = dict(np.load(Path(__file__).parents[3] / "data" / "sde.npz"))
 DATA = Path(__file__).parents[4] / "verification" / "data"
 NAME = "psld-hsm_gamma=0.02_nu=4.02_cifar10_continuous_sfn=ncsnpp_17thFeb-epoch=2349-loss=0.0201.ckpt"
 LARGE = Parameters(gamma=0.02, nu=4.02)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """The tensors are small: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Given(nn.Module):

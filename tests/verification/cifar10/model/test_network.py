@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -32,15 +32,6 @@ PUBLISHED_LAYOUTS = {
     "cifar10_ablation_out3": (ABLATION_MOMENTUM, 39_393_795),
 }
 FLOAT64, FLOAT32 = 1e-12, 5e-6
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """The tensors are small: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def published_config(text: np.ndarray) -> Config:

@@ -11,7 +11,6 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,13 @@ from weakorder.verification.cifar10.model import training
 from weakorder.verification.cifar10.model.checkpoint import NUMERICAL_EPS, load_checkpoint
 from weakorder.verification.cifar10.model.data import to_unit
 from weakorder.verification.cifar10.model.network import Config, NCSNpp
+from weakorder.verification.cifar10.model.randomness import places
 from weakorder.verification.cifar10.model.training import (
     COMPACT,
     State,
     TrainingConfig,
     export,
     held_out_loss,
-    places,
     read_state,
     squared_errors,
     train,
@@ -41,15 +40,6 @@ from weakorder.verification.targets.gaussian import perturbation_kernel
 TINY = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(4,), dropout=0.1, image_size=8)
 CONFIG = TrainingConfig(network=TINY, batch=3, warmup=2, seed=5)
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 8, 8), dtype=np.uint8)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """The tensors are small: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run(output: Path, steps: int, config: TrainingConfig = CONFIG, images: np.ndarray = IMAGES) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.theory.model import Parameters
 from weakorder.verification.cifar10.model.network import Config
 from weakorder.verification.cifar10.study import design as study
-from weakorder.verification.cifar10.study.sampling import Model
+from weakorder.verification.cifar10.study.cells import Model
 
 CPU = torch.device("cpu")
 MODEL = Model("none", Parameters(), Config(nf=4, ch_mult=(1, 1)), lambda device: lambda u, t: u)

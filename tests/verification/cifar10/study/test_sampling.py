@@ -26,16 +26,8 @@ from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import PSLD
 from weakorder.verification.cifar10.model.checkpoint import NetworkScore
 from weakorder.verification.cifar10.study import sampling
-from weakorder.verification.cifar10.study.sampling import (
-    Batch,
-    Cell,
-    Model,
-    Samples,
-    Store,
-    missing_work,
-    plan,
-    run_work,
-)
+from weakorder.verification.cifar10.study.cells import Cell, Model, plan
+from weakorder.verification.cifar10.study.sampling import Batch, Samples, Store, missing_work, run_work
 from weakorder.verification.sampled.calibration import exact_coupled_moments
 from weakorder.verification.targets.gaussian import GaussianTarget
 

@@ -1,0 +1,5 @@
+"""Samplers as people use them: with a grid of their own, unmodified."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

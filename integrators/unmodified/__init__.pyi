@@ -1,0 +1,10 @@
+from .contract import PREDICTIONS as PREDICTIONS
+from .contract import Network as Network
+from .contract import Prepared as Prepared
+from .contract import Unmodified as Unmodified
+from .diffusers import SCHEDULERS as SCHEDULERS
+from .diffusers import diffusers_sampler as diffusers_sampler
+from .functions import TIMES as TIMES
+from .functions import function_sampler as function_sampler
+from .k_diffusion import SAMPLERS as SAMPLERS
+from .k_diffusion import k_diffusion_sampler as k_diffusion_sampler

@@ -1,0 +1,179 @@
+"""`verify` of samplers with a grid of their own: those of libraries, and one's own around a network."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import click
+from click.core import ParameterSource
+
+from .lines import EXIT_CODES, cell, print_json, print_table
+from .options import together
+
+if TYPE_CHECKING:
+    from ...integrators.unmodified import Unmodified
+    from ...verification.unmodified import UnmodifiedStudy
+
+LIBRARIES = ("diffusers", "k-diffusion")
+PATHS = ("vp", "sub-vp", "ve", "edm", "cosine", "flow")
+# What else of the command's options such a sampler takes.
+_TAKEN = ("x", "grid", "order", "steps", "time_limit", "as_json", "event", "device")
+_OPTIONS = together(
+    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of a library's sampler."),
+    click.option("--diffusion", type=click.Choice(PATHS), help="The path of data and noise of FILE.py:sample."),
+    click.option(
+        "--predicts",
+        type=click.Choice(["eps", "data", "denoiser", "v", "score", "flow"]),
+        help="What the network of FILE.py:sample answers; it is called sample(model, x, steps).",
+    ),
+    click.option(
+        "--time", type=click.Choice(["t", "index", "sigma"]), help="What that network is told; default t, in [0, 1]."
+    ),
+)
+
+
+def UNMODIFIED(command: Any) -> Any:
+    """The options of samplers with a grid of their own, and their way to `verify_unmodified`."""
+
+    @functools.wraps(command)
+    def routed(
+        *args: Any,
+        settings: tuple[str, ...],
+        diffusion: str | None,
+        predicts: str | None,
+        time: str | None,
+        **options: Any,
+    ) -> Any:
+        x = options["x"]
+        library = x.partition(":")[0]
+        if library in LIBRARIES or diffusion is not None or predicts is not None:
+            verify_unmodified(x, settings, diffusion, predicts, time, options)
+        if settings or time:
+            raise ValueError(
+                f"--set and --time are for {' and '.join(f'{name}:NAME' for name in LIBRARIES)}, or with --diffusion "
+                f"and --predicts for FILE.py:sample; {x!r} is neither"
+            )
+        return command(*args, **options)
+
+    return _OPTIONS(routed)
+
+
+def verify_unmodified(
+    x: str,
+    settings: tuple[str, ...],
+    diffusion: str | None,
+    predicts: str | None,
+    time: str | None,
+    options: dict[str, Any],
+) -> NoReturn:
+    """The verdict on a sampler with a grid of its own; exits with its code. Raises ValueError on bad input."""
+    from ...verification.time_limit import check_time_limit
+    from ...verification.unmodified import STEPS, study_unmodified
+    from .verify import within
+
+    context = click.get_current_context()
+    for name in options:
+        source = context.get_parameter_source(name)
+        if name not in _TAKEN and source is ParameterSource.COMMANDLINE:
+            raise ValueError(f"--{name.replace('_', '-')} is not for {x}, a sampler with a grid of its own; drop it")
+    check_time_limit(options["time_limit"])
+    own = context.get_parameter_source("grid") is not ParameterSource.COMMANDLINE
+    samplers = samplers_of(
+        x, settings_of(settings), diffusion, predicts, time, None if own else options["grid"], options["event"]
+    )
+
+    def study(progress: Any) -> UnmodifiedStudy:
+        return study_unmodified(samplers, options["order"], options["steps"] or STEPS, progress=progress)
+
+    found, verdict, reason = within(options["time_limit"], study)
+    answer = {"sampler": x} if found is None else found.as_dict()
+    answer |= {"verdict": str(verdict), "reason": reason}
+    if options["as_json"]:
+        print_json(answer)
+    else:
+        _print(x, found)
+        click.echo(f"{verdict}: {reason}")
+    sys.exit(EXIT_CODES[verdict])
+
+
+def _print(x: str, study: UnmodifiedStudy | None) -> None:
+    if study is None:
+        return
+    for warning in study.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    for grid in study.as_dict()["grids"]:
+        click.echo(f"{x}: errors in standard deviations at the network's last state, {grid['grid']} grid")
+        header = ["steps", "NFE", "W2 error", "slope", "mean", "variance", "gain", "end"]
+        keys = ("steps", "nfe", "w2", "slope", "mean", "variance", "gain", "final")
+        print_table(header, [[cell(_number(key, level[key])) for key in keys] for level in grid["levels"]])
+
+
+def _number(key: str, value: float) -> Any:
+    return int(value) if key in ("steps", "nfe") else value
+
+
+def settings_of(texts: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE by name, values read as JSON or Python write them, else as text. Raises ValueError."""
+    import json
+
+    found = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name.isidentifier():
+            raise ValueError(f"--set {text!r} is not NAME=VALUE; write it like --set solver_order=3")
+        try:
+            found[name] = {"True": True, "False": False, "None": None}[value]
+        except KeyError:
+            with contextlib.suppress(ValueError):
+                value = json.loads(value)
+            found[name] = value
+    return found
+
+
+def samplers_of(
+    x: str,
+    settings: dict[str, Any],
+    diffusion: str | None,
+    predicts: str | None,
+    time: str | None,
+    grid: str | None,
+    event: list[int] | None,
+) -> dict[str, Unmodified]:
+    """The samplers of a name by grid: the one asked for, or its own and one that is smooth in log sigma where it has
+    one. Raises ValueError."""
+    from ...verification.unmodified import samplers_of as of_library
+
+    library, _, name = x.partition(":")
+    if library not in LIBRARIES:
+        return _of_file(x, settings, diffusion, predicts, time, grid, event)
+    if diffusion or predicts or time:
+        raise ValueError(f"--diffusion, --predicts and --time are for FILE.py:sample; {x} states its own, see --set")
+    return of_library(library, name, settings, grid)
+
+
+def _of_file(
+    x: str,
+    settings: dict[str, Any],
+    diffusion: str | None,
+    predicts: str | None,
+    time: str | None,
+    grid: str | None,
+    event: list[int] | None,
+) -> dict[str, Unmodified]:
+    from ...integrators.loading import load_object
+    from ...integrators.unmodified import function_sampler
+    from ...theory.paths import PATHS as KNOWN
+
+    if settings or grid:
+        raise ValueError(f"--set and --grid are for samplers of a library; {x} has settings and a grid of its own")
+    if diffusion is None or predicts is None:
+        missing = "--diffusion" if diffusion is None else "--predicts"
+        raise ValueError(f"{x} needs --diffusion and --predicts, what its network was trained for; give {missing}")
+    sample = load_object(x)
+    if not callable(sample):
+        raise ValueError(f"{x} is of type {type(sample).__name__}; it must be sample(model, x, steps)")
+    shape = tuple(event) if event else (1, 1, 1)
+    return {"default": function_sampler(x, cast("Any", sample), KNOWN[diffusion], predicts, time or "t", shape)}

@@ -1,0 +1,151 @@
+"""`weakorder verify` of samplers with a grid of their own, and the survey of a library."""
+
+import json
+import shutil
+
+import pytest
+from weakorder.examples import own_grid
+from weakorder.integrators.unmodified import diffusers_sampler, function_sampler
+from weakorder.reports.commands import cli
+from weakorder.reports.pages.survey import render, run_survey
+from weakorder.theory.paths import PATHS
+from weakorder.verification.testing import WeakorderWarning, assert_weak_order
+from weakorder.verification.unmodified import Configuration
+
+FEW = ["--steps", "10,20,40,80"]
+LOG = "variance_type=fixed_large_log"
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command line in this process: exit code, stdout, stderr."""
+
+    def of(*words):
+        monkeypatch.setattr("sys.argv", ["weakorder", *words])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out = capsys.readouterr()
+        return stop.value.code, out.out, out.err
+
+    return of
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A file of the user's with the example's samplers, and one with a fault."""
+    path = tmp_path / "mine.py"
+    shutil.copy(own_grid.__file__, path)
+    text = path.read_text()
+    broken = tmp_path / "broken.py"
+    broken.write_text(text.replace("1 - b - spread", "1 - b"))
+    return path, broken
+
+
+def test_a_sampler_of_ones_own_is_judged_by_its_networks_terms(run, mine):
+    path, broken = mine
+    options = ["--diffusion", "vp", "--predicts", "eps", *FEW]
+    code, out, _ = run("verify", f"{path}:ancestral", *options)
+    assert (code, out.splitlines()[-1].split(":")[0]) == (0, "PASS")
+    code, out, _ = run("verify", f"{broken}:ancestral", *options)
+    assert (code, out.splitlines()[-1].split(":")[0]) == (1, "FAIL")
+
+
+def test_a_librarys_sampler_is_judged_on_each_of_its_grids(run):
+    code, out, _ = run("verify", "diffusers:FlowMatchEulerDiscreteScheduler", *FEW, "--json")
+    answer = json.loads(out)
+    assert (code, answer["verdict"]) == (0, "PASS")
+    assert [grid["grid"] for grid in answer["grids"]] == ["default", "karras"]
+    code, out, _ = run("verify", "diffusers:FlowMatchEulerDiscreteScheduler", *FEW, "--json", "--grid", "karras")
+    assert [grid["grid"] for grid in json.loads(out)["grids"]] == ["karras"]
+
+
+def test_settings_reach_the_library(run):
+    code, out, err = run("verify", "k-diffusion:sample_euler", "--set", "s_churn=40", *FEW, "--json")
+    assert code in (0, 1, 3), err
+    levels = json.loads(out)["grids"][0]["levels"]
+    plain = json.loads(run("verify", "k-diffusion:sample_euler", *FEW, "--json")[1])["grids"][0]["levels"]
+    assert levels[0]["w2"] != plain[0]["w2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ROBA", "--set", "a=1"], "--set and --time are for diffusers:NAME and k-diffusion:NAME"),
+        (["diffusers:DDIM"], "none of the schedulers that are known; choose DDIMScheduler"),
+        (["diffusers:DDIMScheduler", "--set", "eta"], "--set 'eta' is not NAME=VALUE; write it like --set"),
+        (["diffusers:DDIMScheduler", "--t-end", "0.1"], "--t-end is not for diffusers:DDIMScheduler"),
+        (["diffusers:DDIMScheduler", "--predicts", "eps"], "are for FILE.py:sample; diffusers:DDIMScheduler states"),
+        (["diffusers:DDIMScheduler", "--steps", "10,20"], "an order needs 4 or more increasing numbers of steps"),
+        (["k-diffusion:sample_dpm_adaptive"], "it has no N to refine"),
+        (["MINE:ddim", "--predicts", "eps"], "needs --diffusion and --predicts"),
+        (["MINE:BETA_MIN", "--predicts", "eps", "--diffusion", "vp"], "it must be sample(model, x, steps)"),
+        (["MINE:ddim", "--predicts", "eps", "--diffusion", "vp", "--set", "a=1"], "--set and --grid are for samplers"),
+        (["MINE:ddim", "--predicts", "eps", "--diffusion", "edm", *FEW], ""),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, mine, words, said):
+    words = [word.replace("MINE", str(mine[0])) for word in words]
+    code, out, err = run("verify", *words)
+    if not said:  # a path that the sampler is not on is a verdict, and no error
+        assert code in (1, 3)
+        return
+    assert (code, out) == (2, "")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+
+
+# --- In a test of the user's ------------------------------------------------------------------------------------------
+
+
+def test_three_lines_assert_it_in_a_test():
+    sampler = function_sampler("mine", own_grid.ddim, PATHS["vp"], "eps")
+    with pytest.warns(WeakorderWarning, match="the end, on its default grid"):
+        assert_weak_order(sampler, 1, steps=(10, 20, 40, 80))
+    with pytest.raises(AssertionError, match=r"weak order 2 of mine: FAIL, the order is 1\.0"):
+        assert_weak_order(sampler, 2, steps=(10, 20, 40, 80))
+    with pytest.raises(AssertionError, match="weak order 2 of diffusers:EDMEulerScheduler: FAIL"):
+        assert_weak_order(diffusers_sampler("EDMEulerScheduler"), 2, steps=(10, 20, 40, 80))
+
+
+# --- The survey -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def survey():
+    chosen = (
+        Configuration("diffusers", "EDMEulerScheduler"),
+        Configuration("diffusers", "FlowMatchHeunDiscreteScheduler"),
+        Configuration("diffusers", "DDPMScheduler", (("variance_type", "fixed_large_log"),)),
+    )
+    return run_survey("diffusers", configurations=chosen)
+
+
+def test_a_survey_ranks_by_the_distance_at_50_evaluations_and_drops_none(survey):
+    names = [entry["sampler"] for entry in survey["samplers"]]
+    assert names == [
+        "FlowMatchHeunDiscreteScheduler",
+        "EDMEulerScheduler",
+        "DDPMScheduler variance_type=fixed_large_log",
+    ]
+    verdicts = [entry["verdict"] for entry in survey["samplers"]]
+    assert verdicts == ["PASS", "PASS", "FAIL"]
+
+
+def test_a_run_uses_no_more_evaluations_than_its_budget_and_nearly_all(survey):
+    for entry in survey["samplers"][:2]:
+        for level in entry["distances"]["default"]:
+            assert level["budget"] - 2 <= level["nfe"] <= level["budget"]
+
+
+def test_distances_fall_with_the_evaluations_where_a_sampler_is_right(survey):
+    for entry in survey["samplers"][:2]:
+        distances = [level["distance"] for level in entry["distances"]["default"]]
+        assert distances == sorted(distances, reverse=True)
+
+
+def test_the_page_shows_every_sampler_with_its_verdict(survey):
+    page = render(survey)
+    assert all(f"<code>{entry['sampler']}</code>" in page for entry in survey["samplers"])
+    assert page.count('<span class="PASS">') == 2
+    assert page.count('<span class="FAIL">') == 1
+    assert "is not finite" in page

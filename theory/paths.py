@@ -1,0 +1,122 @@
+"""Gaussian paths of one component: x_t = alpha(t) x_0 + sigma(t) eps, from data at t = 0 to noise at t = T.
+
+A path is what a diffusion in position alone comes to at one time, and all that a sampler with a grid of its own has to
+be told: which noise a network was trained on at the time it is asked for.
+
+    vp       alpha = exp(-int beta / 2), sigma^2 = 1 - alpha^2, beta from 0.1 to 20 (Song et al. 2021, section 3.4)
+    sub-vp   the same alpha, sigma = 1 - alpha^2
+    ve       alpha = 1, sigma = 0.01 (50 / 0.01)^t
+    edm      alpha = 1, sigma = t, t up to 80 (Karras et al. 2022)
+    cosine   alpha = cos(pi (t + s) / (2 (1 + s))) / cos(pi s / (2 (1 + s))), s = 0.008 (Nichol and Dhariwal 2021)
+    flow     alpha = 1 - t, sigma = t: rectified flow (Liu et al. 2023)
+
+A table of rows alpha_bar, as networks with integer timesteps were trained on, is a path with the row's index as its
+time; between rows log(alpha / sigma) goes linearly, and `refined` makes more rows of the same curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+class Level(NamedTuple):
+    """A noise level: a network's input is scale (alpha x_0 + sigma eps)."""
+
+    alpha: float
+    sigma: float
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class GaussianPath:
+    """alpha(t) and sigma(t) for arrays of t in [0, end]; table: whether a time is a row's index."""
+
+    name: str
+    alpha: Callable[[Array], Array]
+    sigma: Callable[[Array], Array]
+    end: float = 1.0
+    table: bool = False
+
+    def level(self, t: float) -> Level:
+        """The level at a time. Raises ValueError outside of [0, end]."""
+        if not 0 <= t <= self.end:
+            raise ValueError(f"t = {t:g} is not on the path {self.name!r}, which goes from 0 to {self.end:g}")
+        time = np.asarray(t, dtype=float)
+        return Level(float(self.alpha(time)), float(self.sigma(time)))
+
+
+def _vp_alpha(t: Array, low: float = 0.1, high: float = 20.0) -> Array:
+    return np.exp(-(low * t + (high - low) * t**2 / 2) / 2)
+
+
+def _of_alpha(alpha: Array) -> Array:
+    """sigma of a path that preserves variance, without cancellation as alpha tends to 1."""
+    return np.sqrt(np.maximum((1 - alpha) * (1 + alpha), 0))
+
+
+def _cosine_alpha(t: Array, s: float = 0.008) -> Array:
+    return np.cos(np.pi / 2 * (t + s) / (1 + s)) / np.cos(np.pi / 2 * s / (1 + s))
+
+
+def _one(t: Array) -> Array:
+    return np.ones_like(t)
+
+
+PATHS = {
+    path.name: path
+    for path in (
+        GaussianPath("vp", _vp_alpha, lambda t: np.sqrt(-np.expm1(-(0.1 * t + 19.9 * t**2 / 2)))),
+        GaussianPath("sub-vp", _vp_alpha, lambda t: -np.expm1(-(0.1 * t + 19.9 * t**2 / 2))),
+        GaussianPath("ve", _one, lambda t: 0.01 * 5000.0**t),
+        GaussianPath("edm", _one, lambda t: t, 80.0),
+        GaussianPath("cosine", _cosine_alpha, lambda t: _of_alpha(_cosine_alpha(t))),
+        GaussianPath("flow", lambda t: 1 - t, lambda t: t),
+    )
+}
+
+
+def table_of(alpha_bar: ArrayLike, name: str = "table") -> GaussianPath:
+    """The path of a table of alpha^2 (rows,), strictly falling in (0, 1); its time is the row's index.
+
+    Raises ValueError on another table.
+    """
+    rows = np.asarray(alpha_bar, dtype=float)
+    if rows.ndim != 1 or len(rows) < 2 or not ((rows > 0) & (rows < 1)).all() or not (np.diff(rows) < 0).all():
+        raise ValueError(f"a table of alpha^2 of shape {rows.shape}: give 2 or more falling numbers between 0 and 1")
+    ratio, index = _log_ratio(rows), np.arange(len(rows), dtype=float)
+
+    def alpha(t: Array) -> Array:
+        return 1 / np.sqrt(1 + np.exp(-2 * np.interp(t, index, ratio)))
+
+    def sigma(t: Array) -> Array:
+        return 1 / np.sqrt(1 + np.exp(2 * np.interp(t, index, ratio)))
+
+    return GaussianPath(name, alpha, sigma, float(len(rows) - 1), table=True)
+
+
+def _log_ratio(alpha_bar: Array) -> Array:
+    """log(alpha / sigma) of rows alpha^2."""
+    return (np.log(alpha_bar) - np.log1p(-alpha_bar)) / 2
+
+
+def refined(alpha_bar: ArrayLike, rows: int) -> Array:
+    """The same curve with more rows, (rows,): from its first row to its last, log(alpha / sigma) interpolated
+    monotonically (PCHIP)."""
+    from scipy.interpolate import PchipInterpolator
+
+    known = np.asarray(alpha_bar, dtype=float)
+    curve = PchipInterpolator(np.linspace(0, 1, len(known)), _log_ratio(known))
+    return 1 / (1 + np.exp(-2 * curve(np.linspace(0, 1, rows))))
+
+
+def betas_of(alpha_bar: ArrayLike) -> Array:
+    """beta_i = 1 - alpha_bar_i / alpha_bar_i-1 of a table of alpha^2, the first 1 - alpha_bar_0: (rows,)."""
+    rows = np.asarray(alpha_bar, dtype=float)
+    return 1 - rows / np.concatenate([[1.0], rows[:-1]])

@@ -1,0 +1,12 @@
+from .laws import Data as Data
+from .laws import laws_of as laws_of
+from .study import STEPS as STEPS
+from .study import UnmodifiedStudy as UnmodifiedStudy
+from .study import study_unmodified as study_unmodified
+from .survey import BUDGETS as BUDGETS
+from .survey import SURVEYS as SURVEYS
+from .survey import Configuration as Configuration
+from .survey import samplers_of as samplers_of
+from .survey import surveyed as surveyed
+from .transcript import Transcript as Transcript
+from .transcript import transcribe as transcribe

@@ -1,0 +1,372 @@
+"""The study of an unmodified sampler: does it converge to the law it should, how fast, and what does its end add.
+
+At doubling numbers of steps N a run is read off (unmodified.transcript) and put on Gaussian data (unmodified.laws). It
+starts from the exact law, so what it makes of it at the last state that the network saw is the method's error alone:
+
+    mean       |mean - exact mean| in standard deviations. From an exact start a right sampler has none at all,
+               whatever N: the answers of the network move the mean with the law. One that has asked the network at
+               another noise level than it was told
+    variance   |variance / exact variance - 1|
+    w2         the 2-Wasserstein distance in standard deviations, which has both
+
+root mean square over the targets. The order is that of w2. Two grids are looked at, the sampler's own and one that is
+smooth in log sigma (Karras et al. 2022, equation 5): on a grid uniform in t the steps in log sigma do not become small
+near t = 0, where orders are lost that a method has; and some faults hide on an exponential grid. The end, a step to no
+noise at all, is no step of a method but a denoiser, and has a line of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ...integrators.blackbox import BlackBoxError, NotFinite
+from ...integrators.unmodified import Unmodified
+from ..exact import check_levels
+from ..time_limit import ENOUGH, completed
+from ..verdicts import (
+    Array,
+    Evidence,
+    Finding,
+    Fit,
+    Judgement,
+    Kind,
+    Verdict,
+    Weight,
+    fit_order,
+    judge,
+    order_entry,
+    slopes_of,
+    stall_of,
+)
+from .laws import Data, Law, laws_of
+from .transcript import Transcript, transcribe
+
+STEPS = (20, 40, 80, 160, 320)
+# Images in [-1, 1] have pixels of variance 0.25; eigenvalues of their covariance are smaller and larger.
+TARGETS = Data(np.array([0.0, 0.5, 0.0, -1.0, 0.0, 1.0]), np.array([0.04, 0.04, 0.25, 0.25, 1.0, 4.0]))
+# A run is affine to float64's digits; laws are sums over its evaluations.
+FLOOR = 1e-11
+# Integer timesteps of a table of 64,000 rows leave a mean error of 1e-6 or less; they move variances by some ten times
+# that.
+_ROUNDED_TIMES, _BESIDE = 1e-5, 30
+# What the shipped constants and table make of an error is said where it is so many times the method's own.
+_SEEN = 1.5
+_STOPPED = "it was not run with more"
+QUANTITIES = ("w2", "variance", "mean", "gain")
+_COLUMNS = (*QUANTITIES, "final", "denoised", "floor")
+
+
+@dataclass(frozen=True)
+class GridStudy:
+    """A sampler on one grid: steps, nfe and draws (levels,); errors by quantity (levels,), against the exact law at the
+    last network state, nan where a level overflowed; final (levels,): the variance's error of what is returned, against
+    the data's; denoised (levels,), against the denoiser's of the exact law there; floor (levels,): what the denoiser of
+    an exact law has; sigma (levels,): sigma / alpha of the last network state. is_own: whether it is the sampler's
+    own grid, which decides its convergence but not its order where there is another. refused: levels that could not
+    be read off, with the reason."""
+
+    name: str
+    grid: str
+    expected: int
+    steps: Array
+    nfe: Array
+    draws: Array
+    errors: dict[str, Array]
+    final: Array
+    denoised: Array
+    floor: Array
+    sigma: Array
+    shipped: float = 0.0
+    is_own: bool = True
+    is_stochastic: bool = False
+    refused: str = ""
+    notes: tuple[str, ...] = ()
+    decides: bool = True
+
+    @cached_property
+    def fits(self) -> dict[str, Fit]:
+        """The orders of the quantities that have one, of levels above their floors."""
+        found = {}
+        for name in ("w2", "variance", "mean"):
+            fit = order_of(self.steps, self.seen(name))
+            if fit is not None:
+                found[name] = fit
+        return found
+
+    def seen(self, name: str) -> Array:
+        """Errors (levels,), nan below what times rounded to rows of a table leave."""
+        errors, mean = self.errors[name], self.errors["mean"]
+        floor = np.full(len(errors), FLOOR)
+        if name != "mean":
+            floor = np.maximum(floor, np.where(mean < _ROUNDED_TIMES, _BESIDE * mean, 0))
+        elif (mean[np.isfinite(mean)] < _ROUNDED_TIMES).all():
+            floor[:] = _ROUNDED_TIMES
+        return np.where(errors > floor, errors, np.nan)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether no error stands above rounding."""
+        return bool(np.isfinite(self.errors["w2"]).all() and not np.isfinite(self.seen("w2")).any())
+
+    def findings(self) -> list[Finding]:
+        """What is known of it on this grid."""
+        where = f"on {self.called}"
+        found = list[Finding]()
+        if not np.isfinite(self.errors["w2"]).all():
+            bad = int(self.steps[~np.isfinite(self.errors["w2"])][0])
+            text = f"its result is not finite at {bad} steps {where}"
+            found.append(Finding(text, Weight.REFUTES, Kind.LEVELS))
+            return [*found, *self._noted()]
+        if self.is_exact:
+            return [Finding(f"exact to round-off {where}", Weight.SUPPORTS, Kind.ORDER), *self._noted()]
+        fit, stalled = self.fits.get("w2"), self._stalled()
+        if stalled:
+            found.append(Finding(f"does not converge {where}: {stalled}", Weight.REFUTES, Kind.ORDER))
+        elif fit is None:
+            text = f"fewer than four levels stand above rounding {where}"
+            found.append(Finding(text, Weight.FORBIDS, Kind.ORDER))
+        elif fit.misses(self.expected):
+            text = f"the order is {fit} {where} from {fit.steps[0]} to {fit.steps[1]} steps, expected {self.expected}"
+            found.append(Finding(text, Weight.REFUTES if self.decides else Weight.NOTES, Kind.ORDER))
+        elif fit.is_settled and fit.reaches(self.expected):
+            found.append(Finding(f"order {fit.order:.2f} {where}", Weight.SUPPORTS, Kind.ORDER))
+        else:
+            weight = Weight.FORBIDS if self.decides else Weight.NOTES
+            found.append(Finding(f"the order is not settled {where} ({fit})", weight, Kind.ORDER))
+        return [*found, *self._noted()]
+
+    def _stalled(self) -> str:
+        """Which error does not fall, in a sentence; "" if both do."""
+        for name, called in (("w2", "the error"), ("mean", "the error of the mean")):
+            stall = stall_of(self.steps, self.seen(name), self.expected)
+            if stall is not None:
+                return f"{called} {stall}; {stall.as_claimed}"
+        return ""
+
+    @property
+    def called(self) -> str:
+        """The grid, in words."""
+        return "its default grid" if self.grid == "default" else f"the {self.grid} grid"
+
+    def _noted(self) -> list[Finding]:
+        mean = self.errors["mean"]
+        found = []
+        if np.isfinite(mean).all() and mean[-1] > _ROUNDED_TIMES:
+            text = (
+                f"the mean is off by {mean[-1]:.1e} sd at {int(self.steps[-1])} steps on {self.called}, and exact in a "
+            )
+            text += "right sampler: the network is told another noise level than its input has"
+            found.append(Finding(text, Weight.NOTES, Kind.LIMIT))
+        if self.refused:
+            found.append(Finding(self.refused, Weight.NOTES, Kind.LEVELS))
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        columns = {"steps": self.steps, "nfe": self.nfe, "draws": self.draws, "sigma": self.sigma}
+        columns |= {**self.errors, "final": self.final, "denoised": self.denoised, "floor": self.floor}
+        columns["slope"] = np.concatenate([[np.nan], slopes_of(self.steps, self.seen("w2"))])
+        levels = [dict(zip(columns, map(float, level), strict=True)) for level in zip(*columns.values(), strict=True)]
+        fits = {name: [fit.order, fit.low, fit.high] for name, fit in self.fits.items()}
+        return {"grid": self.grid, "fits": fits, "levels": levels, "shipped": self.shipped, "notes": list(self.notes)}
+
+
+@dataclass(frozen=True)
+class UnmodifiedStudy:
+    """A sampler on its grids, and the verdict on it."""
+
+    name: str
+    expected: int
+    predicts: str
+    grids: tuple[GridStudy, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        """The state, the sentence and the warnings."""
+        findings = [finding for study in self.grids for finding in study.findings()]
+        findings += [Finding(note, Weight.NOTES, Kind.RANGE) for note in dict.fromkeys(self._said())]
+        deciding = [study for study in self.grids if study.decides]
+        fits = [study.fits["w2"] for study in deciding if "w2" in study.fits]
+        covered = (f"a network that predicts {self.predicts}, affine; " + " and ".join(s.called for s in self.grids),)
+        last = max(int(study.steps[-1]) for study in self.grids)
+        advice = f"the slopes still move: run up to about {2 * last} steps"
+        measured = min(fits, key=lambda fit: fit.order, default=None)
+        return judge(Evidence(self.expected, None, tuple(findings), measured, covered=covered, advice=advice))
+
+    def _said(self) -> Iterable[str]:
+        yield from self.notes
+        for study in self.grids:
+            yield from study.notes
+            last, end = study.steps[-1], study.final[-1]
+            if np.isfinite(end):
+                yield (
+                    f"the end, on {study.called}: from sigma = {study.sigma[-1]:.3g} to none, the variance is off by "
+                    f"{end:.2g} at {int(last)} steps; of the exact law a denoiser leaves {study.floor[-1]:.2g}"
+                )
+            if study.shipped > _SEEN * max(study.errors["w2"][-1], _ROUNDED_TIMES):
+                yield (
+                    f"as shipped, in float32 and with its table, the w2 error is {study.shipped:.1e} at "
+                    f"{int(study.steps[-1])} steps on {study.called}"
+                )
+            gain = study.errors["gain"]
+            if study.is_stochastic and np.isfinite(gain[-1]) and gain[-1] > 1e-3 and gain[-1] > gain[-2] / 1.2:
+                yield f"its noise is not the reverse SDE's on {study.called}: the start is forgotten at another rate"
+
+    @property
+    def steps(self) -> Array:
+        """The levels that were done on every grid."""
+        return min((study.steps for study in self.grids), key=len)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What makes it fail, whatever its errors are: nothing is known of it."""
+        return ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS, FAIL or INCONCLUSIVE."""
+        return self.judgement.verdict
+
+    @property
+    def reason(self) -> str:
+        """The verdict's sentence."""
+        return self.judgement.reason
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What decides nothing, and should be known."""
+        return self.judgement.warnings
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        answer: dict[str, Any] = {"sampler": self.name, "expected": self.expected, "predicts": self.predicts}
+        answer["grids"] = [study.as_dict() for study in self.grids]
+        deciding = [study.fits["w2"] for study in self.grids if study.decides and "w2" in study.fits]
+        answer["order"] = order_entry(min(deciding, key=lambda f: f.order, default=None), self.expected, None)
+        return answer | {"verdict": str(self.verdict), "reason": self.reason, "warnings": list(self.warnings)}
+
+
+def study_unmodified(
+    samplers: dict[str, Unmodified],
+    expected: int | None = None,
+    steps: Sequence[int] = STEPS,
+    data: Data = TARGETS,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> UnmodifiedStudy:
+    """The study of a sampler on one grid or more: `samplers` by the names of the grids, its own first.
+
+    expected: the order to hold it to; default what is claimed, or 1. Raises BlackBoxError if it cannot be read off,
+    ValueError on bad levels.
+    """
+    check_levels(steps)
+    first = next(iter(samplers.values()))
+    order = first.order or 1 if expected is None else expected
+    several = len(samplers) > 1
+    grids = tuple(
+        _on_grid(sampler, grid, order, steps, data, progress, decides=not several or grid != "default")
+        for grid, sampler in samplers.items()
+    )
+    return UnmodifiedStudy(first.name, order, first.predicts, grids, first.notes)
+
+
+def _on_grid(
+    sampler: Unmodified,
+    grid: str,
+    order: int,
+    steps: Sequence[int],
+    data: Data,
+    progress: Callable[[Sequence[int]], Iterable[int]],
+    decides: bool,
+) -> GridStudy:
+    refused = ""
+
+    def at(count: int) -> tuple[Transcript | None, dict[str, float]] | None:
+        nonlocal refused
+        if refused.endswith(_STOPPED):
+            return None
+        try:
+            run = transcribe(sampler, count)
+            return run, errors_of(sampler, run, data)
+        except NotFinite as error:
+            refused = f"in a run of {count} steps {error}"
+            return None, {str(name): math.nan for name in _COLUMNS}
+        except BlackBoxError as error:
+            if list(steps).index(count) < ENOUGH:
+                raise BlackBoxError(f"in a run of {count} steps: {error}") from error
+            refused = f"{count} steps: {error}; {_STOPPED}"
+            return None
+
+    done = {count: found for count, found in completed(at, steps, progress).items() if found is not None}
+    runs, rows = [run for run, _ in done.values()], [row for _, row in done.values()]
+    used = np.array(list(done), dtype=float)
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return GridStudy(
+        sampler.name,
+        grid,
+        order,
+        used,
+        np.array([math.nan if run is None else run.nfe for run in runs]),
+        np.array([math.nan if run is None else run.draws for run in runs]),
+        {name: columns[name] for name in QUANTITIES},
+        columns["final"],
+        columns["denoised"],
+        columns["floor"],
+        np.array([math.nan if run is None else run.levels[-1].sigma / run.levels[-1].alpha for run in runs]),
+        shipped_error(sampler, int(used[-1]), data),
+        grid == "default",
+        any(run is not None and run.is_stochastic for run in runs),
+        refused,
+        decides=decides,
+    )
+
+
+def order_of(steps: Array, errors: Array) -> Fit | None:
+    """The order of errors (levels,) from the finest four, as `fit_order`. Where slopes do not settle as those of
+    C h^p (1 + O(h)) do, as on grids that are not smooth, and at starts and ends of another order, the interval is what
+    the last three slopes span, and what extrapolating them changes."""
+    fit = fit_order(steps, errors)
+    if fit is None or math.isfinite(fit.low):
+        return fit
+    slopes = slopes_of(steps, errors)[np.isin(steps[1:], steps[(steps > fit.steps[0]) & (steps <= fit.steps[1])])]
+    half = float(np.ptp(slopes) + abs(slopes[-1] - slopes[-2]))
+    return Fit(fit.order, fit.order - half, fit.order + half, fit.steps)
+
+
+def errors_of(sampler: Unmodified, run: Transcript, data: Data) -> dict[str, float]:
+    """The errors of a run, root mean square over the targets; nan where it overflowed."""
+    found = laws_of(sampler, run, data)
+    with np.errstate(all="ignore"):
+        last, exact = found.last, found.exact
+        sd = np.sqrt(exact.variance)
+        mean = np.abs(last.mean - exact.mean) / sd
+        values = (
+            np.hypot(mean, np.sqrt(last.variance) / sd - 1),
+            last.variance / exact.variance - 1,
+            mean,
+            last.gain - exact.gain,
+            _variance(found.final, found.data),
+            _variance(found.final, found.denoised),
+            _variance(found.denoised, found.data),
+        )
+        rms = [float(np.sqrt(np.mean(value**2))) for value in values]
+    return {name: value if np.isfinite(value) else np.nan for name, value in zip(_COLUMNS, rms, strict=True)}
+
+
+def _variance(law: Law, other: Law) -> Array:
+    return law.variance / other.variance - 1
+
+
+def shipped_error(sampler: Unmodified, steps: int, data: Data) -> float:
+    """The w2 error of the sampler as it ships, constants in float32 and times from its own table; 0 if it cannot be
+    read off so."""
+    try:
+        return errors_of(sampler, transcribe(sampler, steps, exact=False), data)["w2"]
+    except BlackBoxError:
+        return 0.0
