@@ -136,27 +136,60 @@ def as_trajectory(sampler: Sampler, taus: list[float]) -> Run:
 
 
 def as_black_box(scheme: Scheme, params: Parameters) -> Step:
-    """A scheme as a step like anybody's, with one draw for each of its segments. Raises ValueError where it cannot be
-    sampled, as `compile_step`."""
+    """A scheme as a step like anybody's, with one draw for each of its segments; with a memory, as an object that
+    remembers and has reset(). Raises ValueError where it cannot be sampled, as `compile_step`."""
 
     @lru_cache(maxsize=64)  # whoever probes a step takes it several times
-    def segments(tau: float, h: float) -> list[tuple[float | None, list[Tensor]]]:
+    def segments(*taus: float) -> list[tuple[float | None, list[Tensor], list[Tensor]]]:
+        """Of the last step of these times."""
         return [
             (
                 None if time is None else float(time[0]),
                 [torch.tensor(entry[0]) for entry in (*flow[:2], noise_factor(flow.noise_cov))],
+                [] if memory is None else [torch.tensor(memory.reading[0]), *map(torch.tensor, memory.gains[0])],
             )
-            for time, flow, _ in compile_step(scheme, np.array([tau, tau + h]), params)
+            for time, flow, memory in compile_step(scheme, np.array(taus), params, len(taus) - 2)
         ]
 
+    if scheme.memory > 1:
+        return _Remembering(segments, scheme.memory)
+
     def step(u: Tensor, tau: float, h: float, score: Score) -> Tensor:
-        for time, matrices in segments(tau, h):
+        for time, matrices, _ in segments(tau, tau + h):
             P, K, C = (matrix.to(u) for matrix in matrices)
             moved = _apply(P, u) if time is None else _apply(P, u) + _apply(K, score(u, time))
             u = moved + _apply(C, torch.randn_like(u))
         return u
 
     return step
+
+
+class _Remembering:
+    """A scheme with a memory of k evaluations as a step of kind multistep."""
+
+    def __init__(self, segments: Callable[..., list[tuple[float | None, list[Tensor], list[Tensor]]]], k: int) -> None:
+        self.segments, self.kept = segments, k - 1
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the trajectory: before it begins."""
+        self.begun: list[float] = []
+        self.old: list[Tensor] = []
+
+    def __call__(self, u: Tensor, tau: float, h: float, score: Score) -> Tensor:
+        for time, matrices, memory in self.segments(*self.begun, tau, tau + h):
+            P, K, C = (matrix.to(u) for matrix in matrices)
+            moved = _apply(P, u)
+            if time is not None:
+                s = score(u, time)
+                reading, *gains = (matrix.to(u) for matrix in memory)
+                pulls = zip(gains, self.old, strict=False)
+                moved = moved + _apply(K, s) + sum((_apply(gain, q) for gain, q in pulls), torch.zeros_like(u))
+                q = _apply(reading[:, :2], u) + _apply(reading[:, 2:], s)
+                self.old = [q, *self.old][: self.kept]
+            u = moved + _apply(C, torch.randn_like(u))
+        self.begun = [*self.begun, tau][-self.kept :]
+        return u
 
 
 def _apply(matrix: Tensor, u: Tensor) -> Tensor:

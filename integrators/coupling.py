@@ -6,8 +6,9 @@ Brownian motion w, in theta = int beta:
 
     exact flow    xi = int_a^c exp(A (c - r)) D^1/2 dw(r)          Euler-Maruyama    xi = D^1/2 (w(c) - w(a)),
 
-that is, the same with A = 0. Cut at the ends of all intervals of all runs they become sums over the pieces
-b = [b0, b1]:
+that is, the same with A = 0. (A flow that holds another quantity than the score has a drift that depends on time, and
+its propagator in exp's place: theory.held_flows.) Cut at the ends of all intervals of all runs they become sums over
+the pieces b = [b0, b1]:
 
     xi_ac = sum_b exp(A (c - b1)) xi_b,         xi_b = int_b exp(A (b1 - r)) D^1/2 dw(r),
 
@@ -45,11 +46,14 @@ from numpy.typing import NDArray
 from scipy.linalg import expm
 from torch import Tensor
 
-from ..theory.model import Parameters
+from ..theory.frozen import SCORE_HELD, Frozen
+from ..theory.held_flows import Noise, held_flow, joint_noise_cov
+from ..theory.model import Diffusion, Parameters
 from ..theory.scheme import Scheme
 from ..theory.splitting import Part, Splitting
 from .compiled import Array, Run, ScoreStage, compile_run, compile_step, noise_factor, stages
 from .grids import check_grid
+from .held import held_propagator
 from .noise import START, check_samples, draw_pairs
 from .sampler import Score, recall_of
 
@@ -107,8 +111,11 @@ def couple(runs: Sequence[tuple[Scheme, Array]], params: Parameters) -> Coupling
     drawn = [_occurrences(scheme, check_grid(taus, params), params) for scheme, taus in runs]
     edges = _edges([o for occurrences in drawn for o in occurrences])
     kinds = list(dict.fromkeys(o.kind for occurrences in drawn for o in occurrences))
-    factor = _joint_factor(kinds, params.theta(params.T - edges[:-1], np.diff(edges)), params)
-    shares = [_shares(occurrences, kinds, edges, factor, params) for occurrences in drawn]
+    factor = _joint_factor(kinds, edges, runs[0][0].splitting.diffusion, params)
+    shares = [
+        _shares(occurrences, kinds, edges, factor, scheme.splitting.diffusion, params)
+        for occurrences, (scheme, _) in zip(drawn, runs, strict=True)
+    ]
     replicas = 1 + max((int(share.replica.max(initial=0)) for share in shares), default=0)
     coupled = []
     for (scheme, taus), share in zip(runs, shares, strict=True):
@@ -211,22 +218,35 @@ def _plan(runs: Sequence[CoupledRun]) -> tuple[_Moment, ...]:
 
 class _Kind(NamedTuple):
     """A kind of noise: that of `part` followed by `flow`, its two coordinates driven by the Brownian motions
-    `drivers`."""
+    `drivers`. frozen: what the flow holds, where its propagator is then another than the part's own."""
 
     part: Part
     flow: str
     drivers: tuple[tuple[str, ...], tuple[str, ...]]
+    frozen: Frozen | None = None
 
     def drift(self, params: Parameters) -> Array:
         """A of xi = int exp(A (c - r)) D^1/2 dw: the part's own, or 0 where only increments are added."""
         A = self.part.sde.numbers(params.values())[0]
         return A if self.flow == "exact" else np.zeros((2, 2))
 
-    def propagator(self, length: Array, params: Parameters) -> Array:
-        """exp(A theta) for theta = length (n,): (n, 2, 2)."""
+    def propagator(self, t: Array, length: Array, diffusion: Diffusion, params: Parameters) -> Array:
+        """What carries the noise over theta = length (n,) that runs down from the times t (n,): (n, 2, 2)."""
+        if self.frozen is not None:
+            nothing = np.full((len(length), 1), np.nan)
+            values = params.values()
+            return held_flow(
+                self.part.sde, self.frozen, diffusion, params.theta(t, t), length, nothing, values
+            ).propagator
         if self.flow == "exact":
             return self.part.flow("exact", length, params).propagator
         return np.broadcast_to(np.eye(2), (*length.shape, 2, 2))
+
+    @property
+    def noise(self) -> Noise:
+        """The same for `joint_noise_cov`."""
+        held = SCORE_HELD if self.frozen is None else self.frozen
+        return Noise(self.part.sde, held if self.flow == "exact" else None, self.drivers)
 
 
 class _Occurrence(NamedTuple):
@@ -252,7 +272,8 @@ class _Shares(NamedTuple):
 
 def _kind(scheme: Scheme, part: Part) -> _Kind:
     flow = scheme.flow if part.sde.uses_score else "exact"
-    return _Kind(part, flow, (_driver(scheme.splitting, part, 0), _driver(scheme.splitting, part, 1)))
+    held = scheme.frozen if part.sde.uses_score and scheme.frozen != SCORE_HELD else None
+    return _Kind(part, flow, (_driver(scheme.splitting, part, 0), _driver(scheme.splitting, part, 1)), held)
 
 
 def _driver(splitting: Splitting, part: Part, axis: int) -> tuple[str, ...]:
@@ -272,7 +293,7 @@ def _occurrences(scheme: Scheme, taus: Array, params: Parameters) -> list[_Occur
         if isinstance(stage, ScoreStage):
             position += 1
             continue
-        P = stage.part.flow(scheme.flow, stage.length, params).propagator
+        P = held_propagator(scheme, stage, params)
         found = [
             o._replace(transfer=P @ o.transfer) if place == position else o
             for o, place in zip(found, places, strict=True)
@@ -304,7 +325,12 @@ def _edges(occurrences: list[_Occurrence]) -> Array:
 
 
 def _shares(
-    occurrences: list[_Occurrence], kinds: list[_Kind], edges: Array, factor: Array, params: Parameters
+    occurrences: list[_Occurrence],
+    kinds: list[_Kind],
+    edges: Array,
+    factor: Array,
+    diffusion: Diffusion,
+    params: Parameters,
 ) -> _Shares:
     """Cut the occurrences of one run into pieces, and carry each piece's noise to the end of its segment."""
     none = np.zeros(0, dtype=int)
@@ -314,9 +340,11 @@ def _shares(
         first, last = (np.searchsorted(edges, times - _SAME_TIME) for times in (o.begin, o.end))
         step = np.repeat(np.arange(len(first)), last - first)
         piece = np.arange(len(step)) + np.repeat(last - np.cumsum(last - first), last - first)
-        rest = params.theta(params.T - edges[piece + 1], edges[last[step]] - edges[piece + 1])
+        t = params.T - edges[piece + 1]
+        rest = params.theta(t, edges[last[step]] - edges[piece + 1])
         kind = kinds.index(o.kind)
-        carried = o.transfer[step] @ o.kind.propagator(rest, params) @ factor[piece, 2 * kind : 2 * kind + 2]
+        later = o.kind.propagator(t, rest, diffusion, params)
+        carried = o.transfer[step] @ later @ factor[piece, 2 * kind : 2 * kind + 2]
         again = covered[kind, piece] + _repeats(piece)
         np.add.at(covered[kind], piece, 1)
         found.append(_Shares(o.segment[step], piece, again, carried))
@@ -333,9 +361,14 @@ def _repeats(values: Integers) -> Integers:
     return ranks
 
 
-def _joint_factor(kinds: list[_Kind], lengths: Array, params: Parameters) -> Array:
-    """The images (pieces, 2 kinds, 2 kinds) of standard normals that are the noises of all kinds over theta = lengths,
-    a lower triangle: the first kind needs the first pair only."""
+def _joint_factor(kinds: list[_Kind], edges: Array, diffusion: Diffusion, params: Parameters) -> Array:
+    """The images (pieces, 2 kinds, 2 kinds) of standard normals that are the noises of all kinds over the pieces
+    between the edges, a lower triangle: the first kind needs the first pair only."""
+    t = params.T - edges[:-1]
+    lengths = params.theta(t, np.diff(edges))
+    if any(kind.frozen is not None for kind in kinds):
+        noises = [kind.noise for kind in kinds]
+        return _cholesky(joint_noise_cov(noises, diffusion, params.theta(t, t), lengths, params.values()))
     if len(kinds) == 1:
         return noise_factor(kinds[0].part.flow(kinds[0].flow, lengths, params).noise_cov)
     cov = np.zeros((len(lengths), 2 * len(kinds), 2 * len(kinds)))

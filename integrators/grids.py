@@ -12,6 +12,13 @@ A grid is a text, and every text is a family, one grid for each number of steps 
                      as dense as the given ones, and errors are smooth in 1/N, which an order needs: straight lines
                      have kinks that move among the steps as N changes.
 
+    graded G         a grid G whose first step is cut in halves towards its beginning, into lengths h/2^J, h/2^J,
+                     h/2^(J-1), ..., h/2, for schemes that look back on several evaluations: J = ceil(log2 N)
+
+A run's first step has one evaluation to go by, and an error of (h/2^J)^2 where it is cut so, at most that of a step of
+order 3 everywhere else; uncut it would leave h^2, and so would any scheme of higher order (Hairer, Norsett and Wanner
+1993, section III.1).
+
 An expression is evaluated by walking its syntax tree, which may hold what is listed here and nothing else.
 """
 
@@ -19,6 +26,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import operator
 import warnings
 from functools import lru_cache
@@ -41,6 +49,7 @@ def _quadratic(steps: int) -> NDArray[np.float64]:
 
 MOST_STEPS = 10_000_000
 GRIDS = {"uniform": _uniform, "quadratic": _quadratic}
+_GRADED = "graded "
 FILES = (".txt", ".npy", ".json")
 RULE = (
     f"choose {', '.join(GRIDS)}, an expression in s = i/N such as '1 - (1 - s)**3', or times tau as in '0, 0.5, 0.999'"
@@ -74,6 +83,8 @@ def time_grid(name: str, steps: int, params: Parameters, t_end: float | None = N
     stop = params.eps if t_end is None else t_end
     if not SMALLEST_TIME <= stop < params.T:
         raise ValueError(f"t_end = {stop:g} is outside [{SMALLEST_TIME:g}, {params.T:g}); stop between data and prior")
+    if name.startswith(_GRADED):
+        return _graded(name.removeprefix(_GRADED), steps, params, t_end)
     if name in GRIDS:
         return (params.T - stop) * GRIDS[name](steps)
     if (times := _times(name)) is None:
@@ -84,6 +95,14 @@ def time_grid(name: str, steps: int, params: Parameters, t_end: float | None = N
             f"there, or eps = {params.T - times[-1]:g}"
         )
     return check_grid((params.T - stop) * _interpolated(times, steps), params)
+
+
+def _graded(name: str, steps: int, params: Parameters, t_end: float | None) -> NDArray[np.float64]:
+    cuts = math.ceil(math.log2(steps))
+    if steps <= cuts:
+        raise ValueError(f"steps = {steps}: a graded grid has more than {cuts} steps; take more, or the grid {name!r}")
+    taus = time_grid(name, steps - cuts, params, t_end)
+    return np.concatenate([taus[:1], taus[0] + (taus[1] - taus[0]) / 2.0 ** np.arange(cuts, 0, -1), taus[1:]])
 
 
 def check_grid(taus: ArrayLike, params: Parameters) -> NDArray[np.float64]:
@@ -101,19 +120,22 @@ def check_grid(taus: ArrayLike, params: Parameters) -> NDArray[np.float64]:
 
 def label(name: str) -> str:
     """A grid in a line of text: given times are counted."""
+    if name.startswith(_GRADED):
+        return _GRADED + label(name.removeprefix(_GRADED))
     times = None if name in GRIDS else _times(name)
     return name if times is None else f"{len(times)} given times"
 
 
 def steps_of(name: str) -> int | None:
     """The number of steps that given times make; None for other grids, which have any."""
-    times = None if name in GRIDS else _times(name)
+    times = None if name in GRIDS or name.startswith(_GRADED) else _times(name)
     return None if times is None else len(times) - 1
 
 
 @lru_cache(maxsize=64)
 def check_name(name: str) -> None:
     """Raises ValueError, in one line, unless the text is a grid: a name, an expression from 0 to 1, or times from 0."""
+    name = name.removeprefix(_GRADED)
     if name in GRIDS:
         return
     if (times := _times(name)) is not None:

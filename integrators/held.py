@@ -63,6 +63,14 @@ def compile_held(
     return [_segment(scheme, time, flow, params) for time, flow in found]
 
 
+def held_propagator(scheme: Scheme, stage: PartStage, params: Parameters) -> Array:
+    """What a part makes of noise that was drawn before it in its segment, in each step (steps, 2, 2): P with q held."""
+    if scheme.holds_score or not stage.part.sde.uses_score:
+        return stage.part.flow(scheme.flow, stage.length, params).propagator
+    nothing = np.full((len(stage.length), 1), np.nan)
+    return _flow(scheme, stage, nothing, params, 0).propagator
+
+
 def _last(evaluated: list[Array], place: int, memory: int) -> Array:
     """The times t of each step's last `memory` evaluations, that at `place` in the step the first: (steps, memory), nan
     where the run had not begun."""

@@ -112,6 +112,8 @@ def parts_of(splitting: str, model: Model) -> dict[str, Part]:
             "A": Part([[gamma / 2, -W / 2], [ZERO, ZERO]], _diagonal(gamma / 2, ZERO), quiet),
             "B": Part([[ZERO, ZERO], [HALF, nu / 2]], _diagonal(ZERO, M * nu / 2), quiet),
         }
+    if splitting == "psld-flow-whole":
+        return {"F": Part([[gamma / 2, -W / 2], [HALF, nu / 2]], _diagonal(gamma / 2, M * nu / 2), quiet)}
     if splitting == "langevin":
         return {
             "O": Part(_diagonal(ZERO, -nu), NO_SCORE, _diagonal(ZERO, 2 * nu * M)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import strategies as st
+from scipy import linalg
 from strategies import parameters, splittings, words
 from weakorder.integrators.coupling import Coupling
 from weakorder.theory.model import Parameters
@@ -17,6 +18,19 @@ def images(coupling: Coupling, run: int = 0) -> np.ndarray:
     dense = np.zeros((coupled.updates + 1, 2, coupling.columns, coupling.width))
     dense[coupled.segment, :, coupled.column] = coupled.image
     return dense.reshape(coupled.updates + 1, 2, coupling.columns * coupling.width)
+
+
+def law_errors(coupling: Coupling) -> list[float]:
+    """How far each run's joint noise covariance is from the compiled run's: Q in every segment, 0 between them."""
+    errors = []
+    for number, coupled in enumerate(coupling.runs):
+        rows = images(coupling, number)
+        flat = rows.reshape(2 * len(rows), rows.shape[2])
+        compiled = np.concatenate([coupled.run.prologue.noise_cov[None], coupled.run.updates.flow.noise_cov])
+        # Rounding is relative to the terms that a noise is summed from: those of its segment, propagated.
+        size = max(1e-300, float(np.abs(compiled).max()))
+        errors.append(float(np.abs(flat @ flat.T - linalg.block_diag(*compiled)).max()) / size)
+    return errors
 
 
 @st.composite

@@ -124,8 +124,12 @@ class NumericKernel:
 
 
 def inverse(matrix: Any) -> Any:
-    """The inverse of numpy's (..., 2, 2) or of sympy's matrix."""
-    return matrix.inv() if hasattr(matrix, "inv") else np.linalg.inv(matrix)
+    """The inverse of numpy's (..., 2, 2), not finite where there is none, or of sympy's matrix."""
+    if hasattr(matrix, "inv"):
+        return matrix.inv()
+    (a, b), (c, d) = np.moveaxis(np.asarray(matrix, dtype=float), (-2, -1), (0, 1))
+    adjugate = np.moveaxis(np.array([[d, -b], [-c, a]]), (0, 1), (-2, -1))
+    return adjugate / (a * d - b * c)[..., None, None]
 
 
 def transposed(matrix: Any) -> Any:

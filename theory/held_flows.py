@@ -23,7 +23,7 @@ log-SNR. Closed forms where they exist are derived and proven in theory.held_pro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -127,7 +127,7 @@ def _moved(coarse: HeldFlow, fine: HeldFlow) -> Array:
     differences = []
     for a, b in zip(coarse, fine, strict=True):
         size, change = np.abs(b).max((-2, -1)), np.abs(a - b).max((-2, -1))
-        relative = np.divide(change, size, out=np.where(change > 0, np.inf, 0.0), where=size > 0)
+        relative = np.divide(change, size, out=np.where(change == 0, 0.0, np.inf), where=size > 0)
         differences.append(relative.reshape(len(a), -1).max(1, initial=0))
     return np.max(differences, axis=0)
 
@@ -143,55 +143,133 @@ def _on_panels(
     panels: int,
 ) -> HeldFlow:
     """By collocation on so many panels."""
-    nodes = (np.arange(panels)[:, None] + _C).reshape(-1) / panels  # in [0, 1]
-    steady = _is_steady(frozen, diffusion, values)
     with np.errstate(all="ignore"):  # down to theta = 0 nothing is finite, and nothing settles
-        if steady:
-            elapsed = length[:, None] * nodes
-            slope = np.broadcast_to(length[:, None], elapsed.shape)
-        else:
-            rate = -np.log1p(-length / begin)[:, None]
-            elapsed = -begin[:, None] * np.expm1(-rate * nodes)
-            slope = rate * (begin[:, None] - elapsed)
-        A, G, D = sde.numbers(values)
-        kernel = NumericKernel(diffusion, begin[:, None] - elapsed, values)
-        phi, psi = (
-            np.broadcast_to(matrix, (*elapsed.shape, 2, 2)) for matrix in (frozen.phi(kernel), frozen.psi(kernel))
-        )
-        scale = slope[..., None, None] / panels
-        drift, gain = (A + G @ phi) * scale, G @ psi * scale
+        elapsed, scale = _clock(begin, length, panels, _is_steady(frozen, diffusion, values))
+        drift, gain = _drift(sde, frozen, diffusion, begin[:, None] - elapsed, values)
+        drift, gain = drift * scale, gain * scale
         weights = lagrange(times, elapsed)  # (n, k, nodes)
-        m, total = len(_C), None
+        D, total = sde.numbers(values)[2], None
         for panel in range(panels):
-            here = slice(panel * m, panel * m + m)
-            one = _panel(drift[:, here], gain[:, here], weights[..., here], D, scale[:, here])
+            here = slice(panel * _NODES, panel * _NODES + _NODES)
+            Y = _to_end(drift[:, here])
+            weighted = _B[:, None, None] * Y
+            one = HeldFlow(
+                np.eye(2) + (weighted @ drift[:, here]).sum(1),
+                np.einsum("nkm,nmij->nkij", weights[..., here], weighted @ gain[:, here]),
+                (weighted @ (D * scale[:, here]) @ np.swapaxes(Y, -1, -2)).sum(1),
+            )
             total = one if total is None else total.then(one)
     assert total is not None
     return total
 
 
-def _panel(drift: Array, gain: Array, weights: Array, D: Array, scale: Array) -> HeldFlow:
-    """One panel: Z = Y^T at the nodes solves Z_i = 1 + sum_j a_ij B_j^T Z_j, a_ij = int_(c_i)^1 l_j."""
+def _clock(begin: Array, length: Array, panels: int, steady: bool) -> tuple[Array, Array]:
+    """theta elapsed at the nodes of equal panels, in theta or, unless `steady`, in log theta, (n, nodes), and d theta
+    per panel there, (n, nodes, 1, 1)."""
+    nodes = (np.arange(panels)[:, None] + _C).reshape(-1) / panels  # in [0, 1]
+    if steady:
+        elapsed = length[:, None] * nodes
+        slope = np.broadcast_to(length[:, None], elapsed.shape)
+    else:
+        rate = -np.log1p(-length / begin)[:, None]
+        elapsed = -begin[:, None] * np.expm1(-rate * nodes)
+        slope = rate * (begin[:, None] - elapsed)
+    return elapsed, slope[..., None, None] / panels
+
+
+def _drift(
+    sde: LinearSDE, frozen: Frozen, diffusion: Diffusion, theta: Array, values: Mapping[str, float]
+) -> tuple[Array, Array]:
+    """B = A + G Phi and G Psi at theta (...): (..., 2, 2)."""
+    A, G, _ = sde.numbers(values)
+    kernel = NumericKernel(diffusion, theta, values)
+    phi, psi = (np.broadcast_to(of, (*theta.shape, 2, 2)) for of in (frozen.phi(kernel), frozen.psi(kernel)))
+    return A + G @ phi, G @ psi
+
+
+def _to_end(drift: Array) -> Array:
+    """Y at the nodes of one panel, (n, nodes, 2, 2): Z = Y^T solves Z_i = 1 + sum_j a_ij B_j^T Z_j, a_ij = int_(c_i)^1
+    l_j. Where B is not finite Y is nan."""
     n, m = drift.shape[:2]
     system = -_TO_END[None, :, :, None, None] * np.swapaxes(drift, -1, -2)[:, None]  # (n, i, j, 2, 2)
     matrix = np.eye(2 * m) + np.swapaxes(system, 2, 3).reshape(n, 2 * m, 2 * m)
-    right = np.tile(np.eye(2), (m, 1))
     bad = ~np.isfinite(matrix).all((1, 2))
     matrix[bad] = np.eye(2 * m)
-    Y = np.swapaxes(np.linalg.solve(matrix, np.broadcast_to(right, (n, 2 * m, 2))).reshape(n, m, 2, 2), -1, -2)
+    right = np.broadcast_to(np.tile(np.eye(2), (m, 1)), (n, 2 * m, 2))
+    Y = np.swapaxes(np.linalg.solve(matrix, right).reshape(n, m, 2, 2), -1, -2)
     Y[bad] = np.nan
-    weighted = _B[:, None, None] * Y
-    return HeldFlow(
-        np.eye(2) + (weighted @ drift).sum(1),
-        np.einsum("nkm,nmij->nkij", weights, weighted @ gain),
-        (weighted @ (D * scale) @ np.swapaxes(Y, -1, -2)).sum(1),
-    )
+    return Y
 
 
 def _is_steady(frozen: Frozen, diffusion: Diffusion, values: Mapping[str, float]) -> bool:
     """Whether Phi and Psi do not depend on time: they are then given without its axis."""
     kernel = NumericKernel(diffusion, np.ones(1), values)
     return np.ndim(frozen.phi(kernel)) == np.ndim(frozen.psi(kernel)) == 2
+
+
+class Noise(NamedTuple):
+    """Noise xi = int Y D^(1/2) dw of `sde`: Y the propagator of its exact flow that holds `frozen`; 1, where only
+    increments are added (`frozen` None). drivers: the names of the Brownian motions of x and of m."""
+
+    sde: LinearSDE
+    frozen: Frozen | None
+    drivers: tuple[object, object]
+
+
+def joint_noise_cov(
+    noises: Sequence[Noise], diffusion: Diffusion, begin: ArrayLike, length: ArrayLike, values: Mapping[str, float]
+) -> Array:
+    """The covariance of several noises over the same n intervals, as in `held_flow`: (n, 2 noises, 2 noises).
+
+    E xi_1 xi_2^T = int Y_1 D_12 Y_2^T dr, D_12 = (D_1 D_2)^(1/2) where they share a Brownian motion, else 0. Raises
+    ValueError as `held_flow`.
+    """
+    begin, length = (np.asarray(a, dtype=float) for a in (begin, length))
+    found = _joint_on_panels(noises, diffusion, begin, length, values, 1)
+    for doubling in range(1, _MOST_DOUBLINGS + 1):
+        before, found = found, _joint_on_panels(noises, diffusion, begin, length, values, 2**doubling)
+        sd = np.sqrt(np.diagonal(found, axis1=1, axis2=2))
+        if (np.abs(found - before) <= TOLERANCE * sd[:, :, None] * sd[:, None, :]).all():
+            return found
+    low = float((begin - length).min())
+    raise ValueError(f"a noise could not be computed to {TOLERANCE:g} down to theta = {low:g}; end at a larger t")
+
+
+def _joint_on_panels(
+    noises: Sequence[Noise],
+    diffusion: Diffusion,
+    begin: Array,
+    length: Array,
+    values: Mapping[str, float],
+    panels: int,
+) -> Array:
+    size = 2 * len(noises)
+    D = np.zeros((size, size))
+    for i, first in enumerate(noises):
+        for j, second in enumerate(noises):
+            for axis in range(2):
+                if first.drivers[axis] == second.drivers[axis]:
+                    pair = (noise.sde.numbers(values)[2][axis, axis] for noise in (first, second))
+                    D[2 * i + axis, 2 * j + axis] = np.sqrt(np.prod(list(pair)))
+    elapsed, scale = _clock(begin, length, panels, steady=False)
+    Y, P = np.zeros((*elapsed.shape, size, size)), np.zeros((panels, len(begin), size, size))
+    for k, noise in enumerate(noises):
+        own = slice(2 * k, 2 * k + 2)
+        if noise.frozen is None:
+            Y[..., own, own] = P[..., own, own] = np.eye(2)
+            continue
+        drift = _drift(noise.sde, noise.frozen, diffusion, begin[:, None] - elapsed, values)[0] * scale
+        for panel in range(panels):
+            here = slice(panel * _NODES, panel * _NODES + _NODES)
+            Y[:, here, own, own] = _to_end(drift[:, here])
+            P[panel][:, own, own] = np.eye(2) + (_B[:, None, None] * Y[:, here, own, own] @ drift[:, here]).sum(1)
+    total = np.zeros((len(begin), size, size))
+    for panel in range(panels):
+        here = slice(panel * _NODES, panel * _NODES + _NODES)
+        weighted = _B[:, None, None] * scale[:, here] * Y[:, here]
+        total = P[panel] @ total @ np.swapaxes(P[panel], 1, 2)
+        total += (weighted @ D @ np.swapaxes(Y[:, here], -1, -2)).sum(1)
+    return (total + np.swapaxes(total, 1, 2)) / 2
 
 
 def lagrange(times: Array, elapsed: Array) -> Array:

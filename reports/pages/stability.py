@@ -152,8 +152,9 @@ def _gamma(scheme: Scheme, params: Parameters, gamma: float, least: dict[str, Le
 
 def _stationary(scheme: Scheme, params: Parameters, few: Spectrum) -> list[Results] | None:
     """With the clock stopped at the cut-off: the standard deviation in x that steps of length h settle at, relative to
-    that of the frozen dynamics, less 1; None where the step is unstable, and for a scheme without noise."""
-    if not any(part.sde.has_noise for part in scheme.parts):
+    that of the frozen dynamics, less 1; None where the step is unstable, and for a scheme without noise, or one whose
+    steps depend on when they are."""
+    if not any(part.sde.has_noise for part in scheme.parts) or not scheme.holds_score:
         return None
     variances = np.array([few.variances[0], *STATIONARY_VARIANCES])
     still = stability.stop_clock(variances, params.eps, scheme.splitting.diffusion, params)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import sympy as sp
 import torch
-from coupled_specimens import coupled_runs, images
+from coupled_specimens import coupled_runs, images, law_errors
 from hypothesis import given
 from scipy import integrate as quadrature
 from scipy import linalg
 from weakorder.integrators import coupling as module
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_run, noise_factor
-from weakorder.integrators.coupling import Coupling, couple, run_coupled, sample_coupled
+from weakorder.integrators.coupling import couple, run_coupled, sample_coupled
 from weakorder.integrators.grids import time_grid
 from weakorder.integrators.sampler import integrate
 from weakorder.theory.model import Parameters
@@ -22,19 +22,6 @@ from weakorder.theory.splitting import PSLD, PSLD_WHOLE, Part
 
 PARAMS = Parameters()
 ROBA, SSCS, EM = (CATALOGUE[name] for name in ("ROBA", "SSCS", "EM"))
-
-
-def law_errors(coupling: Coupling) -> list[float]:
-    """How far each run's joint noise covariance is from the compiled run's: Q in every segment, 0 between them."""
-    errors = []
-    for number, coupled in enumerate(coupling.runs):
-        rows = images(coupling, number)
-        flat = rows.reshape(2 * len(rows), rows.shape[2])
-        compiled = np.concatenate([coupled.run.prologue.noise_cov[None], coupled.run.updates.flow.noise_cov])
-        # Rounding is relative to the terms that a noise is summed from: those of its segment, propagated.
-        size = max(1e-300, float(np.abs(compiled).max()))
-        errors.append(float(np.abs(flat @ flat.T - linalg.block_diag(*compiled)).max()) / size)
-    return errors
 
 
 @given(coupled_runs())
@@ -48,7 +35,7 @@ def test_the_law_test_tells_a_noise_that_is_added_up_from_one_that_is_composed(m
     runs = [(ROBA, time_grid("uniform", 4, PARAMS)), (ROBA, time_grid("uniform", 8, PARAMS))]
     assert max(law_errors(couple(runs, PARAMS))) <= 1e-12
     monkeypatch.setattr(
-        module._Kind, "propagator", lambda _, length, __: np.broadcast_to(np.eye(2), (*length.shape, 2, 2))
+        module._Kind, "propagator", lambda _, __, length, *___: np.broadcast_to(np.eye(2), (*length.shape, 2, 2))
     )
     assert law_errors(couple(runs, PARAMS))[0] > 1e-2
 

@@ -90,6 +90,7 @@ def test_the_built_in_splittings_split_what_they_say() -> None:
         "psld-linear": REVERSE,
         "psld-whole": REVERSE,
         "psld-flow": PSLD_DIFFUSION.probability_flow(),
+        "psld-flow-whole": PSLD_DIFFUSION.probability_flow(),
         "langevin": LANGEVIN_DYNAMICS,
     }
     assert {name for name, s in SPLITTINGS.items() if s.diffusion == STATIONARY} == {"langevin"}
@@ -98,6 +99,7 @@ def test_the_built_in_splittings_split_what_they_say() -> None:
         "psld-linear": ("U", "E"),
         "psld-whole": ("F",),
         "psld-flow": ("A", "B"),
+        "psld-flow-whole": ("F",),
         "langevin": ("O", "A", "B"),
     }
 
@@ -105,7 +107,8 @@ def test_the_built_in_splittings_split_what_they_say() -> None:
 def test_the_parts_know_what_they_use() -> None:
     users = {f"{s.name}:{p.name}" for s in SPLITTINGS.values() for p in s.parts if p.sde.uses_score}
     noisy = {f"{s.name}:{p.name}" for s in SPLITTINGS.values() for p in s.parts if p.sde.has_noise}
-    assert users == {"psld:A", "psld:B", "psld-linear:E", "psld-whole:F", "psld-flow:A", "psld-flow:B", "langevin:B"}
+    flows = {"psld-flow:A", "psld-flow:B", "psld-flow-whole:F"}
+    assert users == {"psld:A", "psld:B", "psld-linear:E", "psld-whole:F", *flows, "langevin:B"}
     assert noisy == {"psld:O", "psld-linear:U", "psld-whole:F", "langevin:O"}
 
 

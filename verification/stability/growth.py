@@ -19,6 +19,10 @@ met by all; a finite final variance is not enough: it can follow a growth by ord
 the network's included, travel by the same maps, and the covariance is sum_k Phi_k Q_k Phi_k^T with Phi_k a product of
 them: growth bounds mean and mean square alike.
 
+A scheme that looks back on k evaluations moves (u, q_2, ..., q_k) (exact.moments). A step is judged by rho of this
+companion map, and a run by what becomes of the state where the state is perturbed, whatever the memory does on the way:
+the (u, u) block of the products, in the law's units.
+
 The maximum over the N^2 / 2 intervals is bounded in one sweep: W_k >= Phi Phi^T for every product that ends at k is
 kept by W_(k+1) = the smallest ellipse around S W S^T and the unit circle, that is S W S^T with its eigenvalues raised
 to at least 1. Where the bound does not settle the question, all intervals are computed.
@@ -43,7 +47,7 @@ from ...integrators.compiled import noise_factor
 from ...integrators.grids import check_grid
 from ...theory.jury import lyapunov_weights
 from ...theory.model import Diffusion, Parameters
-from ...theory.scheme import Scheme
+from ...theory.scheme import Scheme, check_holds_score
 from ...theory.splitting import PSLD, PSLD_FLOW, Part, Splitting
 from ..exact import AffineMap, Spectrum, cifar10_spectrum, step_maps
 from ..targets import GaussianLaw, GaussianTarget
@@ -95,8 +99,10 @@ def frozen_maps(scheme: Scheme, frozen: FrozenTarget, lengths: ArrayLike) -> Aff
     """The one-step maps of `scheme` on the test equation, batch (H, V), for steps of theta = int beta = `lengths` (H,).
 
     With the clock stopped a step depends on h and beta through theta alone; beta is taken as constant, and the steps
-    stand side by side on one grid, whose differences hold them to about 1e-14 of the longest.
+    stand side by side on one grid, whose differences hold them to about 1e-14 of the longest. Raises ValueError on a
+    scheme that holds anything but the last score: its steps depend on when they are, and on those before them.
     """
+    check_holds_score(scheme, "what a step does with the clock stopped is")
     edges = np.concatenate([[0.0], np.cumsum(np.atleast_1d(np.asarray(lengths, dtype=float)))])
     beta = 2 * float(edges[-1])
     still = replace(frozen, params=replace(frozen.params, beta_min=beta, beta_max=beta))
@@ -114,7 +120,12 @@ def exact_word(splitting: Splitting) -> Scheme:
 
 
 def spectral_radius(matrix: Array) -> Array:
-    """rho of (2, 2, ...) matrices."""
+    """rho of (d, d, ...) matrices; inf where one is not finite."""
+    if len(matrix) > 2:
+        moved = np.moveaxis(matrix, (0, 1), (-2, -1))
+        finite = np.isfinite(moved).all((-2, -1))
+        radius = np.abs(np.linalg.eigvals(np.where(finite[..., None, None], moved, 0.0))).max(-1)
+        return np.where(finite, radius, np.inf)
     half, det = (matrix[0, 0] + matrix[1, 1]) / 2, determinant(matrix)
     # (a - d)^2 / 4 + b c: the discriminant without the cancellation of half^2 - det
     square = (matrix[0, 0] - matrix[1, 1]) ** 2 / 4 + matrix[0, 1] * matrix[1, 0]
@@ -123,8 +134,12 @@ def spectral_radius(matrix: Array) -> Array:
 
 
 def leaving(matrix: Array) -> str:
-    """Where the largest eigenvalue of a (2, 2) matrix lies: "rotation" of a complex pair, "growth" on the positive
+    """Where the largest eigenvalue of a (d, d) matrix lies: "rotation" of a complex pair, "growth" on the positive
     axis, "flip" on the negative one. (Jury's quantities name the first crossing only; far outside several are < 0.)"""
+    if len(matrix) > 2:
+        values = np.linalg.eigvals(matrix)
+        largest = values[np.abs(values).argmax()]
+        return "rotation" if largest.imag else "growth" if largest.real > 0 else "flip"
     trace = float(matrix[0, 0] + matrix[1, 1])
     if trace**2 < 4 * float(determinant(matrix)):
         return "rotation"
@@ -154,7 +169,8 @@ def stationary_cov(step: AffineMap) -> Array:
 
 
 def trajectory_maps(sampler: Scheme | Sampler, target: GaussianTarget, taus: Array) -> Array:
-    """R of every step of the grid, (2, 2, steps, V): of a word by compiling it, of a black box by probing it."""
+    """R of every step of the grid, (2, 2, steps, V): of a word by compiling it (with a memory of k evaluations (2k, 2k,
+    steps, V)), of a black box by probing it."""
     if isinstance(sampler, Scheme):
         matrix = step_maps(sampler, target, taus).matrix
     else:
@@ -168,14 +184,22 @@ def trajectory_maps(sampler: Scheme | Sampler, target: GaussianTarget, taus: Arr
 
 def in_law_units(matrix: Array, target: GaussianTarget, taus: Array) -> Array:
     """S_k = L_(k+1)^-1 R_k L_k with L the lower Cholesky factor of the law's covariance: as with its square root, up to
-    rotations, which norms do not see. matrix and result (2, 2, steps, V)."""
+    rotations, which norms do not see. matrix and result (2, 2, steps, V); what a scheme remembers has no units."""
     cov = target.law(target.params.T - taus).cov
     factor = np.moveaxis(noise_factor(np.moveaxis(cov, (0, 1), (-2, -1))), (-2, -1), (0, 1))
-    return matmul(inverse(factor[:, :, 1:]), matmul(matrix, factor[:, :, :-1]))
+    if len(matrix) == 2:
+        return matmul(inverse(factor[:, :, 1:]), matmul(matrix, factor[:, :, :-1]))
+    scaled = matrix.copy()
+    scaled[:, :2] = matmul(matrix[:, :2], factor[:, :, :-1])
+    scaled[:2] = matmul(inverse(factor[:, :, 1:]), scaled[:2])
+    return scaled
 
 
 def growth_bound(steps: Array) -> Array:
-    """An upper bound on the growth of the steps (2, 2, N, ...), at least 1, over all intervals; shape (...)."""
+    """An upper bound on the growth of the steps (2, 2, N, ...), at least 1, over all intervals; shape (...). Of steps
+    with a memory there is none but inf."""
+    if len(steps) > 2:
+        return np.full(steps.shape[3:], np.inf)
     unit = np.eye(2).reshape(2, 2, *(1 for _ in steps.shape[3:]))
     W = np.broadcast_to(unit, (2, 2, *steps.shape[3:]))
     largest = np.ones(steps.shape[3:])
@@ -192,7 +216,7 @@ def growth_bound(steps: Array) -> Array:
 
 
 def transient_growth(steps: Array) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
-    """The growth of the steps (2, 2, N, V) over all intervals, exactly, and the interval [first, last) that has it.
+    """The growth of the steps (d, d, N, V) over all intervals, exactly, and the interval [first, last) that has it.
 
     Three arrays (V,); N^2 / 2 products for each target.
     """
@@ -209,19 +233,21 @@ def transient_growth(steps: Array) -> tuple[Array, NDArray[np.int64], NDArray[np
 
 
 def grows_beyond(steps: Array, factor: float) -> bool:
-    """Whether the growth of the steps (2, 2, N, V) exceeds the factor over some interval, at some target: as
+    """Whether the growth of the steps (d, d, N, V) exceeds the factor over some interval, at some target: as
     `transient_growth`, but known as soon as one does."""
     return any((norms > factor).any() for norms in _norms(steps))
 
 
 def _norms(steps: Array) -> Iterator[Array]:
-    """Of each end of an interval, the norms (starts, V) of the products of the steps up to it; inf on overflow."""
-    unit = np.broadcast_to(np.eye(2)[:, :, None, None], (2, 2, 1, steps.shape[3]))
+    """Of each end of an interval, the norms (starts, V) of the products of the steps up to it; inf on overflow. Where
+    steps have a memory, those of their effect on the state of a perturbed state."""
+    size = len(steps)
+    unit = np.broadcast_to(np.eye(size, 2)[:, :, None, None], (size, 2, 1, steps.shape[3]))
     products = unit[:, :, :0]
     for k in range(steps.shape[2]):
         with np.errstate(over="ignore", invalid="ignore"):
             products = matmul(steps[:, :, k, None], np.concatenate([products, unit], axis=2))
-            norms = spectral_norm(products)
+            norms = spectral_norm(products[:2])
         yield np.where(np.isnan(norms), np.inf, norms)
 
 
@@ -277,8 +303,9 @@ def worst_growth(sampler: Scheme | Sampler, params: Parameters, taus: Array, dat
     bound = np.concatenate([growth_bound(scaled(variances[i : i + block])) for i in range(0, variances.size, block)])
     best, variance, interval = -np.inf, 0.0, (0, 0)
     order = np.argsort(-bound, kind="stable")
-    for begin in range(0, order.size, 16):  # exactly, in the order of the bounds, until no bound exceeds what was found
-        chosen = order[begin : begin + 16]
+    many = 16 if np.isfinite(bound).any() else 512
+    for begin in range(0, order.size, many):  # exactly, in the order of the bounds, until none exceeds what was found
+        chosen = order[begin : begin + many]
         if bound[chosen[0]] <= best:
             break
         growth, first, last = transient_growth(scaled(variances[chosen]))
@@ -309,7 +336,7 @@ def worst_step(sampler: Scheme | Sampler, target: GaussianTarget, taus: Array) -
 
 
 def _radii(sampler: Scheme | Sampler, target: GaussianTarget, taus: Array) -> tuple[Array, Array, Array]:
-    """R of every step, (2, 2, steps, V), rho(R) and rho(E), (steps, V): on a moving target the exact word, whose score
+    """R of every step, (d, d, steps, V), rho(R) and rho(E), (steps, V): on a moving target the exact word, whose score
     keeps the time of its S, is the dynamics with the clock stopped at each step's beginning."""
     R = trajectory_maps(sampler, target, taus)
     E = step_maps(exact_word(dynamics(sampler, target.params)), target, taus).matrix
@@ -338,8 +365,10 @@ def last_step_excess(scheme: Scheme, params: Parameters, h: Array, variance: Arr
     """rho(R) / max(1, rho(E)) of the step of length h (H,) that ends at the cut-off, for each data variance (V,): (H,
     V)."""
     target = GaussianTarget.of(0.0, variance, scheme.splitting.diffusion, params)
-    ends = params.T - params.eps - np.stack([h, np.zeros_like(h)], axis=1)
-    return np.stack([_excess(scheme, target, taus)[0] for taus in ends])
+    span = params.T - params.eps
+    steps = [max(1, min(scheme.memory, int(span / length))) for length in h]  # those that it looks back on before it
+    grids = [span - length * np.arange(count, -1, -1) for length, count in zip(h, steps, strict=True)]
+    return np.stack([_excess(scheme, target, taus)[-1] for taus in grids])
 
 
 def worst_excess(scheme: Scheme, params: Parameters, h: Array, t: Array, variance: Array) -> Array:
