@@ -251,13 +251,23 @@ def _steps(word: Word, lengths: Sequence[Polynomial]) -> list[Step]:
     return steps
 
 
+def earlier_steps(scheme: Scheme) -> int:
+    """How many steps the evaluations that a step looks back on reach into."""
+    return -(-(scheme.memory - 1) // max(1, sum(token.is_score for token in scheme.tokens)))
+
+
 def expand(
-    scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True, any_steps: bool = False, whole: bool = False
+    scheme: Scheme,
+    n: int,
+    dims: int = 1,
+    linear_beta: bool = True,
+    lengths: Sequence[Polynomial | str] | None = None,
+    whole: bool = False,
 ) -> tuple[Word, Step, Series]:
     """The word, its last step, and the local error of this up to h^n as symbols of operators (see the module).
 
-    any_steps: whether the lengths of the earlier steps over that of the last are indeterminates (with four evaluations
-    remembered, some numbers in general position), else 1. whole: all coefficients, where fewer would settle the order:
+    lengths: of the earlier steps over that of the last, the last one first, numbers or names of indeterminates; 1
+    unless given (`earlier_steps` says of how many). whole: all coefficients, where fewer would settle the order:
     where nothing is random and the word remembers what the process does, test functions p . u do.
     """
     general = scheme.frozen != SCORE_HELD
@@ -265,13 +275,12 @@ def expand(
     word = Word(scheme, calculus)
     noisy = any(part.sde.has_noise for part in scheme.splitting.parts)
     calculus.noise_free = not (whole or noisy) and (word.remembers_the_same or scheme.memory == 1)
-    count = -(-(scheme.memory - 1) // max(1, len(word.evaluations)))
-    ratios = [calculus.generators[f"r_{j}"] if count < 3 else number(_SOME[j]) for j in range(count)]
-    lengths = reversed(ratios) if any_steps else [ONE] * count
-    *earlier, last = _steps(word, [*lengths, ONE])
+    given = [ONE] * earlier_steps(scheme) if lengths is None else lengths
+    earlier = [calculus.generators[length] if isinstance(length, str) else length for length in given]
+    *behind, last = _steps(word, [*reversed(earlier), ONE])
     test = calculus.test_function()
     error = [a - b for a, b in zip(word.step(last, test), word.process_with_evaluations(last, test), strict=True)]
-    for step in reversed(earlier):
+    for step in reversed(behind):
         error = word.process_with_evaluations(step, error)
     return word, last, error
 
@@ -334,8 +343,10 @@ def _what_is_remembered(word: Word, step: Step) -> Mapping[str, Polynomial]:
 
 
 def holds_for_any_steps(scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True) -> bool:
-    """Whether all errors vanish up to h^n whatever the lengths of the earlier steps. Raises ValueError as `local_error`
-    does."""
+    """Whether all errors vanish up to h^n whatever the lengths of the earlier steps: for those as indeterminates, or,
+    where they are more than two, for numbers in general position. Raises ValueError as `local_error` does."""
     _check(scheme, n, dims)
-    word, _, error = expand(scheme, n, dims, linear_beta, any_steps=True)
+    count = earlier_steps(scheme)
+    lengths = [number(_SOME[j]) if count > 2 else f"r_{j}" for j in range(count)]
+    word, _, error = expand(scheme, n, dims, linear_beta, lengths)
     return all(word.calculus.vanishes(entry) for entry in error)
