@@ -19,23 +19,22 @@ A run's first step has one evaluation to go by, and an error of (h/2^J)^2 where 
 order 3 everywhere else; uncut it would leave h^2, and so would any scheme of higher order (Hairer, Norsett and Wanner
 1993, section III.1).
 
-An expression is evaluated by walking its syntax tree, which may hold what is listed here and nothing else.
+An expression is a formula in s (theory.formulas): arithmetic and the usual functions, and nothing else is ever run.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import math
-import operator
 import warnings
 from functools import lru_cache
+from keyword import iskeyword
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..theory.formulas import FormulaError, evaluated
 from ..theory.model import SMALLEST_TIME, Parameters
 
 
@@ -55,16 +54,6 @@ RULE = (
     f"choose {', '.join(GRIDS)}, an expression in s = i/N such as '1 - (1 - s)**3', or times tau as in '0, 0.5, 0.999'"
 )
 
-_OPERATORS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-}
-_FUNCTIONS = {name: getattr(np, name) for name in ("sqrt", "exp", "log", "sin", "cos")}
 _LONGEST = 500  # letters of an expression
 _TRIED = 1 << 10  # steps at which an expression is tried when it is given
 _END = 1e-6  # how far given times may end from T - eps: text and float32 round them
@@ -237,34 +226,19 @@ def _evaluated(name: str, steps: int) -> NDArray[np.float64]:
 def _raw(name: str, steps: int) -> NDArray[np.float64]:
     if len(name) > _LONGEST:
         raise ValueError(f"grid {name[:40]!r}... is {len(name)} letters long; an expression has at most {_LONGEST}")
+    s = np.arange(steps + 1) / steps
     try:
-        with warnings.catch_warnings(action="ignore", category=SyntaxWarning):  # of texts that are refused below
-            tree = ast.parse(name.strip(), mode="eval").body
-        with np.errstate(all="ignore"):  # what is not finite is refused by its value
-            value = _value(tree, np.arange(steps + 1) / steps, name)
+        with warnings.catch_warnings(action="ignore", category=SyntaxWarning), np.errstate(all="ignore"):
+            value = evaluated(name, {"s": s})  # texts that are refused may warn; what is not finite is refused
+    except FormulaError as error:
+        if error.part == name.strip() and name.strip().isidentifier() and not iskeyword(name.strip()):
+            raise ValueError(f"grid {name!r} is unknown; {RULE}") from error
+        raise ValueError(
+            f"grid {name!r} holds {error.part[:60]!r}; an expression has s, numbers, pi, + - * / **, and functions as "
+            "sqrt, exp, log, sin"
+        ) from error
     except (SyntaxError, RecursionError, MemoryError, OverflowError) as error:
         raise ValueError(f"grid {name!r} is unknown; {RULE}") from error
-    return np.array(np.broadcast_to(value, steps + 1))
-
-
-def _value(node: ast.expr, s: NDArray[np.float64], name: str) -> Any:
-    """The value of a syntax tree. Raises ValueError, naming it, on all but arithmetic on s, numbers and functions."""
-    match node:
-        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-            return np.float64(number)  # whole numbers too: their powers have no bound
-        case ast.Name(id="s"):
-            return s
-        case ast.Name(id="pi"):
-            return np.pi
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            return _OPERATORS[type(op)](_value(left, s, name), _value(right, s, name))
-        case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
-            return _OPERATORS[type(op)](_value(operand, s, name))
-        case ast.Call(func=ast.Name(id=function), args=[argument], keywords=[]) if function in _FUNCTIONS:
-            return _FUNCTIONS[function](_value(argument, s, name))
-    if isinstance(node, ast.Name) and node.id == name.strip():
-        raise ValueError(f"grid {name!r} is unknown; {RULE}")
-    raise ValueError(
-        f"grid {name!r} holds {ast.unparse(node)[:60]!r}; an expression has s, numbers, pi, + - * / **, and "
-        f"{', '.join(_FUNCTIONS)}"
-    )
+    if np.iscomplexobj(value):
+        raise ValueError(f"grid {name!r} is complex; it must be a real number at every s")
+    return np.array(np.broadcast_to(value, steps + 1), dtype=float)

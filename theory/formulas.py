@@ -2,8 +2,8 @@
 
 One notation serves all: that of sympy's `str`, with floats to their last digit, which is also Python's. To evaluate
 it, the text is parsed, every node of it is checked against the short list of what a formula may hold, and it is
-compiled to one function in which repeated subexpressions are computed once. sympy is imported only to write a formula
-or to read it back.
+compiled to one function in which repeated subexpressions are computed once; one that is needed once, as a user's time
+grid, is evaluated as it stands. sympy is imported only to write a formula or to read it back.
 """
 
 from __future__ import annotations
@@ -51,6 +51,18 @@ _APPLIED = {
     ast.Pow: operator.pow,
 }
 _OPERATORS = (*_APPLIED, ast.UAdd, ast.USub)
+_SEVERAL = ("atan2", "Max", "Min")  # functions of more than one argument
+
+
+class FormulaError(ValueError):
+    """A text that is no formula; part: what of it is none."""
+
+    def __init__(self, formula: str, part: str, functions: Mapping[str, Any]) -> None:
+        self.part = part
+        super().__init__(
+            f"the formula {formula[:200]} holds {part[:80]!r}, which is not evaluated; use arithmetic and "
+            f"{', '.join(sorted(functions))}"
+        )
 
 
 def text(expression: Expr) -> str:
@@ -161,6 +173,32 @@ def _sum(terms: list[ast.expr]) -> ast.expr:
     return ast.BinOp(_sum(terms[:half]), ast.Add(), _sum(terms[half:]))
 
 
+def evaluated(formula: str, values: Mapping[str, Any]) -> Any:
+    """The number or array of a formula in these names. Its numbers, whole ones too, are float64: powers have a bound.
+
+    Raises FormulaError on what a formula may not hold and on other names, SyntaxError on what is no expression, and
+    what Python raises of texts that are too deep or too large (RecursionError, MemoryError, OverflowError).
+    """
+    tree = ast.parse(formula.strip(), mode="eval").body
+    _check(tree, _REAL, formula)
+    if unknown := sorted(_names(tree) - set(values)):
+        raise FormulaError(formula, unknown[0], _REAL)
+
+    def value(node: Any) -> Any:
+        match node:
+            case ast.Constant(value=int() | float() as number):
+                return np.float64(number)
+            case ast.Name(id=name):
+                return values[name] if name in values else _CONSTANTS[name]
+            case ast.Call(func=ast.Name(id=name), args=args):
+                return _REAL[name](*map(value, args))
+            case ast.UnaryOp(op=op, operand=operand):
+                return -value(operand) if isinstance(op, ast.USub) else value(operand)
+        return _APPLIED[type(node.op)](value(node.left), value(node.right))
+
+    return value(tree)
+
+
 def _mangled(formula: str) -> str:
     return _JET.sub(r"\1__\2", formula)
 
@@ -177,21 +215,22 @@ def _names(tree: ast.AST) -> set[str]:
 
 
 def _check(tree: ast.AST, functions: Mapping[str, Any], formula: str) -> None:
-    """Raises ValueError unless the tree is made of numbers, names, arithmetic and calls of `functions`."""
+    """Raises FormulaError unless the tree is made of numbers, names, arithmetic and calls of `functions`."""
     match tree:
-        case ast.Constant(value=int() | float()) | ast.Name():
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return
+        case ast.Name():
             return
         case ast.BinOp(left=left, op=op, right=right) if isinstance(op, _OPERATORS):
             parts = [left, right]
         case ast.UnaryOp(op=op, operand=operand) if isinstance(op, _OPERATORS):
             parts = [operand]
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in functions:
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in functions and (
+            len(args) == 1 or name in _SEVERAL
+        ):
             parts = args
         case _:
-            raise ValueError(
-                f"the formula {formula[:200]} holds {ast.unparse(tree)[:80]!r}, which is not evaluated; use arithmetic "
-                f"and {', '.join(sorted(functions))}"
-            )
+            raise FormulaError(formula, ast.unparse(tree), functions)
     for part in parts:
         _check(part, functions, formula)
 

@@ -61,7 +61,7 @@ def cli(context: click.Context, version: bool, verbose: bool) -> None:
 @click.argument("names", nargs=-1, metavar="[X]...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="report", show_default=True, help="Folder.")
 @EVENT
-@click.option("--self-test", is_flag=True, help="Break 180 samplers instead, and show which check catches each.")
+@click.option("--self-test", is_flag=True, help="Break 200 samplers instead, and show which check catches each.")
 @OUTPUT
 @MODEL
 def report(

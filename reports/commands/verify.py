@@ -217,15 +217,31 @@ def _end(answer: dict[str, Any], line: str, header: list[str], rows: list[list[A
     sys.exit(EXIT_CODES[answer["verdict"]])
 
 
+def _whole(seconds: float | None, work: Callable[[Any], Any], otherwise: str) -> Any:
+    """The work, or the end with exit code 3 where the time was not enough for all of it."""
+    from ...verification.time_limit import TimeUp, check_time_limit, time_limit
+
+    check_time_limit(seconds)
+    found, quiet = None, contextlib.redirect_stdout(sys.stderr)  # what the sampler prints is not our answer
+    with quiet, time_limit(seconds) as limit, contextlib.suppress(TimeUp):
+        found = work(progress)
+    if limit.was_reached:
+        click.echo(f"INCONCLUSIVE: {limit.sentence}; {otherwise}", err=True)
+        sys.exit(EXIT_CODES["INCONCLUSIVE"])
+    return found
+
+
 @click.group()
 def baseline() -> None:
     """Regression baselines: record what a sampler does, and later ask what a change of it did."""
 
 
+_LIMITED = click.option("--time-limit", type=REAL, help="Seconds after which to give up; default: none.")
 _BASELINED = together(
     click.option("--order", type=Whole(1, 10), default=1, show_default=True, help="Order to hold X to."),
     click.option("--steps", type=Numbers(int), help="Of its order study; default 25,50,...,1600."),
     EVENT,
+    _LIMITED,
     OUTPUT,
     MODEL,
 )
@@ -243,6 +259,7 @@ def record(
     order: int,
     steps: list[int] | None,
     event: list[int] | None,
+    time_limit: float | None,
     as_json: bool,
     device: str,
     **model: float | None,
@@ -254,9 +271,12 @@ def record(
     params = parameters(device, model)
     sampler = sampler_of(x, Chosen())
     check_writable(output)
-    with contextlib.redirect_stdout(sys.stderr):  # what the sampler prints is not our answer
-        levels = steps or baselines.BLACK_BOX_STEPS
-        found = baselines.record(x, sampler, params, tuple(event or ()), order, levels, progress)
+    levels = steps or baselines.BLACK_BOX_STEPS
+
+    def work(shown: Any) -> Any:
+        return baselines.record(x, sampler, params, tuple(event or ()), order, levels, shown)
+
+    found = _whole(time_limit, work, "nothing was written")
     baselines.save(found, output)
     if found["order"]["verdict"] == "FAIL":
         click.echo(f"warning: verify says FAIL: {found['order']['reason']}", err=True)
@@ -269,19 +289,20 @@ def record(
 @baseline.command()
 @click.argument("x")
 @click.argument("file", type=click.Path(path_type=Path))
+@_LIMITED
 @OUTPUT
-def check(x: str, file: Path, as_json: bool, device: str) -> None:
+def check(x: str, file: Path, time_limit: float | None, as_json: bool, device: str) -> None:
     """Compare X with the baseline FILE: what changed, by how much, and is it better or worse?
 
-    Exit code 0 as recorded, 1 changed, 2 bad input. Model parameters are those of the baseline.
+    Exit code 0 as recorded, 1 changed, 2 bad input, 3 not done within the --time-limit. Model parameters are those of
+    the baseline.
     """
     from ...verification.blackbox import baseline as baselines
 
     parameters(device, {})
     recorded = baselines.load(file)
     sampler = sampler_of(x, Chosen())
-    with contextlib.redirect_stdout(sys.stderr):
-        comparison = baselines.check(recorded, sampler, progress=progress)
+    comparison = _whole(time_limit, lambda shown: baselines.check(recorded, sampler, shown), "nothing was compared")
     if as_json:
         print_json({"sampler": x, "same": comparison.same, "changes": list(comparison.lines)})
     else:

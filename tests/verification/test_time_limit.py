@@ -115,6 +115,33 @@ def test_a_wrong_sampler_still_fails(
     assert (code, "FAIL" in out) == (1, True), out
 
 
+def test_a_baseline_that_is_not_whole_is_neither_written_nor_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Claim: exit code 3 and one line; an older file stays as it is."""
+    box, file = write(tmp_path, "lambda h: False"), str(tmp_path / "b.json")
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["weakorder", "baseline", *words, "--time-limit", "1000"])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    code, out, _ = run("record", box, "-o", file, "--steps", "10,20,40,80")
+    assert (code, out.startswith("wrote")) == (0, True)
+    before = Path(file).read_text()
+    write(tmp_path, at(40))
+    for words, otherwise in (
+        (("record", box, "-o", file, "--steps", "10,20,40,80"), "nothing was written"),
+        (("check", box, file), "nothing was compared"),
+    ):
+        code, out, err = run(*words)
+        assert (code, out, err.count("\n")) == (3, "", 1), err
+        assert "the time limit of 1000 s was reached after 2 of 4 numbers of steps" in err
+        assert err.endswith(f"{otherwise}\n")
+    assert Path(file).read_text() == before
+
+
 def test_before_the_first_level_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,8 @@ and end in its own way, which changes a run's law by O(h) and is no fault: its r
 longer run, beyond a shorter one with steps of the same size.
 
 Noise of any covariance with the gain that fits it keeps the marginals p_t, and is consistent with them: a sampler of
-the SDE that became one of the flow is right, and only a baseline shows the change.
+the SDE that became one of the flow is right, and only a baseline shows the change. So does a skew matrix J added to the
+gain, as div(p J grad log p) = div(J grad p) = 0.
 """
 
 from __future__ import annotations
@@ -131,9 +132,10 @@ def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...]
     """Where a black box departs from the reverse dynamics of PSLD to first order; none for a sampler of weak order >=
     1.
 
-    With noise of covariance Q h, the dynamics of score gain (beta D + Q) / 2 has the marginals p_t for every Q: Q =
-    beta D is the reverse SDE and Q = 0 the probability flow. A gain that fits its noise is right, else both are held to
-    the SDE, or to the flow if there is no noise. Raises BlackBoxError if the sampler cannot be probed.
+    With noise of covariance Q h, the dynamics of score gain (beta D + Q) / 2 + J, J skew, has the marginals p_t for
+    every Q and J: Q = beta D is the reverse SDE and Q = 0 the probability flow. A gain that fits its noise is right,
+    else both are held to the SDE, or to the flow if there is no noise. Raises BlackBoxError if the sampler cannot be
+    probed.
     """
     if kind_of(sampler) is Kind.STEP:
         return departures(look(sampler, params, event, (1,)), params)
@@ -198,11 +200,12 @@ def _where(bad: NDArray[np.bool_], what: str, have: Array, want: Array, looked: 
 
 
 def reference(gain: Array, noise: Array, G: Array, D: Array, slack: Array | float = 0.0) -> dict[str, Array]:
-    """The gain and noise that a sampler is held to: with noise Q the gain (G + Q) / 2 is right, as G = D; if neither
-    fits the other, those of the SDE, or of the probability flow where there is no noise and the gain is nearer to
-    it. slack: what gain and noise are known to."""
+    """The gain and noise that a sampler is held to: with noise Q the gain (G + Q) / 2 is right, as G = D, and with any
+    skew matrix added to it; if neither fits the other, those of the SDE, or of the probability flow where there is no
+    noise and the gain is nearer to it. slack: what gain and noise are known to."""
     size = float(np.abs(G).max())
-    if (np.abs(gain - (G - D / 2 + noise / 2)) <= np.maximum(_WRONG * size, slack)).all():
+    off = gain - (G - D / 2 + noise / 2)
+    if (np.abs(off + np.swapaxes(off, -1, -2)) / 2 <= np.maximum(_WRONG * size, slack)).all():
         return {"gain": gain, "noise": noise}
     is_flow = (np.abs(noise) <= np.maximum(_WRONG * size, slack)).all() and np.abs(gain - G / 2).max() < np.abs(
         gain - G

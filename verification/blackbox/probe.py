@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ...integrators.blackbox import BlackBoxError, NotAState, Response, Run, SamplerRaised, Score, call
 from ...integrators.draws import Law
@@ -39,6 +40,8 @@ _BATCH = 1 << 17
 _SMALL_BATCH, _MOST_DRAWS = 64, 4_000_000
 # A run that makes a state of size 1 as large as this diverges; float64 keeps no digit of an affine map beyond it.
 _OVERFLOW = 1e15
+# A Gaussian that anyone who cuts off would draw again, and how many draws are tried with it.
+_LOUD, _LOOKED_AT = 100.0, 4
 # Values of discrete draws to try in one map; a few thousand rows are a call of a second.
 _MOST_VALUES = 1 << 14
 
@@ -111,6 +114,8 @@ class Probe(Calls):
         except (SamplerRaised, NotAState):
             raise
         except BlackBoxError as error:
+            if (cause := self._depends(run)) is not None:
+                raise cause from error
             columns, named = self._otherwise(run)
             if columns is not None:
                 return columns
@@ -136,14 +141,56 @@ class Probe(Calls):
 
     def _named(self, error: BlackBoxError, run: Run) -> BlackBoxError:
         """The error, or another that names a cause which has been seen at work."""
-        states = torch.zeros(self.shape(max(3, self.copies)), dtype=torch.float64)
-        score = self.score(1, max(3, self.copies))
-
-        def again() -> None:
-            call(run, states, score, lambda _, shape, law: torch.full(shape, 0 if law.nodes is None else law.nodes[0]))
-
-        sentence = other_source(self.sampler, again) if self.sampler is not None else None
+        if self.sampler is None:
+            return error
+        states = self._states(0)  # made before anyone watches generators
+        sentence = other_source(self.sampler, lambda: self._again(run, states))
         return error if sentence is None else BlackBoxError(sentence)
+
+    def _states(self, number: int) -> Tensor:
+        """Some states."""
+        shape = self.shape(max(3, self.copies))
+        return torch.as_tensor(np.random.default_rng(number).uniform(-2, 2, shape))
+
+    def _again(self, run: Run, states: Tensor, acting: int | None = None) -> tuple[list[float], int]:
+        """Call `run` on states, its noise at rest but for the draw `acting`; when it asks for scores, and how often it
+        draws."""
+        score, times, drawn = self.score(1, len(states)), list[float](), 0
+
+        def asked(u: Tensor, t: float | Tensor) -> Tensor:
+            times.append(float(torch.as_tensor(t).reshape(-1)[0]))
+            return score(u, t)
+
+        def draw(_: int, shape: torch.Size, law: Law) -> Tensor:
+            nonlocal drawn
+            label, self.label = self.label, None
+            drawn += label is None
+            loud = label is None and drawn - 1 == acting and law.nodes is None
+            rest = 0.0 if law.nodes is None else float(law.nodes[0])
+            return torch.full(shape, _LOUD if loud else rest, dtype=torch.float64)
+
+        call(run, states.clone(), asked, draw)
+        return times, drawn
+
+    def _depends(self, run: Run) -> NamedCause | None:
+        """What depends on states or on what was drawn, though it must not: when scores are asked for, as where steps
+        adapt, and how often is drawn, as where draws are rejected."""
+        try:
+            (one, draws), (two, _) = (self._again(run, self._states(number)) for number in (1, 2))
+            if one != two:
+                return NamedCause(
+                    f"the sampler asks for its scores at times that depend on its states ({len(one)} and {len(two)} "
+                    "times in two calls), as one does that adapts its steps; an order is one in steps that are given: "
+                    "verify it with fixed steps"
+                )
+            if any(self._again(run, self._states(1), k)[1] != draws for k in range(min(draws, _LOOKED_AT))):
+                return NamedCause(
+                    "the sampler draws again where a number is too large, so that its noise is cut off and no "
+                    "Gaussian; draw once, from torch.randn"
+                )
+        except BlackBoxError:
+            pass
+        return None
 
     def discover(self, run: Run) -> Response:
         """Run the checking rows alone; tells the draws."""

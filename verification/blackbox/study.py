@@ -22,12 +22,11 @@ from ..exact import (
     stiffness,
 )
 from ..targets import GaussianTarget
-from ..verdicts import Finding, Weight
-from ..verdicts import Kind as About
-from .consistency import LAST
+from ..verdicts import Finding
 from .examination import examine
 from .images import IMAGE, on_images
 from .probing import probed_moments
+from .scatter import MEASURED, NEIGHBOURS, Scatter, delayed, scatter_of, with_scatter
 
 BLACK_BOX_STEPS = STEPS[:7]  # a black box is called once a step
 # Roundings of a step that count (`rounding_of_steps`): those of a word of 25 tokens, more than samplers have.
@@ -54,16 +53,25 @@ def study_black_box(
     order = 1 if expected is None else expected
     found = examine(sampler, params, order, event)
     problems = found.problems
-    notes: tuple[str | Finding, ...] = tuple(Finding(text, Weight.NOTES, About.ROUNDING) for text in found.rounding)
+    notes: tuple[str | Finding, ...] = found.rounding
     images = None if event else on_images(sampler)
     if images is not None:
         problems, notes = ((*problems, images.text), notes) if images.is_wrong else (problems, (*notes, images.text))
     target = target or gaussian_targets(PSLD_DIFFUSION, params)
 
-    def run(count: int) -> Moments:
-        return probed_moments(sampler, target, time_grid(grid, count, params, t_end), event=event)
-
     unit = np.sqrt(target.diffusion.variances(params.values())[1:])
+    scatters: dict[int, Scatter] = {}
+
+    def moments(count: int, of: Sampler = sampler) -> Moments:
+        return probed_moments(of, target, time_grid(grid, count, params, t_end), event=event)
+
+    def run(count: int) -> Moments:
+        found_here = moments(count)
+        if found.rounding and (count <= MEASURED or not scatters):
+            moved = moments(count, delayed(sampler, -found.off)) if found.off else None
+            scatters[count] = scatter_of([found_here, *(moments(count + k) for k in NEIGHBOURS)], moved, unit)
+        return found_here
+
     whole = PSLD_DIFFUSION.reverse()
     study = measure(
         name,
@@ -80,5 +88,5 @@ def study_black_box(
     times, affine = covered_by(params, t_end, any_score=False)
     scores = f"order {order} for any score in short runs, measured on {affine}" if found.any_score else affine
     shapes = (f"images {'x'.join(map(str, event or IMAGE))}",) if event or images is None else ()
-    covered = (times, f"short runs down to t = {LAST * params.eps:g}", scores, *shapes)
-    return replace(study, notes=notes, covered=covered)
+    covered = (times, f"short runs down to t = {found.until:.3g}", scores, *shapes)
+    return replace(with_scatter(study, scatters), notes=notes, covered=covered)

@@ -1,4 +1,6 @@
+from .errors import QUANTITIES as QUANTITIES
 from .errors import errors_of as errors_of
+from .errors import signed_errors as signed_errors
 from .errors import stiffness as stiffness
 from .errors import wasserstein as wasserstein
 from .moments import AffineMap as AffineMap

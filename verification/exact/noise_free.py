@@ -11,9 +11,10 @@ every number comes with.
 
 Orders are fitted by `fits.fit_order`, to each function by itself, with two differences from exact.order: the
 errors are signed, so that one which changes its sign with h is not fitted across the change; and a level is fitted only
-where the error stands well above its estimate. Functions can then stay open which say nothing against a scheme (one may
-vanish by symmetry): PASS takes some orders settled, all of those as expected, and a limit of every error that is 0
-within its uncertainty.
+where the error stands well above its estimate. Where the slopes of a function do not settle, as where its error changes
+its sign with h, the limit of e(h) / h^p tells (`fits.error_constant`). PASS takes some order settled, that of every
+function as expected or higher, but of those whose error vanishes within its estimate, and a limit of every error that
+is 0 within its uncertainty.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +40,7 @@ from ..verdicts import (
     Kind,
     Weight,
     claim_of,
+    error_constant,
     extrapolate,
     fit_order,
     lowest,
@@ -206,6 +209,17 @@ class NoiseFreeStudy(Judged):
         """The fits that are known to a quarter of an order."""
         return {name: fit for name, fit in self.fits.items() if fit.is_settled}
 
+    @cached_property
+    def open(self) -> tuple[str, ...]:
+        """The test functions of which nothing is known: no settled order, no limit of e / h^p, and not known to be 0
+        either."""
+        return tuple(name for name in self.names if name not in self.settled and not self._is_told(name))
+
+    def _is_told(self, name: str) -> bool:
+        errors, estimates = self.errors[name], self.estimates[name]
+        constant = error_constant(self.steps, errors, self.expected, estimates)
+        return (constant is not None and constant.is_known) or bool((np.abs(errors) <= estimates).all())
+
     @property
     def measured(self) -> Fit | None:
         """The lowest settled order, else the lowest fitted one: the weak order is that of the worst test function."""
@@ -225,24 +239,23 @@ class NoiseFreeStudy(Judged):
 
     @property
     def evidence(self) -> Evidence:
-        """What all evidence adds up to. Errors are exact and the scheme's own, as in order_evidence; a test function
-        whose order is open says nothing against it, and is named."""
+        """What all evidence adds up to. Errors are exact and the scheme's own, as in order_evidence."""
         findings = [Finding(problem, Weight.REFUTES, Kind.PREMISE) for problem in self.problems]
         for level in self.levels:
             if level.problem:
                 findings.append(Finding(f"{level.steps} steps: {level.problem}", Weight.FORBIDS, Kind.LEVELS))
         findings += [*self._limits(), *self._orders()]
-        moving = [name for name in self.names if name not in self.settled]
-        known = [f"not settled at {int(self.steps[-1])} steps: {', '.join(moving)}"] if moving else []
+        if self.open:
+            text = f"not settled at {int(self.steps[-1])} steps: {', '.join(self.open)}"
+            findings.append(Finding(text, Weight.FORBIDS, Kind.ORDER))
         covered = (f"t from {self.t_start:g} to {self.t_start - self.span:g}, a score that is not affine",)
         return Evidence(
             self.expected,
             self.proven,
             tuple(findings),
             self.measured,
-            tuple(known),
-            covered,
-            advice="" if self.settled else f"run up to about {2 * int(self.steps[-1])} steps",
+            covered=covered,
+            advice="" if not self.open else f"run up to about {2 * int(self.steps[-1])} steps",
         )
 
     def _limits(self) -> list[Finding]:

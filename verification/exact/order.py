@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,18 +29,19 @@ from ..targets import GaussianLaw, GaussianTarget
 from ..time_limit import completed
 from ..verdicts import (
     Array,
+    Constant,
     Evidence,
     Finding,
     Fit,
     Judged,
     Kind,
     claim_of,
+    error_constant,
     findings_of,
     fit_order,
     lowest,
     order_entry,
     slopes_of,
-    stall_of,
 )
 from .errors import (
     QUANTITIES,
@@ -62,7 +63,7 @@ from .order_evidence import evidence_of
 MIN_RATIO = 1.5
 # W2 is judged if no covariance is off by more than this part of itself: beyond that it is a square root.
 SMOOTH = 1.0
-# A limit's rounding stands this many times below the errors that are fitted.
+# A limit's rounding, and what errors scatter by, stand this many times below the errors that are fitted.
 CLEAR = 4
 
 # What a study runs unless told otherwise. Down to the cut-off t = eps the orders are the same, but the asymptotic range
@@ -87,7 +88,8 @@ class OrderStudy(Judged):
 
     expected: the order the sampler is held to; proven: the order that holds for every score, None if none was proven;
     problems: what makes it fail outright; hints: what forbids a PASS; notes: what to warn of; findings: more of them,
-    as values; covered: what the study tried.
+    as values; covered: what the study tried; scatter: {quantity: (levels,)}, by how much the errors of neighbouring
+    numbers of steps scatter, where rounding makes them.
     """
 
     name: str
@@ -110,6 +112,7 @@ class OrderStudy(Judged):
     notes: tuple[str | Finding, ...] = ()
     findings: tuple[Finding, ...] = ()
     covered: tuple[str, ...] = ()
+    scatter: dict[str, Array] = field(default_factory=dict)
 
     # --- Which levels say what ---
 
@@ -120,21 +123,16 @@ class OrderStudy(Judged):
 
     @cached_property
     def is_single(self) -> bool:
-        """Whether rounding to float32 was measured, of states, or of constants or times by what it leaves of limits."""
-        return bool(self.rounding.any()) or (self.limit is not None and self.limit.is_rounded)
+        """Whether rounding was measured, of states to float32, or of constants or times by what it leaves of limits or
+        by how errors scatter."""
+        return bool(self.rounding.any()) or bool(self.scatter) or (self.limit is not None and self.limit.is_rounded)
 
     @cached_property
     def kept(self) -> NDArray[np.bool_]:
-        """The levels that say something of the sampler: with steps no shorter than known rounding of its times or
-        constants leaves undisturbed, or, where that is known without a size, those up to which errors fall."""
+        """The levels that say something of the sampler: with steps no shorter than known rounding leaves
+        undisturbed."""
         rounded = [finding for finding in self.told if finding.kind is Kind.ROUNDING]
-        kept = self.h >= (1 - 1e-9) * max((finding.shortest for finding in rounded), default=0.0)
-        if rounded:
-            stood = {q: np.where(e > ROUND_OFF * self.sizes[q], e, np.nan)[kept] for q, e in self.errors.items()}
-            stalls = [stall_of(self.steps[kept], stood[name], self.expected) for name in QUANTITIES]
-            claims = [stall.claimed for stall in stalls if stall is not None and stall.claimed is not None]
-            kept &= self.steps <= min((last for _, last in claims), default=math.inf)
-        return kept
+        return self.h >= (1 - 1e-9) * max((finding.shortest for finding in rounded), default=0.0)
 
     @cached_property
     def fitted(self) -> dict[str, NDArray[np.bool_]]:
@@ -144,7 +142,8 @@ class OrderStudy(Judged):
     def floor(self, quantity: str) -> Array:
         """The error that is rounding, (levels,)."""
         left = CLEAR * abs(self.limit.bias) if self.limit is not None and self.limit.is_rounded else 0.0
-        return self.floors[quantity] + self.sizes[quantity] * (ROUND_OFF + self.rounding + left)
+        floor = self.floors[quantity] + self.sizes[quantity] * (ROUND_OFF + self.rounding + left)
+        return floor + CLEAR * self.scatter.get(quantity, 0.0)
 
     def seen(self, quantity: str) -> Array:
         """The errors that say something of a quantity's order, (levels,); nan for the others."""
@@ -174,7 +173,11 @@ class OrderStudy(Judged):
 
     def fit(self, quantity: str) -> Fit | None:
         """The order from the finest four neighbouring levels that say something; None if there are not four."""
-        return fit_order(self.steps, self.seen(quantity))
+        return fit_order(self.steps, self.seen(quantity), self.scatter.get(quantity, 0.0))
+
+    def constant(self, quantity: str) -> Constant | None:
+        """What e / h^p tends to, from the same levels."""
+        return error_constant(self.steps, self.seen(quantity), self.expected, self.scatter.get(quantity, 0.0))
 
     @cached_property
     def fits(self) -> dict[str, Fit]:

@@ -5,7 +5,8 @@ whatever is proven: a limit that is off by `errors.CERTAIN` uncertainties, an or
 one over a range of `WIDE`. Where it does not resolve them, or is known less well, it opposes. An error that does not
 fall (verdicts.course) opposes. A run that overflows opposes, unless it is too stiff for its steps: that says nothing.
 
-A quantity whose order settles as expected supports; so does one that is exact to the rounding of float64. Below
+A quantity whose order settles as expected supports; so does one whose error over h^p has a limit, as where it falls
+faster or changes its sign with h, and one that is exact to the rounding of float64. Below
 rounding to float32 nothing is known: the levels above it decide, and if they leave an order open, it stays open. A
 quantity with an order that has not settled forbids a PASS.
 """
@@ -92,6 +93,10 @@ def _order(study: OrderStudy, name: str) -> Finding:
     if fit is not None:
         if fit.reaches(study.expected) and fit.is_settled:
             return Finding(f"the {called} has order {fit.order:.2f}", Weight.SUPPORTS, Kind.ORDER)
+        constant = study.constant(name)
+        if constant is not None and constant.is_known:
+            text = f"the error of the {called} over h^{study.expected} has a limit"
+            return Finding(text, Weight.SUPPORTS, Kind.ORDER)
         return Finding(f"the order of the {called} is not settled", Weight.FORBIDS, Kind.ORDER)
     if name == "w2" and not study.is_smooth:
         text = "W2 is not judged: covariances are off by more than themselves, where it is the root of a smooth error"
@@ -103,7 +108,8 @@ def _order(study: OrderStudy, name: str) -> Finding:
         return Finding(f"the {called} is exact to round-off", Weight.SUPPORTS, Kind.ORDER)
     slopes = slopes_of(study.steps, study.seen(name))
     falls = bool((slopes[np.isfinite(slopes)] >= study.expected - 0.5).all())
-    text = f"the error of the {called} falls below rounding to float32, where nothing is known of it"
+    rounding = "what it rounds" if study.scatter else "rounding to float32"
+    text = f"the error of the {called} falls below {rounding}, where nothing is known of it"
     return Finding(text, Weight.NOTES if falls else Weight.FORBIDS, Kind.ROUNDING)
 
 
@@ -153,9 +159,12 @@ def _extent(study: OrderStudy) -> tuple[str, ...]:
     found = []
     if left := [f for f in _levels(study) if f.kind is Kind.LEVELS]:
         found.append(left[0].text)
-    if not study.kept.all():
-        causes = "; ".join(finding.text for finding in study.told if finding.kind is Kind.ROUNDING)
-        found.append(f"up to {int(study.steps[study.kept][-1])} steps; with more it does not converge: {causes}")
+    if study.scatter or not study.kept.all():
+        known = [np.flatnonzero(np.isfinite(study.seen(name))) for name in QUANTITIES]
+        last = min((int(study.steps[places[-1]]) for places in known if len(places)), default=0)
+        if last < study.steps[-1]:
+            causes = "; ".join(finding.text for finding in study.told if finding.kind is Kind.ROUNDING)
+            found.append(f"up to {last} steps, beyond which its rounding shows: it {causes}")
     return tuple(found)
 
 
@@ -167,7 +176,7 @@ def _advice(study: OrderStudy) -> str:
         return f"run more steps, about {last * more}"
     if not study.fits:
         if study.is_single:
-            return "use fewer steps, where errors stand above rounding to float32"
+            return "use fewer steps, where errors stand above rounding"
         return "use other step counts"
     unsettled = [name for name, fit in study.fits.items() if not fit.is_settled]
     if any(zigzags(study.steps, study.seen(name)) for name in unsettled) and not stiff:
@@ -177,5 +186,5 @@ def _advice(study: OrderStudy) -> str:
     if study.is_single and any(
         study.errors[name][-1] * 2.0 ** (-study.expected * doublings) <= study.floor(name)[-1] for name in unsettled
     ):
-        return "more steps only reach rounding to float32: run it in float64, or levels that are closer together"
+        return "more steps only reach its rounding: run it without (float64, times as they are), or closer levels"
     return f"the slopes still move: run up to about {last * 2**doublings} steps"

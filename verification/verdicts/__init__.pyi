@@ -31,7 +31,9 @@ from .evidence import judge as judge
 from .extrapolation import extrapolate as extrapolate
 from .extrapolation import magnification as magnification
 from .fits import MARGIN as MARGIN
+from .fits import Constant as Constant
 from .fits import Fit as Fit
+from .fits import error_constant as error_constant
 from .fits import fit_order as fit_order
 from .fits import last_run as last_run
 from .fits import lowest as lowest

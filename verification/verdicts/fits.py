@@ -8,7 +8,11 @@ Of exact errors (`fit_order`), from the finest four levels:
     estimate   s_k + (s_k - s_k-1) / (r - 1) (the O(h) term removed)
     interval   +- max(|s_k - s_k-1|, |s_k-1 - s_k-2| / r) / (r - 1), which covers what is left if the slopes converge
     so;
-               unbounded if they do not: if |s_k - s_k-1| > `CONTRACTION` |s_k-1 - s_k-2| + `STEADY`
+               unbounded if they do not: if |s_k - s_k-1| > `CONTRACTION` |s_k-1 - s_k-2| + `STEADY`; noise of known
+               size in the errors is allowed for, and widens the interval
+
+Slopes may go on moving though the order is plain, where an error changes its sign with h or falls faster than is
+asked. Then e(h) / h^p tells it (`error_constant`): if that tends to a limit, 0 or not, the order is p or more.
 
 Of sampled errors (`sampled_fit`), from three or more levels and resamples of them: a weighted regression through the
 last three, four, ... levels, or the slope of the last two, whichever is known best. Its interval is +- (z standard
@@ -23,17 +27,22 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from .algebra import Array
 from .estimates import Norm, threshold
+from .extrapolation import extrapolate, magnification
 
 # Weak orders are integers: an interval that stays within a quarter of one tells it from its neighbour.
 MARGIN = 0.25
 # The differences of the slopes of C h^p (1 + O(h)) halve; noise in settled slopes is far below the second number.
 CONTRACTION, STEADY = 0.75, 0.005
+# A constant e / h^p is known to this part of its largest value at the finest four levels. Of an order that is lower by
+# `MARGIN` it grows by 19% with every doubling, and no column of its extrapolation agrees with the next to less.
+KNOWN = 0.05
 BOOTSTRAPS = 400
 
 
@@ -73,23 +82,65 @@ def lowest(fits: Mapping[str, Fit], *preferred: Collection[str]) -> Fit | None:
 # --- Of exact errors --------------------------------------------------------------------------------------------------
 
 
-def fit_order(steps: Array, errors: Array) -> Fit | None:
+def fit_order(steps: Array, errors: Array, noise: Array | float = 0.0) -> Fit | None:
     """The order of errors (levels,) from the finest four neighbouring levels that are not nan; None without four.
 
     The slope of the finest pair is extrapolated once more, as slopes of C h^p (1 + O(h)) converge with the ratio of the
-    levels; the half width of the interval is what that changes. It is infinite where the slopes do not settle.
+    levels; the half width of the interval is what that changes. It is infinite where the slopes do not settle. noise:
+    by how much neighbouring numbers of steps scatter (levels,), which moves slopes and says nothing of the order.
     """
-    good = np.flatnonzero(np.isfinite(errors))
-    if len(good) < 4 or good[-1] - good[-4] != 3:
+    used = _finest_four(errors)
+    if used is None:
         return None
-    used = good[-4:]
-    before, middle, last = np.log(errors[used[:-1]] / errors[used[1:]]) / np.log(steps[used[1:]] / steps[used[:-1]])
+    gaps = np.log(steps[used[1:]] / steps[used[:-1]])
+    before, middle, last = np.log(errors[used[:-1]] / errors[used[1:]]) / gaps
+    part = (np.broadcast_to(noise, errors.shape) / np.abs(errors))[used]
+    free = float(((part[:-1] + part[1:]) / gaps).max())
     ratio = steps[used[-1]] / steps[used[-2]]
     order = float(last + (last - middle) / (ratio - 1))
-    half_width = float(max(abs(last - middle), abs(middle - before) / ratio) / (ratio - 1))
-    if abs(last - middle) > CONTRACTION * abs(middle - before) + STEADY:
+    half_width = float(max(abs(last - middle), abs(middle - before) / ratio) / (ratio - 1)) + free
+    if abs(last - middle) > CONTRACTION * abs(middle - before) + STEADY + 2 * free:
         half_width = math.inf
     return Fit(order, order - half_width, order + half_width, (int(steps[used[0]]), int(steps[used[-1]])))
+
+
+class Constant(NamedTuple):
+    """The limit of e(h) / h^p as h -> 0, its uncertainty, and the largest size at the levels it comes from; falls:
+    whether it falls from level to level, and goes on falling if its slope changes once more as it last did."""
+
+    value: float
+    uncertainty: float
+    largest: float
+    falls: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a limit: then the order is p, or higher where it is 0."""
+        return self.falls or self.uncertainty <= KNOWN * self.largest
+
+
+def error_constant(steps: Array, errors: Array, order: int, noise: Array | float = 0.0) -> Constant | None:
+    """The constant at `order` of errors (levels,), signed or sizes, from the finest four neighbouring levels that are
+    not nan; None without four. noise: as in `fit_order`."""
+    used = _finest_four(errors)
+    if used is None:
+        return None
+    arguments = 1 / steps[used]
+    values = errors[used] / arguments**order
+    limit, moved = extrapolate(arguments, [np.array([value]) for value in values])
+    free = float((np.broadcast_to(noise, errors.shape)[used] / arguments**order).max())
+    uncertainty = max(moved, magnification(arguments) * free)
+    sizes = np.abs(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes = np.log(sizes[:-1] / sizes[1:])
+    falls = bool(np.append(slopes, 2 * slopes[-1] - slopes[-2]).min() > 0 and sizes[-1] > 2 * free)
+    return Constant(float(limit[0]), uncertainty, float(sizes.max()), falls)
+
+
+def _finest_four(errors: Array) -> NDArray[np.intp] | None:
+    """The places of the finest four levels that are not nan, if they are neighbours."""
+    good = np.flatnonzero(np.isfinite(errors))
+    return None if len(good) < 4 or good[-1] - good[-4] != 3 else good[-4:]
 
 
 # --- Of sampled errors ------------------------------------------------------------------------------------------------

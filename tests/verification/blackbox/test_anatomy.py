@@ -69,6 +69,23 @@ def test_dynamics_between_the_flow_and_the_sde_are_consistent(level: float) -> N
     assert inconsistencies(with_fault(score=lambda s: (1 + level) / 2 * s, xi=lambda xi: level * xi), PARAMS) != []
 
 
+def test_a_skew_gain_of_the_score_keeps_every_law_and_a_symmetric_one_does_not() -> None:
+    """Claim: div(p J grad log p) = 0 for a skew J: consistent, and its laws converge. Its mirror image is named."""
+
+    def turning(sign):
+        def step(u, tau, h, score):
+            s_x, s_m = score(u, 1 - tau).unbind(1)
+            return euler_maruyama(u, tau, h, score) + 0.3 * h * torch.stack([s_m, sign * s_x], 1)
+
+        return step
+
+    study = study_black_box("turning", turning(-1), PARAMS, steps=(25, 50, 100, 200), t_end=0.3)
+    assert study.verdict is Verdict.PASS
+    assert study.warnings == ()
+    found = [str(wrong) for wrong in inconsistencies(turning(1), PARAMS)]
+    assert any(re.search(r"gain of x from s_m is 0\.3 where 0 is right", text) for text in found), found
+
+
 FAULTS = {
     "a wrong sign": ({"sign": lambda s: -s}, r"drift of x by x is -1 times what is right .* at all times"),
     "a lost factor 2": ({"two": lambda _: 1.0}, r"gain of m from s_m is 0\.5 times what is right .* at all times"),

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 
 import numpy as np
 import pytest
 import torch
+from selection import nightly_but
+from weakorder.integrators.blackbox import BlackBoxError
 from weakorder.theory.model import Parameters
 from weakorder.verification.blackbox.anatomy import dissect
+from weakorder.verification.blackbox.consistency import STEPS, departures, look
 from weakorder.verification.blackbox.examination import examine
+from weakorder.verification.blackbox.study import study_black_box
+from weakorder.verification.verdicts.verdict import Verdict
 
 PARAMS = Parameters()
 
@@ -132,7 +139,7 @@ def test_rounded_times_are_named_with_their_grid_and_are_no_inconsistency(rounde
 
     found = examine(step, PARAMS, 1)
     assert found.problems == ()
-    assert f"rounds the times of its scores to {grid}: they are off by up to" in found.rounding[0]
+    assert f"rounds the times of its scores to {grid}: they are off by up to" in found.rounding[0].text
     assert examine(drawing(torch.randn_like), PARAMS, 1).rounding == ()
 
 
@@ -152,5 +159,169 @@ def test_constants_of_the_noise_in_float32_by_differences_are_named() -> None:
 
     found = examine(step, PARAMS, 1)
     assert found.problems == ()
-    assert "rounds constants of its noise: the noise covariance of" in found.rounding[0]
+    assert "rounds constants of its noise: the noise covariance of" in found.rounding[0].text
     assert examine(lambda *a: step(*a, dtype=torch.float64), PARAMS, 1).rounding == ()
+
+
+# --- What keeps state, and whole runs ---------------------------------------------------------------------------------
+
+
+def as_run(step):
+    """The same as a trajectory."""
+
+    def sample(score, u, taus):
+        for tau, later in itertools.pairwise(taus.tolist()):
+            u = step(u, tau, later - tau, score)
+        return u
+
+    return sample
+
+
+def as_multistep(step):
+    """The same as an object that could remember."""
+
+    class Remembering:
+        def reset(self):
+            self.last = None
+
+        def __call__(self, u, tau, h, score):
+            self.last = step(u, tau, h, score)
+            return self.last
+
+    return Remembering()
+
+
+KINDS = {"multistep": as_multistep, "trajectory": as_run}
+EVERY_KIND = nightly_but(lambda kind: kind is as_multistep, KINDS.values())
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND, ids=KINDS)
+def test_a_branch_on_the_step_size_is_found_in_runs_of_every_kind(kind) -> None:
+    def coarse(u, tau, h, score):
+        return drawing(lambda v: (0.9 if h > 0.006 else 1.0) * torch.randn_like(v))(u, tau, h, score)
+
+    (problem, *_) = examine(kind(coarse), PARAMS, 1).problems
+    assert "jumps with the step size: in steps longer than 0.006 it is 0.81 times" in problem
+    assert examine(kind(drawing(torch.randn_like)), PARAMS, 1).problems == ()
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND, ids=KINDS)
+def test_rounded_constants_are_named_in_runs_of_every_kind(kind) -> None:
+    def step(u, tau, h, score, dtype=torch.float32):
+        scale = torch.stack([1 - torch.exp(torch.tensor(-2 * rate * h, dtype=dtype)) for rate in (0.04, 4.01)])
+        return (
+            u
+            + h * drift(u, score(u, 1 - tau))
+            + scale.sqrt().to(u).reshape(2, *(1,) * (u.ndim - 2)) * torch.randn_like(u)
+        )
+
+    found = examine(kind(step), PARAMS, 1)
+    assert found.problems == ()
+    assert "rounds constants of its noise" in found.rounding[0].text
+    assert examine(kind(lambda *a: step(*a, dtype=torch.float64)), PARAMS, 1).rounding == ()
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND, ids=KINDS)
+def test_order_2_of_runs_is_held_to_the_second_derivative_of_the_score(kind) -> None:
+    right = examine(kind(heun(1.0)), PARAMS, 2)
+    assert (right.problems, right.any_score) == ((), True)
+    (problem,) = examine(kind(heun(2.0)), PARAMS, 2).problems
+    assert re.search(r"order 1 where the score is not affine: .* relative error of 0\.\d+ / n in a run", problem)
+    assert examine(kind(heun(2.0)), PARAMS, 1).problems == ()
+
+
+def integer_times(keeps_the_stride: bool):
+    """Euler-Maruyama at integer times of a table of 500, the next of which is looked up, or a fixed stride away."""
+
+    def sample(score, u, taus):
+        times = [round(500 * (1 - tau)) for tau in taus.tolist()]
+        stride = round(500 * float(taus[-1] - taus[0])) // (len(taus) - 1)
+        for now, later in itertools.pairwise(times):
+            h = (stride if keeps_the_stride else now - later) / 500
+            u = drawing(torch.randn_like)(u, 1 - now / 500, h, score)
+        return u
+
+    return sample
+
+
+def test_integer_times_are_judged_on_their_own_grid_and_up_to_the_steps_it_resolves() -> None:
+    """Claim: looked at on their grid both samplers are consistent, and known down to steps of two spacings. Short runs
+    off the grid, the broken variant, call both inconsistent."""
+    for keeps in (False, True):
+        found = examine(integer_times(keeps), PARAMS, 1)
+        assert found.problems == ()
+        (rounding,) = found.rounding
+        assert "rounds the times of its scores to 1/500" in rounding.text
+        assert rounding.shortest == pytest.approx(0.004)
+        assert departures(look(integer_times(keeps), PARAMS, (), STEPS), PARAMS) != []
+
+
+@pytest.mark.nightly
+def test_integer_times_converge_up_to_their_spacing_and_a_fixed_stride_does_not() -> None:
+    looked_up = study_black_box("looked up", integer_times(False), PARAMS, steps=(20, 40, 80, 160, 240), t_end=0.3)
+    assert looked_up.verdict is Verdict.PASS
+    assert "up to 160 steps, beyond which its rounding shows: it rounds the times" in looked_up.reason
+    fixed = study_black_box("fixed stride", integer_times(True), PARAMS, steps=(20, 40, 80, 160), t_end=0.3)
+    assert fixed.verdict is Verdict.FAIL
+    assert "does not converge: the error of the" in fixed.reason
+
+
+def test_what_rounding_of_times_changes_is_what_errors_are_said_to_scatter_by() -> None:
+    """Claim: errors at rounded times are off by some times their measured scatter at most, and it is not much larger;
+    a sampler whose times are not rounded has none."""
+    steps = (10, 20, 40, 80)
+    for rounded in (lambda t: round(300 * t) / 300, lambda t: math.floor(300 * t) / 300):
+
+        def step(u, tau, h, score, rounded=rounded):
+            return drawing(torch.randn_like)(u, tau, h, lambda v, t: score(v, rounded(t)))
+
+        study = study_black_box("table", step, PARAMS, steps=steps)
+        plain = study_black_box("plain", drawing(torch.randn_like), PARAMS, steps=steps)
+        assert plain.scatter == {}
+        for quantity, scatter in study.scatter.items():
+            off = np.abs(study.errors[quantity] - plain.errors[quantity])
+            assert (off <= 6 * scatter).all(), quantity
+            assert (scatter <= 0.1 * plain.errors[quantity]).all(), quantity
+        assert any("rounds the times of its scores to 1/300" in said for said in (study.reason, *study.warnings))
+
+
+# --- Causes that are seen at work -------------------------------------------------------------------------------------
+
+
+def adaptive(score, u, taus):
+    """Heun's method on the probability flow with steps that its own error chooses."""
+    tau, stop, h = float(taus[0]), float(taus[-1]), 0.01
+    flow = lambda v, at: drift(v, score(v, 1 - at) / 2)  # noqa: E731
+    while tau < stop - 1e-12:
+        h = min(h, stop - tau)
+        first = flow(u, tau)
+        second = flow(u + h * first, tau + h)
+        error = float((h / 2 * (second - first)).abs().max() / u.abs().max())
+        if error <= 1e-3:
+            u, tau = u + h / 2 * (first + second), tau + h
+        h *= min(2.0, max(0.3, 0.9 * (1e-3 / (error + 1e-16)) ** 0.5))
+    return u
+
+
+def rejecting(u):
+    z = torch.randn_like(u)
+    while bool((z.abs() > 3).any()):
+        z = torch.where(z.abs() > 3, torch.randn_like(u), z)
+    return z
+
+
+CAUSES = {
+    "adaptive steps": (adaptive, "at times that depend on its states .* adapts its steps"),
+    "adaptive steps inside a step": (
+        lambda u, tau, h, score: adaptive(score, u, torch.tensor([tau, tau + h])),
+        "at times that depend on its states .* adapts its steps",
+    ),
+    "rejected draws": (drawing(rejecting), "draws again where a number is too large"),
+    "rejected draws in a run": (as_run(drawing(rejecting)), "draws again where a number is too large"),
+}
+
+
+@pytest.mark.parametrize(("sampler", "said"), CAUSES.values(), ids=CAUSES)
+def test_what_depends_on_states_and_draws_is_named_by_its_own_test(sampler, said: str) -> None:
+    with pytest.raises(BlackBoxError, match=said):
+        study_black_box("box", sampler, PARAMS, steps=(25, 50, 100, 200))

@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from weakorder.verification.verdicts.fits import MARGIN, Fit, last_run, lowest, sampled_fit
+from hypothesis import given
+from hypothesis import strategies as st
+from weakorder.verification.verdicts.fits import MARGIN, Fit, error_constant, fit_order, last_run, lowest, sampled_fit
 from weakorder.verification.verdicts.verdict import order_sentence
 
 
@@ -78,3 +80,42 @@ def test_the_steps_of_a_fit_are_those_of_its_window() -> None:
 def test_the_sentence_leaves_out_what_is_not_known() -> None:
     assert order_sentence(fit(0.98), 1, 1) == "measured order 0.98 in [0.88, 1.08], proven 1, expected 1"
     assert order_sentence(None, 2, None) == "expected 2"
+
+
+# --- What e / h^p tends to --------------------------------------------------------------------------------------------
+
+STEPS = 25.0 * 2.0 ** np.arange(5)
+
+
+@given(st.floats(-5, 5), st.floats(-5, 5), st.integers(1, 3))
+def test_an_order_is_told_by_its_constant_and_a_lower_one_has_none(a: float, b: float, order: int) -> None:
+    """Claim: also where the error changes its sign between the levels, and of no order that is lower by a margin."""
+    h = 1 / STEPS
+    found = error_constant(STEPS, 3 * h**order * (1 + 10 * a * h + 100 * b * h**2), order)
+    assert found is not None
+    assert found.is_known
+    assert abs(found.value - 3) <= max(found.uncertainty, 1e-9 * found.largest)
+    for lower in (order - MARGIN, order - 0.5, order - 1):
+        missing = error_constant(STEPS, h**lower * (1 + a * h + b * h**2), order)
+        assert missing is not None
+        assert not missing.is_known
+
+
+def test_errors_that_fall_faster_are_of_the_order_and_more_unless_they_cease_to() -> None:
+    for slopes, falls in (([2.1, 2.4, 2.5, 2.7], True), ([2.5, 2.0, 1.6, 0.9], False), ([2.0, 1.6, 0.9, 1.1], False)):
+        found = error_constant(STEPS, np.exp(-np.cumsum([0.0, *slopes]) * math.log(2)), 1)
+        assert found is not None
+        assert found.falls == falls
+
+
+def test_scatter_of_known_size_widens_an_interval_and_is_not_taken_for_slopes_that_move() -> None:
+    errors = 1 / STEPS * (1 + np.array([0.0, 0.01, -0.01, 0.01, -0.01]))
+    alone, allowed = fit_order(STEPS, errors), fit_order(STEPS, errors, 0.01 / STEPS)
+    assert alone is not None
+    assert allowed is not None
+    assert not alone.is_settled
+    assert allowed.is_settled
+    assert allowed.low <= 1 <= allowed.high
+    constant = error_constant(STEPS, errors, 1, 0.1 / STEPS)
+    assert constant is not None
+    assert not constant.is_known, "scatter of a tenth hides a constant"

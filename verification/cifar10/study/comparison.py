@@ -112,11 +112,14 @@ def measured_values(
     cells: Mapping[tuple[str, int], CellStatistics],
 ) -> tuple[dict[str, Values], dict[str, Resamples]]:
     """What cells by (name, budget) measure, for `rank_correlations`: relative weak errors with their resamples, the
-    strong error, the distances; nothing of cells that diverged."""
+    strong error, the distances; nothing of cells that diverged, and no weak error that is not sure, whose rank would be
+    that of its noise."""
     values: dict[str, dict[tuple[str, int], float | None]] = {}
     resampled: dict[str, dict[tuple[str, int], Array]] = {}
     for key, cell in cells.items():
-        found = {quantity: weak.relative for quantity, weak in cell.weak.items()}
+        found: dict[str, float | None] = {
+            quantity: weak.relative if weak.norm.is_sure else None for quantity, weak in cell.weak.items()
+        }
         found |= {f"{name} distance": distance.value for name, distance in cell.distances.items()}
         if cell.strong is not None:
             found["strong error"] = cell.strong.value

@@ -17,8 +17,13 @@ its weak error is the root mean square over the set, the noise removed (`estimat
     Fourier features  cos(omega.x + phase) for fixed omega (`waves`)
 
 `relative` is the error over the quantity's own size: the pixels' standard deviation under the reference, 1, the root
-mean square of the reference's moments, and that of a cosine, sqrt(1/2). Units come from the reference's rows and are
-taken as known.
+mean square of the reference's moments, and that of a cosine, sqrt(1/2). Units c come from the reference's rows and have
+errors of their own: to first order E d / c is a mean of rows
+
+    D_j / c - (d / c) (c_j / c - 1),    c_j what row j adds to c (of a power of it, as often),
+
+and these are the rows that error bars come from: of a power ratio, x's power less the ratio times y's. Without the
+second part they are 1.4 times too small where the sets are not coupled and the error is as large as the unit.
 
 The spectrum. With xbar the mean of the n rows, |FFT2(x_jc - xbar_c)|^2 n / (n - 1) / side^2, averaged over j and the
 ring, is an unbiased estimate of the covariance's power p_cr, and each set is centred by its own mean (with the
@@ -42,7 +47,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -162,21 +167,22 @@ def compare_images(x: ArrayLike, y: ArrayLike) -> CellStatistics:
     parts = _row_means(x, y)
     power_x, power_y = (parts[side, "spectrum"].mean(0) for side in (0, 1))
     moments_y = parts[1, "higher moments"].mean(0)
-    variances = power_y.reshape(x.shape[1], -1) @ rings(x.shape[2]).counts / x.shape[2] ** 2
-    units = {
-        "mean": np.ones(1),
-        "spectrum": _positive(power_y),
-        "higher moments": _moment_units(variances, moments_y.reshape(x.shape[1], -1)),
-        "Fourier features": np.ones(1),
-    }
+    average = rings(x.shape[2]).counts / x.shape[2] ** 2
+    variances = power_y.reshape(x.shape[1], -1) @ average
+    units = {name: _Units.known(D.shape[1:]) for (side, name), D in parts.items() if side == 0}
+    units["spectrum"] = _Units.of(parts[1, "spectrum"])
+    units["higher moments"] = _moment_units(
+        parts[1, "spectrum"].reshape(-1, len(variances), len(average)) @ average,
+        parts[1, "higher moments"].reshape(-1, len(variances), len(MOMENTS)),
+    )
     sizes = {
         "mean": math.sqrt(float(variances.mean())) or 1.0,
         "spectrum": 1.0,
-        "higher moments": _root_mean_square(moments_y / units["higher moments"]) or 1.0,
+        "higher moments": _root_mean_square(moments_y / units["higher moments"].size) or 1.0,
         "Fourier features": math.sqrt(0.5),
     }
     rows = {name: parts[0, name] - parts[1, name] for name in QUANTITIES}
-    scaled = {name: (D / units[name] / math.sqrt(D.shape[1])).astype(np.float32) for name, D in rows.items()}
+    scaled = {name: (units[name].rows(D) / math.sqrt(D.shape[1])).astype(np.float32) for name, D in rows.items()}
     ratio = power_x / _positive(power_y)
     deviations = (parts[0, "spectrum"] - ratio * parts[1, "spectrum"]) / _positive(power_y)
     squares = parts[0, "squares"][:, 0]
@@ -263,11 +269,34 @@ def waves(channels: int, side: int) -> tuple[Array, Array]:
     return omega.reshape(FEATURES, -1), phase
 
 
-def _moment_units(variances: Array, moments: Array) -> Array:
-    """Powers of the standard deviations of x (channels,) and of dx, from the reference's moments (channels, 6)."""
-    across, down = moments[:, 2], moments[:, 3]
-    units = np.stack([variances**1.5, variances**2, across, down, across**2, down**2], axis=1)
-    return _positive(units.ravel())
+class _Units(NamedTuple):
+    """Units of functionals, size (F,), and what each row of the reference adds to them, relative (n, F) with mean 0."""
+
+    size: Array
+    scatter: Array | float
+
+    @classmethod
+    def known(cls, shape: tuple[int, ...]) -> _Units:
+        """Units that are 1."""
+        return cls(np.ones(shape), 0.0)
+
+    @classmethod
+    def of(cls, rows: Array, power: Array | float = 1.0) -> _Units:
+        """A power of the mean of rows (n, F); 1 where that is 0."""
+        mean = rows.mean(0)
+        return cls(_positive(mean**power), np.where(mean > 0, power * (rows / _positive(mean) - 1), 0.0))
+
+    def rows(self, differences: Array) -> Array:
+        """The rows of the error in these units."""
+        return (differences - differences.mean(0) * self.scatter) / self.size
+
+
+def _moment_units(variances: Array, moments: Array) -> _Units:
+    """Powers of the standard deviations of x and of dx, from the rows of the reference's variances (n, channels) and
+    moments (n, channels, 6)."""
+    across, down = moments[:, :, 2], moments[:, :, 3]
+    rows = np.stack([variances, variances, across, down, across, down], axis=2)
+    return _Units.of(rows.reshape(len(rows), -1), np.tile([1.5, 2, 1, 1, 2, 2], moments.shape[1]))
 
 
 def _named_moments(rows: Array, channels: int) -> dict[str, Estimate]:

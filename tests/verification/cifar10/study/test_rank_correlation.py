@@ -104,6 +104,14 @@ def test_measured_values_hold_what_cells_say_and_resamples_of_their_weak_errors(
     assert (resampled["spectrum"]["a", 50] < resampled["spectrum"]["b", 50]).all()
 
 
+def test_weak_errors_that_do_not_stand_above_their_noise_are_not_ranked() -> None:
+    rng = np.random.default_rng(5)
+    y, other = rng.standard_normal((2, 40, 3, 4, 4))
+    found, _ = measured_values({("far", 50): compare_images(2 * y, y), ("same law", 50): compare_images(other, y)})
+    assert found["spectrum"]["same law", 50] is None
+    assert found["spectrum"]["far", 50] is not None
+
+
 def test_the_pooled_p_value_allows_for_schemes_that_keep_their_place() -> None:
     """Without any relation p < 0.05 is to happen in 5% of 200 trials: more than the bound once in 1e9 (binomial)."""
     rng, small = np.random.default_rng(7), 0
