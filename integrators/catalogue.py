@@ -6,12 +6,29 @@ cost, symmetry and clocks follow from the word, and the tests hold every entry t
 When to choose which, by what the papers found at few evaluations (the report shows the errors behind it): ROBA is their
 SPS, the best stochastic one; SSCS costs the same and needs no tuning; RVV is the best deterministic one here; the naive
 ones (N...) are what the reduced ones (R...) are compared with; EM is the baseline.
+
+Three families. `CATALOGUE` has the splitting schemes, which hold the score for a step: what they do is in the word.
+`EXPONENTIAL` has the solvers that follow the whole dynamics and differ in what they hold, over how many evaluations:
+SDE-DPM-Solver++2M and DPM-Solver++2M are nearest to the data at 20 to 100 evaluations on CIFAR-10's spectrum.
+`conjugate_scheme` makes the papers' conjugate integrators.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
+from ..theory.frozen import DATA_HELD, EPS_HELD, RESIDUAL_HELD, Frozen
 from ..theory.scheme import Scheme
-from ..theory.splitting import LANGEVIN, PSLD, PSLD_FLOW, PSLD_LINEAR, PSLD_WHOLE
+from ..theory.splitting import (
+    LANGEVIN,
+    PSLD,
+    PSLD_FLOW,
+    PSLD_FLOW_WHOLE,
+    PSLD_LINEAR,
+    PSLD_WHOLE,
+    SPLITTINGS,
+    Splitting,
+)
 
 _PSLD_PAPER = "Pandey and Mandt 2023, arXiv 2303.01748"
 _SSCS_PAPER = "Dockhorn, Vahdat and Kreis 2022, arXiv 2112.07068"
@@ -50,3 +67,62 @@ LANGEVIN_CONTROLS = tuple(
 )
 
 CATALOGUE = {scheme.name: scheme for scheme in (*STOCHASTIC, *DETERMINISTIC)}
+
+# Solvers that follow the whole dynamics exactly but for what they hold of the network's answer, over one or two
+# evaluations, carried over to phase space: what the sources hold in one dimension, theory.frozen holds in two.
+_DDIM = "Song, Meng and Ermon 2021, arXiv 2010.02502; in phase space Zhang, Tao and Chen 2022, arXiv 2206.05564"
+_DEIS = "Zhang and Chen 2023, arXiv 2204.13902"
+_DPM_SOLVER = "Lu et al. 2022, arXiv 2211.01095, section 4"
+_SA_SOLVER = "Xue et al. 2023, arXiv 2309.05019, the predictor; Lu et al. 2022, arXiv 2211.01095, appendix B"
+_ADAMS = "Buckwar and Winkler 2006, doi 10.1137/040602857"
+_RES = "Dockhorn, Vahdat and Kreis 2022, arXiv 2112.07068, the residual of SSCS, held over two evaluations here"
+
+
+def _exponential(name: str, splitting: Splitting, frozen: Frozen, memory: int, reference: str) -> Scheme:
+    return Scheme("S F", splitting, name, flow="exact", order=memory, reference=reference, frozen=frozen, memory=memory)
+
+
+EXPONENTIAL = {
+    scheme.name: scheme
+    for scheme in (
+        _exponential("SDE-DPM-Solver++1", PSLD_WHOLE, DATA_HELD, 1, _SA_SOLVER),
+        _exponential("SDE-DPM-Solver++2M", PSLD_WHOLE, DATA_HELD, 2, _SA_SOLVER),
+        _exponential("RES-1", PSLD_WHOLE, RESIDUAL_HELD, 1, _RES),
+        _exponential("RES-2", PSLD_WHOLE, RESIDUAL_HELD, 2, _RES),
+        _exponential("DDIM", PSLD_FLOW_WHOLE, EPS_HELD, 1, _DDIM),
+        _exponential("DEIS-2", PSLD_FLOW_WHOLE, EPS_HELD, 2, _DEIS),
+        _exponential("DPM-Solver++1", PSLD_FLOW_WHOLE, DATA_HELD, 1, _DPM_SOLVER),
+        _exponential("DPM-Solver++2M", PSLD_FLOW_WHOLE, DATA_HELD, 2, _DPM_SOLVER),
+        _exponential("RES-2-flow", PSLD_FLOW_WHOLE, RESIDUAL_HELD, 2, _RES),
+        Scheme("S F", PSLD_WHOLE, "SAB2", order=2, reference=_ADAMS, memory=2),
+    )
+}
+
+# The papers' conjugate integrators: their splittings are made when they are asked for (theory.conjugate), by sympy. The
+# strength lambda is ours, per unit of int beta: the papers tune theirs by FID.
+LAMBDA = 0.1
+CONJUGATE_WORDS = {
+    "lambda-DDIM-I": ("S NF F", "psld-flow-whole", False),
+    "lambda-DDIM-II": ("S NF F", "psld-flow-whole", True),
+    "CSPS-D": ("S NB(1/2) B(1/2) NA A S@1 NB(1/2) B(1/2)", "psld-flow", True),
+    "CSPS-S": ("O S NB B NA A", "psld", True),
+}
+
+
+@cache
+def conjugate_scheme(name: str, strength: float = LAMBDA) -> Scheme:
+    """A conjugate integrator by its name in `CONJUGATE_WORDS`, with another `strength` lambda if given.
+
+    Raises KeyError on another name, ValueError on a strength that is not finite.
+    """
+    from ..theory.conjugate import conjugate
+
+    word, base, coupled = CONJUGATE_WORDS[name]
+    splitting = conjugate(SPLITTINGS[base], strength, coupled)
+    reference = f"{_LONG_PAPER}, section 3 and 5; lambda {strength:g} per unit of int beta"
+    return Scheme(word, splitting, name, flow="exact", order=1, reference=reference, frozen=EPS_HELD)
+
+
+def all_schemes() -> dict[str, Scheme]:
+    """The splitting schemes, the exponential integrators and the conjugate ones, by name. Imports sympy."""
+    return CATALOGUE | EXPONENTIAL | {name: conjugate_scheme(name) for name in CONJUGATE_WORDS}

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, cast
 
 from ..theory.scheme import Scheme, parse
 from ..theory.splitting import SPLITTINGS, Splitting
-from .catalogue import CATALOGUE, LANGEVIN_CONTROLS
+from .catalogue import CATALOGUE, CONJUGATE_WORDS, EXPONENTIAL, LANGEVIN_CONTROLS, conjugate_scheme
 
 if TYPE_CHECKING:  # torch takes seconds to import, and only black boxes need it
     from .blackbox import Sampler
 
-_NAMED = {**CATALOGUE, **{scheme.name: scheme for scheme in LANGEVIN_CONTROLS}}
+_NAMED = {**CATALOGUE, **EXPONENTIAL, **{scheme.name: scheme for scheme in LANGEVIN_CONTROLS}}
+_NAMES = (*_NAMED, *CONJUGATE_WORDS)
 _MISSING = object()
 _FILE_OBJECT = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
 
@@ -97,11 +98,11 @@ def find_scheme(text: str, splitting: Splitting | None = None) -> Scheme:
     `splitting` is for words alone; without it a word belongs to the splitting whose parts it names. Raises ValueError.
     """
     is_file = _FILE_OBJECT.fullmatch(text)
-    if splitting is not None and (is_file or text in _NAMED):
+    if splitting is not None and (is_file or text in _NAMES):
         raise ValueError(f"{text!r} has a splitting of its own; a splitting can only be chosen for a word")
     text = text.strip()
-    if text in _NAMED:
-        return _NAMED[text]
+    if text in _NAMES:
+        return _NAMED[text] if text in _NAMED else conjugate_scheme(text)
     if is_file:
         found = load_object(text)
         if not isinstance(found, Scheme):
@@ -114,7 +115,7 @@ def find_scheme(text: str, splitting: Splitting | None = None) -> Scheme:
         return parse(text, splitting)
     except ValueError as error:
         if len(text) > 1 and text.isalnum():  # meant as a name, not as a word
-            hint = _hint(text.upper(), _NAMED) or f"; the catalogue has {', '.join(CATALOGUE)}"
+            hint = _hint(text.upper(), _NAMES) or f"; the catalogue has {', '.join(CATALOGUE)}"
             raise ValueError(f"{text!r} is neither a scheme of the catalogue nor a word{hint}") from error
         raise
 

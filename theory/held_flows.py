@@ -196,9 +196,9 @@ def _to_end(drift: Array) -> Array:
     bad = ~np.isfinite(matrix).all((1, 2))
     matrix[bad] = np.eye(2 * m)
     right = np.broadcast_to(np.tile(np.eye(2), (m, 1)), (n, 2 * m, 2))
-    Y = np.swapaxes(np.linalg.solve(matrix, right).reshape(n, m, 2, 2), -1, -2)
-    Y[bad] = np.nan
-    return Y
+    solved = np.asarray(np.linalg.solve(matrix, right), dtype=float).reshape(n, m, 2, 2)
+    solved[bad] = np.nan
+    return np.swapaxes(solved, -1, -2)
 
 
 def _is_steady(frozen: Frozen, diffusion: Diffusion, values: Mapping[str, float]) -> bool:

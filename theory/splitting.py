@@ -40,25 +40,30 @@ def _check_part_name(name: str) -> None:
 class Part:
     """One part of a splitting: du = drift dtheta + diffusion dw, under a name that words use.
 
-    `drift` and `diffusion` as in `LinearSDE`. The name is a letter, then letters or digits, and not S.
-    Raises ValueError on a bad name or a drift that is not linear.
+    `drift` and `diffusion` as in `LinearSDE`. The name is a letter, then letters or digits, and not S. euler: whether a
+    part without score is followed by explicit Euler, whatever the scheme's sub-flow, which is for parts with score.
+    Raises ValueError on a bad name, a drift that is not linear, or a part with score that says how it is followed.
     """
 
     name: str
     drift: tuple[Expr, Expr]
     diffusion: tuple[Expr, Expr] = field(default_factory=no_diffusion)
+    euler: bool = False
 
     def __post_init__(self) -> None:
         _check_part_name(self.name)
-        _ = self.sde
+        if self.euler and self.sde.uses_score:
+            raise ValueError(
+                f"part {self.name!r} uses the score: the scheme's flow says how it is followed; drop euler"
+            )
 
     @classmethod
-    def of(cls, name: str, sde: LinearSDE) -> Part:
+    def of(cls, name: str, sde: LinearSDE, euler: bool = False) -> Part:
         """The part with the dynamics `sde`. Raises ValueError on a bad name."""
         _check_part_name(name)
         part = object.__new__(cls)
-        object.__setattr__(part, "name", name)
-        object.__setattr__(part, "sde", sde)
+        for attribute, value in (("name", name), ("sde", sde), ("euler", euler)):
+            object.__setattr__(part, attribute, value)
         return part
 
     def __getattr__(self, name: str) -> Any:
@@ -67,13 +72,22 @@ class Part:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __reduce__(self) -> Any:
-        return Part.of, (self.name, self.sde)
+        return Part.of, (self.name, self.sde, self.euler)
 
     def __eq__(self, other: object) -> bool:
-        return (self.name, self.sde) == (other.name, other.sde) if isinstance(other, Part) else NotImplemented
+        return self._key == other._key if isinstance(other, Part) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((self.name, self.sde))
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[str, LinearSDE, bool]:
+        return self.name, self.sde, self.euler
+
+    @property
+    def declaration(self) -> tuple[str, ...]:
+        """The text that the part's dynamics, and how they are followed, are known by."""
+        return (*self.sde.declaration, "euler") if self.euler else self.sde.declaration
 
     @cached_property
     def sde(self) -> LinearSDE:
@@ -86,7 +100,10 @@ class Part:
         return exact_flow(self.sde)
 
     def flow(self, kind: str, length: ArrayLike, params: Parameters) -> Flow:
-        """The flow over theta = `length` (any shape), "exact" or "euler"; a part without score is always exact."""
+        """The flow over theta = `length` (any shape), "exact" or "euler"; a part without score is always exact, unless
+        it says otherwise."""
+        if self.euler:
+            return euler_flow(self.sde, length, params.values())
         if kind == "exact" or not self.sde.uses_score:
             return self.exact(length, params.values())
         if kind == "euler":

@@ -48,7 +48,7 @@ def step_map_text(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]
             f"use {' or '.join(FROZEN_FLOWS)}"
         )
     check_holds_score(scheme, "a one-step map in closed form is")
-    declaration = [(part.name, part.sde.declaration) for part in scheme.parts]
+    declaration = [(part.name, part.declaration) for part in scheme.parts]
     question = ("step map", scheme.word, scheme.flow, str(scheme.lambda_s), declaration)
     return [(time, entries) for time, entries in cached(question, lambda: _compose(scheme))]
 
@@ -67,7 +67,7 @@ def _compose(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:
             segments.append((str(token.start), identity))
             continue
         part = scheme.splitting[token.symbol]
-        euler = scheme.flow == "euler" and part.sde.uses_score
+        euler = part.euler or (scheme.flow == "euler" and part.sde.uses_score)
         matrices = euler_matrices(part.sde) if euler else part.exact.matrices
         weight = sp.Rational(token.weight.numerator, token.weight.denominator)
         flow = Flow(*(matrix.subs(theta, weight * theta) for matrix in matrices))

@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -123,7 +123,7 @@ def spectral_radius(matrix: Array) -> Array:
     """rho of (d, d, ...) matrices; inf where one is not finite."""
     if len(matrix) > 2:
         moved = np.moveaxis(matrix, (0, 1), (-2, -1))
-        finite = np.isfinite(moved).all((-2, -1))
+        finite: Any = np.isfinite(moved).all((-2, -1))
         radius = np.abs(np.linalg.eigvals(np.where(finite[..., None, None], moved, 0.0))).max(-1)
         return np.where(finite, radius, np.inf)
     half, det = (matrix[0, 0] + matrix[1, 1]) / 2, determinant(matrix)
