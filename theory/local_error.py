@@ -114,7 +114,9 @@ class Word:
         start, length = step.offset(token.start), step.length * number(token.weight)
         if not self.uses_score(token):
             drift, theta = calculus.drift(part, self.no_score), calculus.theta(start, length)
-            return calculus.evolve(theta, drift, calculus.half_noise(part, self.noise_scale), g)
+            noise = calculus.half_noise(part, self.noise_scale)
+            follow = self._euler if part.euler else calculus.evolve
+            return follow(theta, drift, noise, g)
         before = [step.offset(t.start) for t in self.tokens[:position] if t.is_score][::-1]
         if calculus.general or self.scheme.memory > 1:
             known = (*before, *step.earlier)[: self.scheme.memory]
@@ -155,21 +157,28 @@ class Word:
             drift = calculus.drift(part, calculus.held_function(evaluated))
         if flow in ("exact", "true"):
             return calculus.evolve(theta, drift, noise, g)
-        # The drift vector is held fixed while f is expanded, and put in at the end.
-        frozen, names = [calculus.constant(b) for b in calculus.b], calculus.names("b")
         if flow == "midpoint":
             half = [entry * sp.QQ(1, 2) for entry in theta]
 
             def moved_halfway(function: Series) -> Series:
                 # theta multiplies the drift, so that it is needed up to h^(n - 1)
-                there = [*calculus.evolve(half, frozen, None, function, calculus.n - 1), ZERO]
-                return calculus.substitute(there, dict(zip(names, drift, strict=True)))
+                there = [*calculus.evolve(half, self.frozen_drift, None, function, calculus.n - 1), ZERO]
+                return calculus.substitute(there, dict(zip(calculus.names("b"), drift, strict=True)))
 
             there = [moved_halfway(calculus.constant(u)) for u in calculus.u]
             score = [moved_halfway(s) for s in calculus.held_function(evaluated)]
-            drift = calculus.drift(part, score, there)
-        g = calculus.evolve(theta, frozen, noise, g)
-        return calculus.substitute(g, dict(zip(names, drift, strict=True)))
+            return self._euler(theta, calculus.drift(part, score, there), noise, g)
+        return self._euler(theta, drift, noise, g)
+
+    @property
+    def frozen_drift(self) -> list[Series]:
+        """A drift vector that is held fixed."""
+        return [self.calculus.constant(b) for b in self.calculus.b]
+
+    def _euler(self, theta: Series, drift: Sequence[Series], noise: Sequence[Series], g: Series) -> Series:
+        """The drift vector is held fixed while f is expanded, and put in at the end."""
+        g = self.calculus.evolve(theta, self.frozen_drift, noise, g)
+        return self.calculus.substitute(g, dict(zip(self.calculus.names("b"), drift, strict=True)))
 
     def process(self, start: Polynomial, length: Polynomial, g: Series) -> Series:
         """The exact process over the offsets [start, start + length]."""
@@ -184,9 +193,10 @@ class Word:
 
     @cached_property
     def _scored_before(self) -> bool:
-        """Whether parts use the score before the word's last S."""
+        """Whether parts use the score before the word's last S, or follow Euler, which has no formal inverse flow."""
         last = max((position for position, token in enumerate(self.tokens) if token.is_score), default=0)
-        return any(self.uses_score(token) for token in self.tokens[:last])
+        before = [token for token in self.tokens[:last] if not token.is_score]
+        return any(self.uses_score(token) or self.scheme.splitting[token.symbol].euler for token in before)
 
     @cached_property
     def _keeps_step(self) -> bool:

@@ -130,7 +130,7 @@ def _sum(proofs: Sequence[OrderProof]) -> dict[Powers, Any]:
 
 
 def _question(scheme: Scheme, dims: int, linear_beta: bool) -> tuple[Any, ...]:
-    declaration = [(part.name, part.sde.declaration) for part in scheme.splitting.parts]
+    declaration = [(part.name, part.declaration) for part in scheme.splitting.parts]
     scaled = "" if scheme.lambda_s == 1 else "lambda_s"
     arguments = scheme.splitting.diffusion.score_names
     question = ("order", scheme.word, scheme.flow, scaled, declaration, arguments, str(dims), linear_beta)
