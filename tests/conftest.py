@@ -40,6 +40,7 @@ LONGEST = (
     "test_anatomy.py",
     "test_moments.py",
     "test_monte_carlo.py",
+    "test_cuda_dry_run_network.py",
     "test_cuda_dry_run.py",
     "test_baseline.py",
 )

@@ -7,4 +7,5 @@ from .diffusers import diffusers_sampler as diffusers_sampler
 from .functions import TIMES as TIMES
 from .functions import function_sampler as function_sampler
 from .k_diffusion import SAMPLERS as SAMPLERS
+from .k_diffusion import WITHOUT_GRID as WITHOUT_GRID
 from .k_diffusion import k_diffusion_sampler as k_diffusion_sampler

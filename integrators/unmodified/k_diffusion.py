@@ -30,6 +30,8 @@ GRIDS = {
     "exponential": "get_sigmas_exponential",
     "polyexponential": "get_sigmas_polyexponential",
 }
+# These are given two sigmas and make their own grid between them.
+WITHOUT_GRID = ("sample_dpm_fast",)
 # Weak orders as the papers claim them that the functions name.
 SAMPLERS = {
     "sample_dpm_2": 2,
@@ -75,9 +77,9 @@ def samplers() -> ModuleType:
 _IMAGES = ("torchvision", "torchvision.transforms")
 
 
-def k_diffusion_sampler(name: str, settings: Mapping[str, Any] | None = None, grid: str = "karras") -> Unmodified:
+def k_diffusion_sampler(name: str, settings: Mapping[str, Any] | None = None, grid: str | None = None) -> Unmodified:
     """A sampler of k-diffusion by its function's name; settings: of its arguments, and sigma_min, sigma_max; grid:
-    karras, exponential or polyexponential.
+    karras, exponential or polyexponential; default the first, or the sampler's own where it makes one.
 
     Raises ValueError on a name, setting or grid that it has not.
     """
@@ -87,8 +89,10 @@ def k_diffusion_sampler(name: str, settings: Mapping[str, Any] | None = None, gr
         )
     if name not in SAMPLERS:
         raise ValueError(f"k-diffusion:{name} is none of its samplers; choose {', '.join(SAMPLERS)}")
-    grid = "karras" if grid == "default" else grid
-    if grid not in GRIDS:
+    grid = grid or ("default" if name in WITHOUT_GRID else "karras")
+    if name in WITHOUT_GRID and grid != "default":
+        raise ValueError(f"{name} makes its own grid between sigma_max and sigma_min; leave it at its default")
+    if name not in WITHOUT_GRID and grid not in GRIDS:
         raise ValueError(f"k-diffusion has no grid {grid!r}; choose {', '.join(GRIDS)}")
     given = dict(settings or {})
     span = (float(given.pop("sigma_min", SIGMA_MIN)), float(given.pop("sigma_max", SIGMA_MAX)))
@@ -140,7 +144,7 @@ class _Prepared:
     def _call(self, network: Network, x: Tensor) -> Tensor:
         module, low, high = samplers(), *self.sampler.span
         function, settings = getattr(module, self.sampler.name), dict(self.sampler.settings)
-        if "sigmas" not in inspect.signature(function).parameters:
+        if self.sampler.name in WITHOUT_GRID:
             return function(network, x, low, high, self.steps, disable=True, **settings)
         sigmas = getattr(module, GRIDS[self.sampler.grid])(self.steps, low, high)
         return function(network, x, sigmas.to(torch.get_default_dtype()), disable=True, **settings)

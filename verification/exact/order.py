@@ -63,8 +63,9 @@ from .order_evidence import evidence_of
 MIN_RATIO = 1.5
 # W2 is judged if no covariance is off by more than this part of itself: beyond that it is a square root.
 SMOOTH = 1.0
-# A limit's rounding, and what errors scatter by, stand this many times below the errors that are fitted.
-CLEAR = 4
+# A limit's rounding stands this many times below the errors that are fitted; and so many times what errors scatter by,
+# so that it moves no slope by more than 0.14.
+CLEAR, CLEAR_OF_SCATTER = 4, 16
 
 # What a study runs unless told otherwise. Down to the cut-off t = eps the orders are the same, but the asymptotic range
 # begins at many more steps; at t = 0.1 it begins at about 100.
@@ -143,7 +144,7 @@ class OrderStudy(Judged):
         """The error that is rounding, (levels,)."""
         left = CLEAR * abs(self.limit.bias) if self.limit is not None and self.limit.is_rounded else 0.0
         floor = self.floors[quantity] + self.sizes[quantity] * (ROUND_OFF + self.rounding + left)
-        return floor + CLEAR * self.scatter.get(quantity, 0.0)
+        return floor + CLEAR_OF_SCATTER * self.scatter.get(quantity, 0.0)
 
     def seen(self, quantity: str) -> Array:
         """The errors that say something of a quantity's order, (levels,); nan for the others."""

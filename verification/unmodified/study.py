@@ -34,12 +34,10 @@ from ..verdicts import (
     Evidence,
     Finding,
     Fit,
-    Judgement,
+    Judged,
     Kind,
-    Verdict,
     Weight,
     fit_order,
-    judge,
     order_entry,
     slopes_of,
     stall_of,
@@ -178,7 +176,7 @@ class GridStudy:
 
 
 @dataclass(frozen=True)
-class UnmodifiedStudy:
+class UnmodifiedStudy(Judged):
     """A sampler on its grids, and the verdict on it."""
 
     name: str
@@ -187,9 +185,9 @@ class UnmodifiedStudy:
     grids: tuple[GridStudy, ...]
     notes: tuple[str, ...] = field(default=())
 
-    @cached_property
-    def judgement(self) -> Judgement:
-        """The state, the sentence and the warnings."""
+    @property
+    def evidence(self) -> Evidence:
+        """Of every grid, and what was said of the sampler."""
         findings = [finding for study in self.grids for finding in study.findings()]
         findings += [Finding(note, Weight.NOTES, Kind.RANGE) for note in dict.fromkeys(self._said())]
         deciding = [study for study in self.grids if study.decides]
@@ -198,7 +196,7 @@ class UnmodifiedStudy:
         last = max(int(study.steps[-1]) for study in self.grids)
         advice = f"the slopes still move: run up to about {2 * last} steps"
         measured = min(fits, key=lambda fit: fit.order, default=None)
-        return judge(Evidence(self.expected, None, tuple(findings), measured, covered=covered, advice=advice))
+        return Evidence(self.expected, None, tuple(findings), measured, covered=covered, advice=advice)
 
     def _said(self) -> Iterable[str]:
         yield from self.notes
@@ -228,21 +226,6 @@ class UnmodifiedStudy:
     def problems(self) -> tuple[str, ...]:
         """What makes it fail, whatever its errors are: nothing is known of it."""
         return ()
-
-    @property
-    def verdict(self) -> Verdict:
-        """PASS, FAIL or INCONCLUSIVE."""
-        return self.judgement.verdict
-
-    @property
-    def reason(self) -> str:
-        """The verdict's sentence."""
-        return self.judgement.reason
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What decides nothing, and should be known."""
-        return self.judgement.warnings
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

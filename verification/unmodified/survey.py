@@ -16,7 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...integrators.blackbox import BlackBoxError
-from ...integrators.unmodified import SAMPLERS, SCHEDULERS, Unmodified, diffusers_sampler, k_diffusion_sampler
+from ...integrators.unmodified import (
+    SAMPLERS,
+    SCHEDULERS,
+    WITHOUT_GRID,
+    Unmodified,
+    diffusers_sampler,
+    k_diffusion_sampler,
+)
 from ..exact import Spectrum, cifar10_spectrum
 from ..targets import GaussianLaw
 from .laws import Data, laws_of
@@ -45,8 +52,9 @@ def samplers_of(library: str, name: str, settings: dict[str, Any], grid: str | N
     make = diffusers_sampler if library == "diffusers" else k_diffusion_sampler
     if grid is not None:
         return {grid: make(name, settings, grid)}
-    found = {"default": make(name, settings, "default")} if library == "diffusers" else {}
-    for other in ("karras",) if library == "diffusers" else ("karras", "exponential"):
+    has_own = library == "diffusers" or name in WITHOUT_GRID
+    found = {"default": make(name, settings, "default")} if has_own else {}
+    for other in ("karras",) if has_own else ("karras", "exponential"):
         try:
             found[other] = make(name, settings, other)
         except ValueError:
@@ -112,7 +120,7 @@ def _constants(study: UnmodifiedStudy) -> dict[str, Any]:
     found = {}
     for grid in study.grids:
         fit = grid.fits.get("w2")
-        entry: dict[str, Any] = {"order": None, "constant": None, "from": None}
+        entry: dict[str, Any] = {"order": None, "settled": False, "constant": None, "from": None}
         entry["draws"] = _finite(grid.draws[-1] / grid.steps[-1])
         if fit is not None:
             power = max(1, round(fit.order))
@@ -120,7 +128,8 @@ def _constants(study: UnmodifiedStudy) -> dict[str, Any]:
             slopes = np.log(errors[:-1] / errors[1:]) / np.log(grid.steps[1:] / grid.steps[:-1])
             near = np.abs(slopes - fit.order) <= 0.25
             first = len(near) - int(np.argmin(near[::-1])) if not near.all() else 0
-            entry |= {"order": _finite(fit.order), "constant": _finite(errors[-1] * grid.steps[-1] ** power)}
+            entry |= {"order": _finite(fit.order), "settled": fit.is_settled}
+            entry |= {"constant": _finite(errors[-1] * grid.steps[-1] ** power)}
             entry["power"], entry["from"] = power, int(grid.steps[first]) if first < len(near) else None
         found[grid.grid] = entry
     return found

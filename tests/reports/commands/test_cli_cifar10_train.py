@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from tiny_models import same
 from torch import Tensor
 from weakorder.reports.commands import cifar10 as cifar10_cli
 from weakorder.reports.commands import cli
@@ -63,15 +64,6 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 def done(outcome: Outcome) -> Outcome:
     assert outcome.code == 0, outcome.err
     return outcome
-
-
-def same(first: Any, second: Any) -> bool:
-    """Whether two states are equal to the last bit, apart from the time they took."""
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first if k != "seconds")
-    if isinstance(first, list):
-        return len(first) == len(second) and all(map(same, first, second))
-    return torch.equal(first, second) if isinstance(first, Tensor) else first == second
 
 
 def strict(text: str) -> Any:

@@ -218,7 +218,7 @@ def test_the_study_for_json_holds_its_levels_slopes_and_verdict() -> None:
 # --- What contradicts, and what does not -----------------------------------------------------------------------------
 
 FEW = (50, 100, 200, 400, 800)
-ROUNDED = Finding("times are rounded to 1/1000", Weight.NOTES, Kind.ROUNDING)
+ROUNDED = Finding("rounds times to 1/1000", Weight.NOTES, Kind.ROUNDING)
 
 
 @pytest.mark.parametrize("broken", ["noise_cov", "offset", "matrix"])
@@ -294,15 +294,22 @@ def test_an_error_that_changes_its_sign_with_h_is_not_taken_for_one_that_stagnat
 
 
 def test_known_rounding_leaves_the_levels_above_it_to_decide_and_the_last_line_says_where_it_begins() -> None:
+    """Claim: what is known to scatter hides what is below it and nothing above; unknown, it fails."""
     errors = [0.4, 0.2, 0.1, 0.05, 0.025, 0.026, 0.025]
     assert synthetic(errors).verdict is Verdict.FAIL
-    study = replace(synthetic(errors), findings=(ROUNDED,))
+
+    def scattered(errors: list[float], by: float) -> OrderStudy:
+        study = synthetic(errors)
+        scatter = {quantity: np.full(len(errors), by) for quantity in study.errors}
+        return replace(study, findings=(ROUNDED,), scatter=scatter, signed_rounding=study.signed_rounding + by)
+
+    study = scattered(errors, 2e-3)
     assert study.verdict is Verdict.PASS, study.reason
-    assert "up to 1600 steps; with more it does not converge: times are rounded to 1/1000" in study.reason
+    assert "up to 800 steps, beyond which its rounding shows: it rounds times to 1/1000" in study.reason
     shortest = replace(ROUNDED, shortest=1 / 800)
     assert replace(synthetic(errors), findings=(shortest,)).kept.tolist() == [True] * 4 + [False] * 3
-    bad = replace(synthetic([0.083, 0.0945, 0.0837, 0.09, 0.085]), findings=(ROUNDED,))
-    assert bad.verdict is Verdict.FAIL, "rounding explains no error that never falls"
+    assert scattered(errors, 1e-4).verdict is Verdict.FAIL, "a smaller scatter explains no error that ceases to fall"
+    assert scattered([0.083, 0.0945, 0.0837, 0.09, 0.085], 2e-3).verdict is Verdict.FAIL
 
 
 def test_a_fault_at_few_steps_is_said_though_the_fit_leaves_them_out() -> None:

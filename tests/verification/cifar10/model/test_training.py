@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_models import same
 from torch import Tensor, nn
 from weakorder.theory.model import Parameters
 from weakorder.verification.cifar10.model import training
@@ -46,15 +47,6 @@ def run(output: Path, steps: int, config: TrainingConfig = CONFIG, images: np.nd
     """The state on disk after `steps` steps in all."""
     train(config, images, output, steps=steps, progress=False, device="cpu")
     return read_state(output)
-
-
-def same(first: Any, second: Any) -> bool:
-    """Whether two states are equal to the last bit, apart from the time they took."""
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first if k != "seconds")
-    if isinstance(first, list):
-        return len(first) == len(second) and all(map(same, first, second))
-    return torch.equal(first, second) if isinstance(first, Tensor) else first == second
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
