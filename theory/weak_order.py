@@ -81,19 +81,24 @@ class OrderProof:
 
     def named(self) -> dict[str, Coefficient]:
         """The coefficients by their monomials, such as "dx^2 dm"."""
-        names = {}
-        for coefficient in self.coefficients:
-            factors = [
-                f"d{name}" + (f"^{power}" if power > 1 else "")
-                for name, power in zip(self.coordinates, coefficient.powers, strict=True)
-                if power
-            ]
-            names[" ".join(factors)] = coefficient
-        return names
+        return named(self.coordinates, self.coefficients)
 
     def monomials(self) -> dict[str, Expr]:
         """The leading local error of each monomial of the increments, in sympy."""
         return {name: self.leading[c.powers] * _factorials(c.powers) for name, c in self.named().items()}
+
+
+def named(coordinates: Sequence[str], error: Sequence[Coefficient]) -> dict[str, Coefficient]:
+    """Coefficients by their monomials in the increments of `coordinates`, such as "dx^2 dm"."""
+    names = {}
+    for coefficient in error:
+        factors = [
+            f"d{name}" + (f"^{power}" if power > 1 else "")
+            for name, power in zip(coordinates, coefficient.powers, strict=True)
+            if power
+        ]
+        names[" ".join(factors)] = coefficient
+    return names
 
 
 def prove_order(scheme: Scheme, dims: int = 1, linear_beta: bool = True) -> OrderProof:
