@@ -8,6 +8,9 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 
+# Tests start dozens of interpreters: what they import is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: test nightly lint report bench gpu readme derivations clean
 
 test: lint
@@ -39,6 +42,7 @@ $(READY_DEV): $(READY)
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python tests/benchmarks/throughput.py --peers --json bench.json
+	$(BIN)/python tests/benchmarks/verdicts.py
 
 gpu: $(READY_DEV)
 	$(BIN)/python tests/benchmarks/gpu $(or $(OUT),gpu-results) $(if $(DATA),--data $(DATA)) $(if $(TEST),--test $(TEST))

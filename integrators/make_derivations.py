@@ -1,7 +1,8 @@
 """Derives everything built in, for the file that ships: `python -m weakorder.integrators.make_derivations` writes it.
 
 `questions` names them: the declarations, the flows of every part and whole, the one-step maps and the orders of every
-scheme of the catalogue and every Langevin control. It takes about two minutes. A test derives them again.
+scheme of the catalogue and every Langevin control, the orders of those that hold other quantities, or longer. It takes
+about two minutes. A test derives them again.
 """
 
 from __future__ import annotations
@@ -14,14 +15,25 @@ from typing import Any
 from ..theory import derivations
 from ..theory.cache import afresh
 from ..theory.flows import derivation
+from ..theory.frozen import DATA_HELD
 from ..theory.model import PSLD_DIFFUSION, STATIONARY, LinearSDE
 from ..theory.scheme import FLOWS, FROZEN_FLOWS, Scheme
-from ..theory.splitting import SPLITTINGS
+from ..theory.splitting import PSLD_FLOW_WHOLE, PSLD_WHOLE, SPLITTINGS
 from ..theory.step_map import step_map_text
 from ..theory.weak_order import prove_order
-from .catalogue import CATALOGUE, LANGEVIN_CONTROLS
+from .catalogue import CATALOGUE, EXPONENTIAL, LANGEVIN_CONTROLS
 
 SCHEMES = (*CATALOGUE.values(), *LANGEVIN_CONTROLS)
+# What no proof depends on, which of several quantities is held, is named here by one of them.
+LONGER = (
+    Scheme("S F", PSLD_WHOLE, "memory 3 of data", "exact", frozen=DATA_HELD, memory=3),
+    *(
+        Scheme("S F", splitting, f"memory {memory} on {splitting.name}", flow, memory=memory)
+        for splitting in (PSLD_WHOLE, PSLD_FLOW_WHOLE)
+        for flow in FROZEN_FLOWS
+        for memory in (2, 3)
+    ),
+)
 # A lambda_s is a symbol in a proof: any value but 1 stands for all.
 _SCALED = 0.5
 
@@ -44,6 +56,8 @@ def questions(schemes: Sequence[Scheme] = SCHEMES) -> dict[str, Callable[[], Any
             asked[f"step map of {scheme.name}, {flow}"] = lambda s=changed: step_map_text(s)
     for scheme in schemes:
         asked |= _orders(scheme)
+    for scheme in (*EXPONENTIAL.values(), *LONGER):
+        asked |= _orders_held(scheme)
     return asked
 
 
@@ -67,6 +81,17 @@ def _orders(scheme: Scheme) -> dict[str, Callable[[], Any]]:
                     changed = replace(scheme, flow=flow, lambda_s=scale)
                     asked[what] = lambda s=changed, d=dims, b=linear: prove_order(s, d, b)
     return asked
+
+
+def _orders_held(scheme: Scheme) -> dict[str, Callable[[], Any]]:
+    """In one dimension, as it is declared; in two without memory, which would be of some thousand terms with it."""
+    return {
+        f"order of {scheme.name}, {scheme.flow}, {beta} beta, dims {dims}": lambda d=dims, b=linear: prove_order(
+            scheme, d, b
+        )
+        for dims in ((1, 2) if scheme.memory == 1 else (1,))
+        for beta, linear in (("linear", True), ("constant", False))
+    }
 
 
 def derive(ask: Callable[[], Any]) -> dict[str, Any]:

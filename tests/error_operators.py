@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import sympy as sp
-from weakorder.theory import local_error as expansion
+from weakorder.theory.calculus import Calculus
 from weakorder.theory.local_error import local_error
+from weakorder.theory.polynomials import exponents
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import Part
 from weakorder.theory.weak_order import Powers
@@ -37,6 +38,11 @@ def same(a: Mapping[Powers, sp.Expr], b: Mapping[Powers, sp.Expr]) -> bool:
 def operators(scheme: Scheme, n: int, linear_beta: bool = True) -> list[dict[Powers, Any]]:
     """What `local_error` holds before the entries of the parts' matrices are put in as functions of the parameters:
     quick, and equal operators are equal errors."""
+
+    def by_name(calculus: Calculus, g: Any, _: Any) -> dict[Any, Any]:
+        names = calculus.generators.names
+        return {tuple(sorted((names[i], e) for i, e in exponents(key))): c for key, c in g.terms.items()}
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(expansion, "_symbolic", lambda _, g: dict(g.terms()))
+        patch.setattr(Calculus, "operator", by_name)
         return local_error(scheme, n, linear_beta=linear_beta)

@@ -9,6 +9,7 @@ grid, is evaluated as it stands. sympy is imported only to write a formula or to
 from __future__ import annotations
 
 import ast
+import itertools
 import operator
 import re
 from collections import Counter
@@ -22,8 +23,8 @@ import numpy as np
 if TYPE_CHECKING:
     from sympy import Expr, Symbol
 
-# The jets of a score are named by their derivatives, s_x,mt, and in two dimensions s_x1,x1m2.
-_JET = re.compile(r"(s_[xm]\d?),(\w+)")
+# The jets of a score, or of what else is held, are named by their derivatives, s_x,mt, and in two dimensions s_x1,x1m2.
+_JET = re.compile(r"([sq]_[xm]\d?|P[hs]i_[xm]{2}),(\w+)")
 _CONSTANTS = {"pi": np.pi, "E": np.e, "I": np.complex128(1j)}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(np, name) for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "exp", "sign", "floor")},
@@ -105,7 +106,7 @@ def parse(formula: str, symbols: Mapping[str, Symbol]) -> Expr:
         left, right = build(node.left), build(node.right)
         return _APPLIED[type(node.op)](left, right)
 
-    tree = ast.parse(_mangled(formula), mode="eval").body
+    tree = _parsed(formula)
     _check(tree, _REAL, formula)
     return build(tree)
 
@@ -129,7 +130,7 @@ def compiled(formulas: Sequence[str], complex_roots: bool = False) -> Compiled:
     what a formula may not hold; nothing else is ever run.
     """
     scope = _COMPLEX if complex_roots else _REAL
-    trees = [ast.parse(_mangled(formula), mode="eval").body for formula in formulas]
+    trees = [_parsed(formula) for formula in formulas]
     for tree, formula in zip(trees, formulas, strict=True):
         _check(tree, scope, formula)
     names = sorted(set().union(*map(_names, trees)) if trees else ())
@@ -144,6 +145,32 @@ def compiled(formulas: Sequence[str], complex_roots: bool = False) -> Compiled:
     namespace: dict[str, Any] = {"__builtins__": {}, **_CONSTANTS, **scope}
     exec(compile(module, "<formulas>", "exec"), namespace)
     return Compiled(tuple(map(_plain, names)), namespace["formulas"])
+
+
+# Python's parser takes no sum of some thousand terms, which a leading error may be: long ones are cut into pieces.
+_LONG_SUM = 100
+_SUMMAND = re.compile(r"[()]| [+-] ")
+
+
+def _parsed(formula: str) -> ast.expr:
+    """The tree of a formula; a long sum as the sum of its halves."""
+    mangled, depth, cuts = _mangled(formula), 0, [0]
+    for match in _SUMMAND.finditer(mangled):
+        depth += {"(": 1, ")": -1}.get(match[0], 0)
+        if len(match[0]) == 3 and depth == 0:
+            cuts.append(match.start())
+    if len(cuts) <= _LONG_SUM:
+        return ast.parse(mangled, mode="eval").body
+    ends = [*cuts[_LONG_SUM::_LONG_SUM], len(mangled)]
+    pieces = [mangled[a:b].removeprefix(" + ").strip() for a, b in itertools.pairwise([0, *ends])]
+    return _sum([ast.parse(piece, mode="eval").body for piece in pieces])
+
+
+def _sum(terms: list[ast.expr]) -> ast.expr:
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return ast.BinOp(_sum(terms[:half]), ast.Add(), _sum(terms[half:]))
 
 
 def evaluated(formula: str, values: Mapping[str, Any]) -> Any:

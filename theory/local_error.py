@@ -16,329 +16,347 @@ the symbol of a differential operator, and its coefficients settle all test func
 p_m^j is the local error of (x - x_0)^i (m - m_0)^j. The order is the smallest power of h with a non-zero coefficient,
 minus one.
 
-The score enters through its jets (s and its partial derivatives as independent symbols), so a coefficient that
-vanishes does so for every score: the order is a lower bound for each score and sharp for a generic one, and lambda_s
-is generic too. It is relative to the declared splitting, whose parts add up to its whole. Everything is exact rational
-arithmetic. Source: the operator calculus of weak
-expansions, e.g. Leimkuhler and Matthews 2013; Talay and Tubaro 1990.
+**Another quantity held.** If parts hold q of s = Phi(t) u + Psi(t) q (theory.frozen), a part's generator is
+[(A + G Phi) u + G Psi q] . grad + 1/2 D : grad grad, its coefficients change along its interval, and its exponential is
+ordered in time; S@c substitutes q(u, t - c h). The indeterminates are the jets of q, Phi and Psi, and no inverse
+occurs: the theorem is one for every quantity that may be held, and for every smooth Phi and Psi.
+
+**Memory.** If parts hold the polynomial through the last k evaluations, a step is a function of the state and of k - 1
+older ones, and what it leaves behind, too. Let the exact process run up to the step, with the older evaluations made
+along it, and compare the step with the process in its place, on every test function of the new state and of what is
+remembered. What is remembered is only ever used times h, so
+
+    f = exp(p . u + h (p_0 . q_0 + ... + p_{k-2} . q_{k-2})),        q_0 the last evaluation,
+
+settles them all. Its error is averaged over the path behind, for that is where the order comes from: by itself an old q
+is off by a path's roughness, h^(1/2). In a run these errors add up (the telescoping sum of Talay and Tubaro, over
+states with their memory). A function v(u) of the end is V(u, h q) = v(u) + h (c_0 q_0 + c_1 q_1 + ...) . grad v + ... a
+few steps before, c_j the weights with which the steps to come use what is remembered. So p_j = c_j p gives the leading
+error of a run (`first_error`).
+
+A word whose S stands behind parts evaluates at a state that is not on the exact process. The older evaluations then
+lie on a path with the same law at the ends of steps: those parts R first (which hold no score), the evaluation, the
+formal inverse of R, the exact step. If parts have used the score before the last S, R is the whole step, but without a
+past of its own, unless all parts have gone equally far there: then the process may. Any path will do that is laid the
+same way everywhere. Lengths of earlier steps are 1, or indeterminates: order for every sequence.
+Assumptions, as ever in weak expansions: coefficients smooth, with derivatives of polynomial growth; moments bounded
+along the run; ratios of neighbouring steps bounded. What the first steps do, which remember less, is theory.weak_order.
+
+For the whole reverse SDE and k >= 3 all of the leading error is h^3 beta^3 p^T (G q') D (G q')^T p / 24, q' = dq/du, of
+second order in p, whatever is held and however long: noise moves q by q' dw within a step, its integral's part that is
+independent of the step's own noise has the variance h^3 / 12, and no value of q at ends of steps knows it. So memory
+beyond 2 gives the SDE's mean a higher order, and its covariance a smaller error of order 2. The flow has no D.
+
+The jets are independent symbols, so a coefficient that vanishes does so for every score: the order is a lower bound for
+each and sharp for a generic one, and lambda_s is generic too. It is relative to the declared splitting, whose parts add
+up to its whole. Everything is exact rational arithmetic. Source: the operator calculus of weak expansions, e.g.
+Leimkuhler and Matthews 2013; Talay and Tubaro 1990; memory for small noise: Buckwar and Winkler 2006.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from functools import cached_property
+from typing import NamedTuple
 
 import sympy as sp
-from sympy import Expr, Matrix
-from sympy.polys.rings import ring
+from sympy import Expr
 
-from .scheme import Scheme, Token, check_holds_score
-from .splitting import Part, Splitting
-from .weak_order import Powers, coordinate_names
+from .calculus import Calculus, Series, plus
+from .frozen import SCORE_HELD
+from .polynomials import ONE, ZERO, Polynomial, number
+from .scheme import Scheme, Token
+from .weak_order import Powers
 
-Series = list[Any]  # coefficients of h^0, h^1, ...: elements of one polynomial ring
+# Lengths of steps in general position, where indeterminates take minutes.
+_SOME = (Fraction(2, 3), Fraction(5, 4), Fraction(7, 5))
 
 
-class _Calculus:
-    """The polynomial ring that a word is read in, up to h^n, and its derivations.
+class Step(NamedTuple):
+    """A step that begins at t - start h and is length h long. `earlier`: the offsets of the evaluations before it, the
+    last one first."""
 
-    Generators: the state u (2d: positions, then momenta), its duals p, the frozen score sigma, a frozen drift b, beta
-    and its derivative (beta is linear in t), the entries of the parts' matrices, and the jets of the score.
+    start: Polynomial
+    length: Polynomial
+    earlier: tuple[Polynomial, ...] = ()
+
+    def offset(self, time: Fraction) -> Polynomial:
+        """The offset of a time of the step, a fraction of it."""
+        return self.start + self.length * number(time)
+
+
+class Word:
+    """The tokens of a scheme as operators on what the calculus expands."""
+
+    def __init__(self, scheme: Scheme, calculus: Calculus) -> None:
+        self.scheme, self.calculus, self.tokens = scheme, calculus, scheme.tokens
+        self.evaluations = tuple(token.start for token in scheme.tokens if token.is_score)
+        self.noise_scale = ONE if scheme.lambda_s == 1 else calculus.lambda_s * calculus.lambda_s
+        self.no_score = [calculus.constant(ZERO)] * calculus.size
+
+    def uses_score(self, token: Token) -> bool:
+        """Whether the token is a part that uses the score."""
+        return not token.is_score and self.scheme.splitting[token.symbol].sde.uses_score
+
+    def step(self, step: Step, g: Series, end: int | None = None) -> Series:
+        """g after the word, or after its first `end` tokens."""
+        for position in reversed(range(len(self.tokens) if end is None else end)):
+            g = self._token(step, position, g)
+        return g
+
+    def _token(self, step: Step, position: int, g: Series) -> Series:
+        token = self.tokens[position]
+        if token.weight is None:
+            return self.evaluate(step.offset(token.start), g)
+        calculus, part = self.calculus, self.scheme.splitting[token.symbol]
+        start, length = step.offset(token.start), step.length * number(token.weight)
+        if not self.uses_score(token):
+            drift, theta = calculus.drift(part, self.no_score), calculus.theta(start, length)
+            noise = calculus.half_noise(part, self.noise_scale)
+            follow = self._euler if part.euler else calculus.evolve
+            return follow(theta, drift, noise, g)
+        before = [step.offset(t.start) for t in self.tokens[:position] if t.is_score][::-1]
+        if calculus.general or self.scheme.memory > 1:
+            known = (*before, *step.earlier)[: self.scheme.memory]
+            return self._held(token, start, length, known, g)
+        return self._last_score(token, start, length, before[0], g)
+
+    def evaluate(self, offset: Polynomial, g: Series) -> Series:
+        """S: the last of what is held is what is evaluated here, and what was last before is one older."""
+        calculus = self.calculus
+        found = calculus.held_function(offset)
+        if self.scheme.memory > 1 and self.scheme.flow == "euler":
+            (part,) = {self.scheme.splitting[token.symbol] for token in self.tokens if self.uses_score(token)}
+            found = calculus.drift(part, calculus.reading(found, offset))
+        replacements = dict(zip(calculus.names("held0"), found, strict=True))
+        for j in range(1, self.scheme.memory):
+            newer = map(calculus.constant, calculus.held[j - 1])
+            replacements |= zip(calculus.names(f"held{j}"), newer, strict=True)
+        return calculus.substitute(g, replacements)
+
+    def _held(
+        self, token: Token, start: Polynomial, length: Polynomial, known: Sequence[Polynomial], g: Series
+    ) -> Series:
+        """A part that follows what is held exactly, or, under "euler", the drift itself that is held."""
+        calculus, part = self.calculus, self.scheme.splitting[token.symbol]
+        here = start + length * (ONE - calculus.y)
+        held = calculus.interpolated(known, here)
+        drift = held if self.scheme.flow == "euler" else calculus.drift(part, calculus.reading(held, here))
+        return calculus.evolve(calculus.clock(start, length), drift, calculus.half_noise(part, self.noise_scale), g)
+
+    def _last_score(
+        self, token: Token, start: Polynomial, length: Polynomial, evaluated: Polynomial, g: Series
+    ) -> Series:
+        """A part that takes the score of the last evaluation, in whichever way."""
+        calculus, part, flow = self.calculus, self.scheme.splitting[token.symbol], self.scheme.flow
+        theta, noise = calculus.theta(start, length), calculus.half_noise(part, self.noise_scale)
+        drift = calculus.drift(part, [calculus.constant(sigma) for sigma in calculus.held[0]])
+        if flow == "true":
+            drift = calculus.drift(part, calculus.held_function(evaluated))
+        if flow in ("exact", "true"):
+            return calculus.evolve(theta, drift, noise, g)
+        if flow == "midpoint":
+            half = [entry * sp.QQ(1, 2) for entry in theta]
+
+            def moved_halfway(function: Series) -> Series:
+                # theta multiplies the drift, so that it is needed up to h^(n - 1)
+                there = [*calculus.evolve(half, self.frozen_drift, None, function, calculus.n - 1), ZERO]
+                return calculus.substitute(there, dict(zip(calculus.names("b"), drift, strict=True)))
+
+            there = [moved_halfway(calculus.constant(u)) for u in calculus.u]
+            score = [moved_halfway(s) for s in calculus.held_function(evaluated)]
+            return self._euler(theta, calculus.drift(part, score, there), noise, g)
+        return self._euler(theta, drift, noise, g)
+
+    @property
+    def frozen_drift(self) -> list[Series]:
+        """A drift vector that is held fixed."""
+        return [self.calculus.constant(b) for b in self.calculus.b]
+
+    def _euler(self, theta: Series, drift: Sequence[Series], noise: Sequence[Series], g: Series) -> Series:
+        """The drift vector is held fixed while f is expanded, and put in at the end."""
+        g = self.calculus.evolve(theta, self.frozen_drift, noise, g)
+        return self.calculus.substitute(g, dict(zip(self.calculus.names("b"), drift, strict=True)))
+
+    def process(self, start: Polynomial, length: Polynomial, g: Series) -> Series:
+        """The exact process over the offsets [start, start + length]."""
+        calculus = self.calculus
+        here = start + length * (ONE - calculus.y)
+        score = calculus.reading(calculus.held_function(here), here)
+        drift = noise = self.no_score
+        for part in self.scheme.splitting.parts:
+            drift = [plus(a, b) for a, b in zip(drift, calculus.drift(part, score), strict=True)]
+            noise = [plus(a, b) for a, b in zip(noise, calculus.half_noise(part), strict=True)]
+        return calculus.evolve(calculus.clock(start, length), drift, noise, g)
+
+    @cached_property
+    def _scored_before(self) -> bool:
+        """Whether parts use the score before the word's last S, or follow Euler, which has no formal inverse flow."""
+        last = max((position for position, token in enumerate(self.tokens) if token.is_score), default=0)
+        before = [token for token in self.tokens[:last] if not token.is_score]
+        return any(self.uses_score(token) or self.scheme.splitting[token.symbol].euler for token in before)
+
+    @cached_property
+    def _keeps_step(self) -> bool:
+        """Whether at each S@c all parts have gone through [0, c], so that a path of the process may stand there."""
+        done = dict.fromkeys(self.scheme.splitting.part_names, Fraction(0))
+        for token in self.tokens:
+            if token.weight is None and any(time != token.start for time in done.values()):
+                return False
+            if token.weight is not None:
+                done[token.symbol] = token.start + token.weight
+        return True
+
+    @property
+    def remembers_the_same(self) -> bool:
+        """Whether a step leaves the evaluations behind that `process_with_evaluations` does in its place."""
+        return not self._scored_before
+
+    def process_with_evaluations(self, step: Step, g: Series) -> Series:
+        """The exact process in the place of a step, with the word's evaluations made along it (see the module)."""
+        if self.scheme.memory == 1:
+            return self.process(step.start, step.length, g)
+        if self._scored_before:
+            return self._along_the_process(step, g) if self._keeps_step else self._along_a_corrected_step(step, g)
+        g, calculus = self.process(step.start, step.length, g), self.calculus
+        last = max(position for position, token in enumerate(self.tokens) if token.is_score)
+        for token in self.tokens[:last]:
+            if token.weight is not None:
+                part = self.scheme.splitting[token.symbol]
+                theta = calculus.theta(step.offset(token.start), step.length * number(token.weight))
+                drift, noise = calculus.drift(part, self.no_score), calculus.half_noise(part)
+                g = calculus.evolve([-entry for entry in theta], drift, noise, g)
+        return self.step(step, g, last + 1)
+
+    def _along_the_process(self, step: Step, g: Series) -> Series:
+        end = Fraction(1)
+        for time in reversed(self.evaluations):
+            g = self.process(step.offset(time), step.length * number(end - time), g)
+            g, end = self.evaluate(step.offset(time), g), time
+        return self.process(step.start, step.length * number(end), g)
+
+    def _along_a_corrected_step(self, step: Step, g: Series) -> Series:
+        """S P^-1 T g: the step S that remembers nothing from before, P what it makes of functions of the state alone,
+        and T the process; P^-1 = 1 + (1 - P) + (1 - P)^2 + ..., where each factor is O(h)."""
+        calculus, alone = self.calculus, step._replace(earlier=())
+        term = self.process(step.start, step.length, g)
+        corrected = term
+        for _ in range(calculus.n):
+            moved = calculus.renamed(self.step(alone, calculus.renamed(term, "held", "kept")), "kept", "held")
+            term = [a - b for a, b in zip(term, moved, strict=True)]
+            corrected = plus(corrected, term)
+        return self.step(alone, corrected)
+
+
+def _steps(word: Word, lengths: Sequence[Polynomial]) -> list[Step]:
+    """Steps of these lengths, one after the other."""
+    steps: list[Step] = []
+    start, times = ZERO, ()
+    for length in lengths:
+        steps.append(Step(start, length, times))
+        times = (*(steps[-1].offset(time) for time in reversed(word.evaluations)), *times)
+        start = start + length
+    return steps
+
+
+def earlier_steps(scheme: Scheme) -> int:
+    """How many steps the evaluations that a step looks back on reach into."""
+    return -(-(scheme.memory - 1) // max(1, sum(token.is_score for token in scheme.tokens)))
+
+
+def expand(
+    scheme: Scheme,
+    n: int,
+    dims: int = 1,
+    linear_beta: bool = True,
+    lengths: Sequence[Polynomial | str] | None = None,
+    whole: bool = False,
+) -> tuple[Word, Step, Series]:
+    """The word, its last step, and the local error of this up to h^n as symbols of operators (see the module).
+
+    lengths: of the earlier steps over that of the last, the last one first, numbers or names of indeterminates; 1
+    unless given (`earlier_steps` says of how many). whole: all coefficients, where fewer would settle the order:
+    where nothing is random and the word remembers what the process does, test functions p . u do.
     """
-
-    def __init__(self, scheme: Scheme, dims: int, n: int, linear_beta: bool) -> None:
-        self.n, self.dims, self.size = n, dims, 2 * dims
-        splitting = scheme.splitting
-        self.coordinates = coordinate_names(dims)
-        arguments = splitting.diffusion.score_names
-        self.seen = [i for i in range(self.size) if "xm"[i // dims] in arguments]
-        self.in_time = "t" in arguments
-        # A term of h^n holds a jet with k time and l space derivatives only if 2k + l <= 2(n - 1).
-        self.jets = [
-            (component, powers, k)
-            for k in range(n if self.in_time else 1)
-            for order in range(2 * (n - 1 - k) + 1)
-            for powers in _multi_indices(self.size, order)
-            if all(powers[i] == 0 for i in range(self.size) if i not in self.seen)
-            for component in range(self.size)
-        ]
-        self.entries: dict[str, Expr] = {}
-        names = [*self.coordinates, *(f"p_{c}" for c in self.coordinates), *(f"sigma_{c}" for c in self.coordinates)]
-        names += [f"b_{c}" for c in self.coordinates]
-        for part in splitting.parts:
-            for label, matrix in (("A", part.sde.matrix), ("G", part.sde.score_gain), ("D", part.sde.noise)):
-                for entry, (i, j) in zip(matrix.flat(), itertools.product(range(2), repeat=2), strict=True):
-                    if not entry.is_Rational:
-                        self.entries[f"{label}_{part.name}_{i}{j}"] = entry
-        names += ["beta", "dbeta", "lambda_s", *self.entries, *(self._jet_name(*jet) for jet in self.jets)]
-        self.ring, *generators = ring(names, sp.QQ)
-        self.generator = dict(zip(names, generators, strict=True))
-        self.index = {name: i for i, name in enumerate(names)}
-        take = iter(generators)
-        self.u, self.p, self.sigma, self.b = ([next(take) for _ in range(self.size)] for _ in range(4))
-        self.zero, self.one = self.ring.zero, self.ring.one
-        self.beta, self.dbeta = self.generator["beta"], self.generator["dbeta"] if linear_beta else self.zero
-        self.noise_scale = self.one if scheme.lambda_s == 1 else self.generator["lambda_s"] ** 2
-        self._shifted = [self._shift_table(direction) for direction in range(self.size + 1)]
-
-    def _jet_name(self, component: int, powers: Powers, k: int) -> str:
-        letters = "".join(c * power for c, power in zip(self.coordinates, powers, strict=True)) + "t" * k
-        return f"s_{self.coordinates[component]}" + (f",{letters}" if letters else "")
-
-    def jet(self, component: int, k: int = 0) -> Any:
-        """The score's component, k times differentiated in t; 0 if the score does not depend on t."""
-        if k and not self.in_time:
-            return self.zero
-        return self.generator[self._jet_name(component, (0,) * self.size, k)]
-
-    def _shift_table(self, direction: int) -> dict[int, int]:
-        """For each jet that depends on the direction (a coordinate, or t as the last), the index of its derivative;
-        -1 where that lies beyond h^n."""
-        table = {}
-        for component, powers, k in self.jets:
-            if direction == self.size:
-                target, seen = (component, powers, k + 1), self.in_time
-            else:
-                raised = tuple(power + (i == direction) for i, power in enumerate(powers))
-                target, seen = (component, raised, k), direction in self.seen
-            if seen:
-                table[self.index[self._jet_name(component, powers, k)]] = self.index.get(self._jet_name(*target), -1)
-        return table
-
-    def _derive_jets(self, g: Any, direction: int) -> Any:
-        table = self._shifted[direction]
-        result: dict[Powers, Any] = {}
-        for monomial, coefficient in g.terms():
-            for i, exponent in enumerate(monomial):
-                if exponent and i in table:
-                    if table[i] < 0:
-                        raise AssertionError("a jet beyond the expansion's order")  # the bound in __init__ is wrong
-                    shifted = list(monomial)
-                    shifted[i] -= 1
-                    shifted[table[i]] += 1
-                    key = tuple(shifted)
-                    result[key] = result.get(key, 0) + coefficient * exponent
-        return self.ring.from_dict({key: value for key, value in result.items() if value})
-
-    def d_state(self, g: Any, i: int) -> Any:
-        """dg/du_i, through u and through the jets."""
-        return g.diff(self.u[i]) + self._derive_jets(g, i)
-
-    def d_time(self, g: Any) -> Any:
-        """dg/dt, through beta and through the jets."""
-        return self._derive_jets(g, self.size) + g.diff(self.beta) * self.dbeta
-
-    def entry(self, part: Part, label: str, matrix: Matrix, i: int, j: int) -> Any:
-        """An entry of a part's matrix: a generator, or a rational number."""
-        name = f"{label}_{part.name}_{i}{j}"
-        return self.generator[name] if name in self.entries else self.ring(sp.QQ.from_sympy(matrix[i, j]))
-
-    def drift(self, part: Part, score: list[Series], state: list[Series] | None = None) -> list[Series]:
-        """The drift A u + G score per coordinate, as series in h; at another state than u if given."""
-        state = state or [self.constant(u) for u in self.u]
-        result = []
-        for i in range(self.size):
-            row, copy = divmod(i, self.dims)
-            total = self.constant(self.zero)
-            for column in range(2):
-                j = column * self.dims + copy
-                for label, matrix, factor in (("A", part.sde.matrix, state), ("G", part.sde.score_gain, score)):
-                    entry = self.entry(part, label, matrix, row, column)
-                    total = [a + entry * b for a, b in zip(total, factor[j], strict=True)]
-            result.append(total)
-        return result
-
-    def constant(self, g: Any) -> Series:
-        """g as a series in h."""
-        return [g, *(self.zero for _ in range(self.n))]
-
-    def times(self, a: Series, b: Series) -> Series:
-        """The product of two series, up to h^n."""
-        result = self.constant(self.zero)
-        for i, j in itertools.product(range(self.n + 1), repeat=2):
-            if i + j <= self.n and a[i] and b[j]:
-                result[i + j] += a[i] * b[j]
-        return result
-
-    def true_score(self, time: Fraction) -> list[Series]:
-        """s(u, t - time h), per component."""
-        powers = [(-time) ** k / math.factorial(k) for k in range(self.n)]
-        return [
-            [*(self.jet(i, k) * sp.QQ(c.numerator, c.denominator) for k, c in enumerate(powers)), self.zero]
-            for i in range(self.size)
-        ]
-
-    def length(self, weight: Fraction, start: Fraction) -> Series:
-        """theta = int beta over [t - (start + w) h, t - start h] = w h (beta - (start + w / 2) h beta'), w = weight."""
-        theta = self.constant(self.zero)
-        theta[1] = self.beta * _qq(weight)
-        if self.n > 1:
-            theta[2] = -self.dbeta * _qq(weight * (start + weight / 2))
-        return theta
-
-    def generate(self, part: Part, drift: list[Series], g: Series, position_noise: Any) -> Series:
-        """L (g exp(p . u)) without the exponential, for L = drift . grad + 1/2 D : grad grad, where D in position is
-        multiplied by `position_noise`."""
-
-        def slope(entry: Any, i: int) -> Any:
-            return self.d_state(entry, i) + self.p[i] * entry
-
-        result = self.constant(self.zero)
-        for i in range(self.size):
-            slopes = [slope(entry, i) for entry in g]
-            result = [a + b for a, b in zip(result, self.times(drift[i], slopes), strict=True)]
-            row = i // self.dims
-            half = self.entry(part, "D", part.sde.noise, row, row) * sp.QQ(1, 2) * (self.one if row else position_noise)
-            if half:
-                result = [a + half * slope(entry, i) for a, entry in zip(result, slopes, strict=True)]
-        return result
-
-    def along(self, drift: list[Series], g: Series) -> Series:
-        """drift . grad g, for a function g."""
-        result = self.constant(self.zero)
-        for i in range(self.size):
-            moved = self.times(drift[i], [self.d_state(entry, i) for entry in g])
-            result = [a + b for a, b in zip(result, moved, strict=True)]
-        return result
-
-    def exponential(self, theta: Series, apply: Any, g: Series, order: int | None = None) -> Series:
-        """exp(theta L) g up to h^order (default n), for theta = O(h)."""
-        order = self.n if order is None else order
-        total, term = list(g), list(g)
-        for k in range(1, order + 1):
-            # theta carries what is left out here beyond h^order
-            term = apply([entry if power < order else self.zero for power, entry in enumerate(term)])
-            term = [entry * sp.QQ(1, k) for entry in self.times(theta, term)]
-            total = [a + b for a, b in zip(total, term, strict=True)]
-        return total
-
-    def substitute(self, g: Series, replacements: Mapping[Any, Series]) -> Series:
-        """g with generators replaced by series in h."""
-        indices = {self.index[str(generator)]: series for generator, series in replacements.items()}
-        result = self.constant(self.zero)
-        for power, entry in enumerate(g):
-            groups: dict[tuple[tuple[int, int], ...], dict[Powers, Any]] = {}
-            for monomial, coefficient in entry.terms():
-                key = tuple((i, monomial[i]) for i in indices if monomial[i])
-                rest = tuple(0 if i in indices else exponent for i, exponent in enumerate(monomial))
-                groups.setdefault(key, {})[rest] = coefficient
-            for key, terms in groups.items():
-                product = self.constant(self.ring.from_dict(terms))
-                for i, exponent in key:
-                    for _ in range(exponent):
-                        product = self.times(product, indices[i])
-                for j in range(self.n + 1 - power):
-                    result[power + j] += product[j]
-        return result
+    general = scheme.frozen != SCORE_HELD
+    calculus = Calculus(scheme.splitting, dims, n, linear_beta, general, scheme.memory)
+    word = Word(scheme, calculus)
+    noisy = any(part.sde.has_noise for part in scheme.splitting.parts)
+    calculus.noise_free = not (whole or noisy) and (word.remembers_the_same or scheme.memory == 1)
+    given = [ONE] * earlier_steps(scheme) if lengths is None else lengths
+    earlier = [calculus.generators[length] if isinstance(length, str) else length for length in given]
+    *behind, last = _steps(word, [*reversed(earlier), ONE])
+    test = calculus.test_function()
+    error = [a - b for a, b in zip(word.step(last, test), word.process_with_evaluations(last, test), strict=True)]
+    for step in reversed(behind):
+        error = word.process_with_evaluations(step, error)
+    return word, last, error
 
 
-def _qq(value: Fraction) -> Any:
-    return sp.QQ(value.numerator, value.denominator)
-
-
-def _multi_indices(size: int, order: int) -> Iterator[Powers]:
-    """All tuples of `size` exponents >= 0 that sum to `order`."""
-    for places in itertools.combinations_with_replacement(range(size), order):
-        yield tuple(places.count(i) for i in range(size))
-
-
-def local_error(scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True) -> list[dict[Powers, Expr]]:
-    """The local weak error of one step at h^1 ... h^n, without zero coefficients: {powers of p: coefficient}.
-
-    Powers run over the coordinates, positions first; coefficients are sympy expressions in the state, the parameters,
-    beta, its derivative dbeta (0 unless `linear_beta`), lambda_s and the jets of the score. dims: data dimensions;
-    every component of the score depends on all of them. A lambda_s other than 1 is carried to first order in h, where
-    it decides.
-    """
+def _check(scheme: Scheme, n: int, dims: int) -> None:
     if dims not in (1, 2) or isinstance(dims, bool):
         raise ValueError(f"dims = {dims}: orders are proven in 1 or 2 data dimensions")
     if n < 1 or (n > 1 and scheme.lambda_s != 1):
         raise ValueError(
             f"h^{n}: the expansion starts at h^1, and ends there if lambda_s is not 1, which decides at h^1"
         )
-    check_holds_score(scheme, "a local error is")
-    calculus = _Calculus(scheme, dims, n, linear_beta)
-    g = calculus.constant(calculus.one)
-    for position in reversed(range(len(scheme.tokens))):
-        token = scheme.tokens[position]
-        if token.weight is None:
-            score = calculus.true_score(token.start)
-            g = calculus.substitute(g, dict(zip(calculus.sigma, score, strict=True)))
-        else:
-            last = next((t for t in reversed(scheme.tokens[:position]) if t.is_score), None)
-            g = _part(calculus, scheme, token, None if last is None else last.start, g)
-    exact = _exact(calculus, scheme.splitting)
-    return [_symbolic(calculus, g[k] - exact[k]) for k in range(1, n + 1)]
 
 
-def _part(calculus: _Calculus, scheme: Scheme, token: Token, score_time: Fraction | None, g: Series) -> Series:
-    """g after one part, by the sub-flow of the scheme; `score_time` is that of the S before it."""
-    part = scheme.splitting[token.symbol]
-    theta = calculus.length(token.weight or Fraction(1), token.start)
-    frozen = [calculus.constant(sigma) for sigma in calculus.sigma]
-    scale = calculus.noise_scale
-    if score_time is None or not part.sde.uses_score or scheme.flow in ("exact", "true"):
-        follows = score_time is not None and part.sde.uses_score and scheme.flow == "true"
-        drift = calculus.drift(part, calculus.true_score(score_time) if follows and score_time is not None else frozen)
-        return calculus.exponential(theta, lambda term: calculus.generate(part, drift, term, scale), g)
-    # The drift vector is held fixed while f is expanded, and put in at the end.
-    held = [calculus.constant(b) for b in calculus.b]
-    drift = calculus.drift(part, frozen)
-    if scheme.flow == "midpoint":
-        half = [entry * sp.QQ(1, 2) for entry in theta]
+def local_error(scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True) -> list[dict[Powers, Expr]]:
+    """The local weak error of one step at h^1 ... h^n, without zero coefficients: {powers of p: coefficient}.
 
-        def moved_halfway(function: Series) -> Series:
-            # theta multiplies the drift, so that it is needed up to h^(n - 1)
-            there = calculus.exponential(half, lambda term: calculus.along(held, term), function, calculus.n - 1)
-            return calculus.substitute(there, dict(zip(calculus.b, drift, strict=True)))
-
-        there = [moved_halfway(calculus.constant(u)) for u in calculus.u]
-        drift = calculus.drift(part, [moved_halfway(s) for s in calculus.true_score(score_time)], there)
-    g = calculus.exponential(theta, lambda term: calculus.generate(part, held, term, scale), g)
-    return calculus.substitute(g, dict(zip(calculus.b, drift, strict=True)))
+    Powers run over the coordinates, positions first, then, with memory, over those of h p_0, h p_1, ... (see the
+    module); coefficients are sympy expressions in the state, the parameters, beta, its derivative dbeta (0 unless
+    `linear_beta`), lambda_s and the jets of the score, or of q and of Phi and Psi. dims: data dimensions; every
+    component of the score depends on all of them. A lambda_s other than 1 is carried to first order in h, where it
+    decides. Raises ValueError otherwise.
+    """
+    _check(scheme, n, dims)
+    word, _, error = expand(scheme, n, dims, linear_beta, whole=True)
+    duals = [*word.calculus.p, *itertools.chain(*word.calculus.dual)]
+    return [word.calculus.operator(error[k], duals) for k in range(1, n + 1)]
 
 
-def _exact(calculus: _Calculus, splitting: Splitting) -> Series:
-    """exp(h (L - d/dt)) applied to exp(p . u)."""
-    score = calculus.true_score(Fraction(0))
-    beta = calculus.beta
-    drifts = {part.name: calculus.drift(part, score) for part in splitting.parts}
-    result, term = calculus.constant(calculus.one), calculus.one
-    for k in range(1, calculus.n + 1):
-        moved = -calculus.d_time(term)
-        for part in splitting.parts:
-            moved += beta * calculus.generate(part, drifts[part.name], calculus.constant(term), calculus.one)[0]
-        term = moved * sp.QQ(1, k)
-        result[k] = term
-    return result
+def first_error(scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True) -> dict[Powers, Expr]:
+    """The coefficient of h^n in the error that one step leaves at the end of a run of equal steps, if those of lower
+    powers vanish: {powers of p: coefficient}, without zero ones. Raises ValueError as `local_error` does."""
+    _check(scheme, n, dims)
+    word, last, error = expand(scheme, n, dims, linear_beta)
+    left = error[n]
+    if scheme.memory > 1 and not word.calculus.noise_free:
+        left = word.calculus.substituted(left, _what_is_remembered(word, last))
+        if error[n] and not left:
+            raise ValueError(
+                f"{scheme.name!r}: what its h^{n} leaves in what it remembers cancels in a run of equal steps; its "
+                "order is not decided by first errors"
+            )
+    return word.calculus.operator(left, word.calculus.p)
 
 
-def _symbolic(calculus: _Calculus, g: Any) -> dict[Powers, Expr]:
-    """The coefficients of an operator's symbol, with the parts' matrices put in, without the zero ones."""
-    grouped: dict[Powers, dict[Powers, Any]] = {}
-    first = calculus.index[str(calculus.p[0])]
-    duals = range(first, first + calculus.size)
-    for monomial, coefficient in g.terms():
-        key = tuple(monomial[i] for i in duals)
-        rest = tuple(0 if i in duals else exponent for i, exponent in enumerate(monomial))
-        grouped.setdefault(key, {})[rest] = coefficient
-    return {k: e for k, e in ((k, _with_entries(calculus, terms)) for k, terms in grouped.items()) if e != 0}
+def _what_is_remembered(word: Word, step: Step) -> Mapping[str, Polynomial]:
+    """p_j = c_j p: how the steps to come use what is remembered at the end of `step`, to first order in h, summed over
+    these steps (each has made its own evaluations and remembers older ones that much further back)."""
+    calculus = word.calculus
+    change = word.step(step, calculus.constant(ONE))[1]
+    use = [
+        [calculus.coefficient(change, name) for name in calculus.names(f"held{j}")]
+        for j in range(word.scheme.memory - 1)
+    ]
+    found = {}
+    for j in range(len(use)):
+        later = use[j :: len(word.evaluations)]
+        for c, name in enumerate(calculus.names(f"p{j}")):
+            found[name] = sum((entry[c] for entry in later), ZERO)
+    return found
 
 
-def _with_entries(calculus: _Calculus, terms: dict[Powers, Any]) -> Expr:
-    """A polynomial with the entries of the parts' matrices as functions of the parameters, in terms of the rest."""
-    names = list(calculus.index)
-    entries = {calculus.index[name]: value for name, value in calculus.entries.items()}
-    collected: dict[Expr, Expr] = {}
-    for monomial, coefficient in terms.items():
-        parameters, rest = sp.QQ.to_sympy(coefficient), sp.S.One
-        for i, exponent in enumerate(monomial):
-            if exponent and i in entries:
-                parameters *= entries[i] ** exponent
-            elif exponent:
-                rest *= sp.Symbol(names[i]) ** exponent
-        collected[rest] = collected.get(rest, sp.S.Zero) + parameters
-    return sp.Add(*(sp.factor(sp.cancel(c)) * rest for rest, c in collected.items()))
+def holds_for_any_steps(scheme: Scheme, n: int, dims: int = 1, linear_beta: bool = True) -> bool:
+    """Whether all errors vanish up to h^n whatever the lengths of the earlier steps: for those as indeterminates, or,
+    where they are more than two, for numbers in general position. Raises ValueError as `local_error` does."""
+    _check(scheme, n, dims)
+    count = earlier_steps(scheme)
+    lengths = [number(_SOME[j]) if count > 2 else f"r_{j}" for j in range(count)]
+    word, _, error = expand(scheme, n, dims, linear_beta, lengths)
+    return all(word.calculus.vanishes(entry) for entry in error)

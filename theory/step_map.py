@@ -1,8 +1,10 @@
 """The one-step map of a word, in closed form.
 
-Between two evaluations of the score a step is affine, u <- P u + K s + xi with xi ~ N(0, Q). Here P, K and Q are sympy
-matrices in theta, the integral of beta over the whole step: a part of weight w acts over w theta, as it does exactly
-for constant beta. The numbers that samplers use are compiled with each part's own clock (integrators.compiled).
+Between two evaluations of the score a step is affine, u <- P u + K s + xi with xi ~ N(0, Q); if parts hold another
+quantity q than the score, of s = Phi u + Psi q with Phi and Psi that do not change in time, q stands in its place (for
+others there is no closed form: theory.held_flows). Here P, K and Q are sympy matrices in theta, the integral of beta
+over the whole step: a part of weight w acts over w theta, as it does exactly for constant beta. The numbers that
+samplers use are compiled with each part's own clock (integrators.compiled).
 """
 
 from __future__ import annotations
@@ -11,8 +13,11 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from .cache import cached
-from .flows import Flow
+from .flows import Flow, exact_flow
+from .frozen import SCORE_HELD
+from .model import LinearSDE
 from .scheme import FROZEN_FLOWS, Scheme, check_holds_score
+from .splitting import Part
 
 
 class SymbolicSegment(NamedTuple):
@@ -26,7 +31,7 @@ def step_map(scheme: Scheme) -> list[SymbolicSegment]:
     """The segments of one step, the one before the first S only if something acts there.
 
     Raises ValueError for sub-flows that follow the score inside a part: they are not affine in a frozen score; and on a
-    scheme that holds anything but the last score.
+    scheme that holds what has no closed form, or for longer than a step.
     """
     import sympy as sp
 
@@ -47,10 +52,28 @@ def step_map_text(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]
             f"the {scheme.flow} sub-flow follows the score inside a part; its step is no affine map of u and s; "
             f"use {' or '.join(FROZEN_FLOWS)}"
         )
-    check_holds_score(scheme, "a one-step map in closed form is")
+    sdes = {part.name: followed(scheme, part) for part in scheme.parts}
+    if scheme.memory > 1 or None in sdes.values():
+        check_holds_score(scheme, "a one-step map in closed form is")
     declaration = [(part.name, part.declaration) for part in scheme.parts]
     question = ("step map", scheme.word, scheme.flow, str(scheme.lambda_s), declaration)
+    if not scheme.holds_score:
+        question = (*question, [sde.declaration for sde in sdes.values() if sde is not None])
     return [(time, entries) for time, entries in cached(question, lambda: _compose(scheme))]
+
+
+def has_step_map(scheme: Scheme) -> bool:
+    """Whether the step has a map in closed form."""
+    return scheme.flow in FROZEN_FLOWS and scheme.memory == 1 and all(followed(scheme, part) for part in scheme.parts)
+
+
+def followed(scheme: Scheme, part: Part) -> LinearSDE | None:
+    """What a part follows exactly, with what is held in the score's place; None if its coefficients depend on time."""
+    if scheme.frozen == SCORE_HELD or not part.sde.uses_score:
+        return part.sde
+    from .held_proof import steady
+
+    return steady(part.sde, scheme.frozen, scheme.splitting.diffusion)
 
 
 def _compose(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:
@@ -68,7 +91,8 @@ def _compose(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:
             continue
         part = scheme.splitting[token.symbol]
         euler = part.euler or (scheme.flow == "euler" and part.sde.uses_score)
-        matrices = euler_matrices(part.sde) if euler else part.exact.matrices
+        sde = followed(scheme, part) or part.sde
+        matrices = euler_matrices(sde) if euler else exact_flow(sde).matrices
         weight = sp.Rational(token.weight.numerator, token.weight.denominator)
         flow = Flow(*(matrix.subs(theta, weight * theta) for matrix in matrices))
         time, before = segments[-1]

@@ -2,18 +2,29 @@
 
 theory.local_error expands the weak error of one step in h: the order is the smallest power of h with a non-zero
 coefficient, minus one. It holds for each score and is sharp for a generic one.
+
+A scheme that remembers k evaluations has them from its k-th step on; before, it uses what there is. The first steps are
+those of the same word with memory 1, 2, ..., k - 1, and each is made once in a run, not 1/h times: an order q of such a
+step leaves h^(q + 1) at the end. So the order of a run is
+
+    min(order of the steps with memory k,  1 + order of those with memory j < k),
+
+the error constant of a run has a part from the start where that is what limits, and a word of order 1 with memory 1 has
+order 2 at most, whatever it remembers. A start that keeps a higher order p is made of first steps of order p - 1, or of
+order q < p - 1 and of length h^(p / (q + 1)): with q = 1, p = 3, one first step of length h^(3/2).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .cache import cached
-from .scheme import Scheme, check_holds_score
+from .frozen import SCORE_HELD
+from .scheme import Scheme
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -38,19 +49,25 @@ class Coefficient(NamedTuple):
 class OrderProof:
     """The weak order of a word, for every score, and the leading term of its local error.
 
-    order: an integer >= 0, or None if no error shows up to h^`searched`. coefficients: of h^(order + 1), one for each
-    monomial of the increments whose error is not zero, with the powers over `coordinates`.
+    order: that of a run, an integer >= 0, or None if no error shows up to h^`searched`. coefficients: of h^(order + 1),
+    one for each monomial of the increments whose error is not zero, with the powers over `coordinates`.
+    With memory, order_of_steps is what the order would be but for the start (else the order), and is the one that
+    `coefficients` are of; start holds the coefficients of h^order in the error of the first steps, empty where they
+    leave less; any_steps is whether the order holds for steps of any lengths (else it is proven for equal ones).
     """
 
     order: int | None
     searched: int
     coordinates: tuple[str, ...]
     coefficients: tuple[Coefficient, ...]
+    order_of_steps: int | None = None
+    start: tuple[Coefficient, ...] = ()
+    any_steps: bool = True
 
     @classmethod
     def of(cls, order: int | None, coordinates: tuple[str, ...], leading: Mapping[Powers, Expr]) -> OrderProof:
         """The proof with the leading error `leading`, see the property."""
-        return cls(order, _HIGHEST, coordinates, coefficients(leading))
+        return cls(order, _HIGHEST, coordinates, coefficients(leading), order)
 
     @cached_property
     def leading(self) -> dict[Powers, Expr]:
@@ -64,36 +81,69 @@ class OrderProof:
 
     def named(self) -> dict[str, Coefficient]:
         """The coefficients by their monomials, such as "dx^2 dm"."""
-        names = {}
-        for coefficient in self.coefficients:
-            factors = [
-                f"d{name}" + (f"^{power}" if power > 1 else "")
-                for name, power in zip(self.coordinates, coefficient.powers, strict=True)
-                if power
-            ]
-            names[" ".join(factors)] = coefficient
-        return names
+        return named(self.coordinates, self.coefficients)
 
     def monomials(self) -> dict[str, Expr]:
         """The leading local error of each monomial of the increments, in sympy."""
         return {name: self.leading[c.powers] * _factorials(c.powers) for name, c in self.named().items()}
 
 
+def named(coordinates: Sequence[str], error: Sequence[Coefficient]) -> dict[str, Coefficient]:
+    """Coefficients by their monomials in the increments of `coordinates`, such as "dx^2 dm"."""
+    names = {}
+    for coefficient in error:
+        factors = [
+            f"d{name}" + (f"^{power}" if power > 1 else "")
+            for name, power in zip(coordinates, coefficient.powers, strict=True)
+            if power
+        ]
+        names[" ".join(factors)] = coefficient
+    return names
+
+
 def prove_order(scheme: Scheme, dims: int = 1, linear_beta: bool = True) -> OrderProof:
     """The weak order of `scheme`, as a theorem about every smooth score, and its leading local error.
 
     dims: data dimensions (1 or 2), whose scores are fully coupled. linear_beta: beta linear in t; else constant, for
-    which slips of a clock are harmless. Proven once. Raises ValueError on another dims, and on a scheme that holds
-    anything but the last score.
+    which slips of a clock are harmless. If anything but the score is held, the theorem is one for all that may be:
+    every smooth q, Phi and Psi. Proven once. Raises ValueError on another dims, and on words with memory that
+    theory.local_error cannot expand.
     """
-    check_holds_score(scheme, "an order as a theorem is")
-    declaration = [(part.name, part.sde.declaration) for part in scheme.splitting.parts]
+    if scheme.memory > 1:
+        return _prove_run(scheme, dims, linear_beta)
+    order, found = cached(_question(scheme, dims, linear_beta), lambda: _search(scheme, dims, linear_beta))
+    return OrderProof(order, _HIGHEST, coordinate_names(dims), _read(found), order)
+
+
+def _prove_run(scheme: Scheme, dims: int, linear_beta: bool) -> OrderProof:
+    question = _question(scheme, dims, linear_beta)
+    steps, found, any_steps = cached(question, lambda: _search_with_memory(scheme, dims, linear_beta))
+    firsts = [prove_order(replace(scheme, memory=j), dims, linear_beta) for j in range(1, scheme.memory)]
+    left = [None if first.order_of_steps is None else first.order_of_steps + 1 for first in firsts]
+    order = min((power for power in (steps, *left) if power is not None), default=None)
+    limiting = [first for first, power in zip(firsts, left, strict=True) if power == order is not None]
+    start = limiting[0].coefficients if len(limiting) == 1 else coefficients(_sum(limiting))
+    return OrderProof(order, _HIGHEST, coordinate_names(dims), _read(found), steps, start, any_steps)
+
+
+def _sum(proofs: Sequence[OrderProof]) -> dict[Powers, Any]:
+    total: dict[Powers, Any] = {}
+    for proof in proofs:
+        for powers, value in proof.leading.items():
+            total[powers] = total.get(powers, 0) + value
+    return total
+
+
+def _question(scheme: Scheme, dims: int, linear_beta: bool) -> tuple[Any, ...]:
+    declaration = [(part.name, part.declaration) for part in scheme.splitting.parts]
     scaled = "" if scheme.lambda_s == 1 else "lambda_s"
     arguments = scheme.splitting.diffusion.score_names
     question = ("order", scheme.word, scheme.flow, scaled, declaration, arguments, str(dims), linear_beta)
-    order, found = cached(question, lambda: _search(scheme, dims, linear_beta))
-    leading = tuple(Coefficient(tuple(powers), text, latex) for powers, text, latex in found)
-    return OrderProof(order, _HIGHEST, coordinate_names(dims), leading)
+    return question if scheme.holds_score else (*question, scheme.frozen == SCORE_HELD, scheme.memory)
+
+
+def _read(found: Sequence[Any]) -> tuple[Coefficient, ...]:
+    return tuple(Coefficient(tuple(powers), text, latex) for powers, text, latex in found)
 
 
 def coordinate_names(dims: int) -> tuple[str, ...]:
@@ -121,9 +171,19 @@ def _factorials(powers: Powers) -> int:
 
 
 def _search(scheme: Scheme, dims: int, linear_beta: bool) -> tuple[int | None, tuple[Coefficient, ...]]:
-    from .local_error import local_error
+    from .local_error import first_error
 
     for n in range(1, _HIGHEST + 1):
-        if error := local_error(scheme, n, dims, linear_beta)[-1]:
+        if error := first_error(scheme, n, dims, linear_beta):
             return n - 1, coefficients(error)
     return None, ()
+
+
+def _search_with_memory(
+    scheme: Scheme, dims: int, linear_beta: bool
+) -> tuple[int | None, tuple[Coefficient, ...], bool]:
+    from .local_error import holds_for_any_steps
+
+    order, found = _search(scheme, dims, linear_beta)
+    proven = _HIGHEST if order is None else order
+    return order, found, proven == 0 or holds_for_any_steps(scheme, proven, dims, linear_beta)

@@ -10,21 +10,24 @@ A_c = beta (A - G Lambda) of the reverse dynamics this is a linear ODE in tau fr
 
     e_mean' = A_c e_mean + <E w>,      e_cov' = A_c e_cov + e_cov A_c^T + <E (w w^T)>,      w = u - mean_t,
 
-where <.> is the expectation over the exact law. The score's jets follow from its own moment equations.
+where <.> is the expectation over the exact law. A scheme with memory makes its first steps with less of it: what they
+leave at h^p is where e starts from. The score's jets follow from its own moment equations, those of another quantity
+held, q = Psi^-1 (s - Phi u), and of Phi and Psi, from the kernel's (theory.taylor).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...theory.formulas import compiled
 from ...theory.scheme import Scheme
-from ...theory.weak_order import OrderProof, prove_order
+from ...theory.taylor import TaylorKernel, covariance, moved
+from ...theory.weak_order import Coefficient, OrderProof, prove_order
 from ..targets import GaussianLaw, GaussianTarget
 from ..verdicts import Array, matmul, matvec, sqrtm, transpose
 from .errors import errors_of
@@ -54,8 +57,10 @@ def predicted_constants(scheme: Scheme, target: GaussianTarget, t_end: float) ->
     # Runge-Kutta's classical fourth-order rule on a fixed grid: all its coefficients are computed in one sweep. Half as
     # many steps show its error.
     with np.errstate(over="ignore", invalid="ignore"):  # too stiff for the grid: the check below says so
-        local = _compile(proof, scheme)
-        fine, coarse = (_integrate(scheme, target, local, t_end, n) for n in (_STEPS, _STEPS // 2))
+        local = _compile(proof.coefficients if proof.order_of_steps == proof.order else (), scheme)
+        first = _compile(proof.start, scheme)(target, np.array([params.T]))
+        start = GaussianLaw(*(entry[..., 0, :] for entry in first))
+        fine, coarse = (_integrate(scheme, target, local, start, t_end, n) for n in (_STEPS, _STEPS // 2))
         settled = all(_agree(*pair) for pair in zip(fine, coarse, target.law(t_end), strict=True))
     if not settled:
         raise ValueError(
@@ -89,7 +94,9 @@ def _agree(fine: Array, coarse: Array, exact: Array) -> bool:
     return bool(np.all(np.abs(fine - coarse).max(axis=components) <= allowed))
 
 
-def _integrate(scheme: Scheme, target: GaussianTarget, local: Local, t_end: float, steps: int) -> GaussianLaw:
+def _integrate(
+    scheme: Scheme, target: GaussianTarget, local: Local, start: GaussianLaw, t_end: float, steps: int
+) -> GaussianLaw:
     params = target.params
     span = params.T - t_end
     t = params.T - np.linspace(0, span, 2 * steps + 1)  # ends and midpoints of the steps
@@ -104,7 +111,7 @@ def _integrate(scheme: Scheme, target: GaussianTarget, local: Local, t_end: floa
         ]
 
     h = span / steps
-    mean, cov = np.zeros((2, target.mean.size)), np.zeros((2, 2, target.mean.size))
+    mean, cov = start
     for i in range(0, 2 * steps, 2):
         k1 = slope(i, mean, cov)
         k2 = slope(i + 1, mean + h / 2 * k1[0], cov + h / 2 * k1[1])
@@ -117,11 +124,11 @@ def _integrate(scheme: Scheme, target: GaussianTarget, local: Local, t_end: floa
     return GaussianLaw(mean, cov)
 
 
-def _compile(proof: OrderProof, scheme: Scheme) -> Local:
-    """(target, t (n,)) -> <E w> (2, n, V) and <E w w^T> (2, 2, n, V), from the proof's leading local error."""
+def _compile(error: Sequence[Coefficient], scheme: Scheme) -> Local:
+    """(target, t (n,)) -> <E w> (2, n, V) and <E w w^T> (2, 2, n, V), from a proof's local error."""
     first = [(1, 0), (0, 1)]
     second = [(2, 0), (1, 1), (0, 2)]
-    formulas = {c.powers: c.text for c in proof.coefficients}
+    formulas = {c.powers: c.text for c in error}
     function = compiled([formulas.get(powers, "0") for powers in (*first, *second)])
     names = function.names
     # The formulas are the errors of the monomials: 2 times the coefficient of p_x^2 and of p_m^2.
@@ -131,13 +138,12 @@ def _compile(proof: OrderProof, scheme: Scheme) -> Local:
     mass = np.outer(weights, weights).reshape(-1, 1, 1) / (2 * math.pi)
 
     def local(target: GaussianTarget, t: Array) -> tuple[Array, Array]:
-        laws, precisions = _law_derivatives(target, t, in_time)
-        mean, cov = laws[0]
-        w = matvec(sqrtm(cov)[:, :, None], grid)  # (2, nodes, n, V)
+        law, held = target.law(t), _Held(scheme, target, t, in_time)
+        w = matvec(sqrtm(law.cov)[:, :, None], grid)  # (2, nodes, n, V)
         values: dict[str, Any] = {**target.params.values(), "lambda_s": scheme.lambda_s}
         values |= {"beta": target.params.beta(t)[:, None], "dbeta": target.params.beta_max - target.params.beta_min}
-        values |= dict(zip(("x", "m"), w + mean[:, None], strict=True))
-        values |= {name: _jet(name, w, laws, precisions) for name in names if name.startswith("s_")}
+        values |= dict(zip(("x", "m"), w + law.mean[:, None], strict=True))
+        values |= {name: held.jet(name, w) for name in names if "_" in name and name not in values}
         c = [np.broadcast_to(value, w.shape[1:]) for value in function(values)]
         e_mean = np.stack([(mass * c[i]).sum(0) for i in range(2)])
         xx, mm = ((mass * (2 * c[i] * w[i] + c[j])).sum(0) for i, j in ((0, 2), (1, 4)))
@@ -147,39 +153,46 @@ def _compile(proof: OrderProof, scheme: Scheme) -> Local:
     return local
 
 
-def _jet(name: str, w: Array, laws: list[GaussianLaw], precisions: list[Array]) -> Array:
-    """A partial derivative of s = -Lambda_t (u - mean_t), named as the proof names it, at u = mean + w."""
-    component, _, letters = name.removeprefix("s_").partition(",")
-    row = "xm".index(component)
-    k = letters.count("t")
-    space = letters.replace("t", "")
-    if len(space) > 1:
-        return np.zeros(w.shape[1:])
-    if space:
-        return np.broadcast_to(-precisions[k][row, "xm".index(space)], w.shape[1:])
-    value = matvec(precisions[k][:, :, None], w)
-    for j in range(k):
-        value = value - (math.comb(k, j) * matvec(precisions[j], laws[k - j].mean))[:, None]
-    return -value[row]
+class _Held:
+    """What a scheme holds of a Gaussian target's score, s = -Lambda (u - mean), at the times t (n,), with Phi and Psi:
+    their derivatives, up to the `order`-th in time.
+
+    In units in which Psi is 1 at each of these times, as theory.calculus counts, q = -R (u - mean_t) + r with
+    R = Psi_t Psi^-1 (Lambda + Phi) and r = Psi_t Psi^-1 (Lambda (mean - mean_t) - Phi mean_t), mean_t without a prime.
+    """
+
+    def __init__(self, scheme: Scheme, target: GaussianTarget, t: Array, order: int) -> None:
+        params, forward = target.params, target.diffusion.forward
+        A, _, D = forward.numbers(params.values())
+        betas = (params.beta(t)[:, None, None, None], params.beta_max - params.beta_min)
+        law = target.law(t)
+        mean = moved(_last(law.mean[:, None]), lambda m, _: A @ m, betas, order)
+        cov = covariance(_last(law.cov), A, D, betas, order)
+        kernel = TaylorKernel(target.diffusion, t[:, None], params, order)
+        self.phi, psi = (cov.of(matrix(kernel)) for matrix in (scheme.frozen.phi, scheme.frozen.psi))
+        inverse = psi.inv()
+        self.psi = psi @ inverse.terms[0]
+        precision, unit = cov.inv(), psi.terms[0] @ inverse
+        self.slope = unit @ (precision + self.phi)
+        self.value = unit @ (precision @ (mean - mean.terms[0]) - self.phi @ mean.terms[0])
+
+    def jet(self, name: str, w: Array) -> Array:
+        """A derivative that a proof names, such as q_x,mt or Phi_xm,t, at u = mean + w (2, nodes, n, V)."""
+        family, _, rest = name.partition("_")
+        places, _, letters = rest.partition(",")
+        i, k = "xm".index(places[0]), letters.count("t")
+        if family in ("Phi", "Psi"):
+            matrix = self.phi if family == "Phi" else self.psi
+            return matrix.derivative(k)[..., i, "xm".index(places[1])]
+        space = letters.replace("t", "")
+        if len(space) > 1:
+            return np.zeros(w.shape[1:])
+        slope = self.slope.derivative(k)
+        if space:
+            return np.broadcast_to(-slope[..., i, "xm".index(space)], w.shape[1:])
+        return self.value.derivative(k)[..., i, 0] - slope[..., i, 0] * w[0] - slope[..., i, 1] * w[1]
 
 
-def _law_derivatives(target: GaussianTarget, t: Array, k: int) -> tuple[list[GaussianLaw], list[Array]]:
-    """The first k derivatives in t of mean_t, cov_t and Lambda_t, by Leibniz' rule from the forward moment equations
-    mean' = beta A mean, cov' = beta (A cov + cov A^T + D), and from Lambda cov = 1."""
-    params = target.params
-    A, _, D = (matrix[..., None, None] for matrix in target.diffusion.forward.numbers(params.values()))
-    betas = [params.beta(t)[:, None], params.beta_max - params.beta_min]
-    law = target.law(t)
-    laws = [law]
-    precisions = [target.precision(law)]
-    for order in range(k):
-        mean, cov = np.zeros_like(law.mean), np.zeros_like(law.cov)
-        for j in range(min(order, 1) + 1):
-            factor, inner = math.comb(order, j) * betas[j], laws[order - j]
-            growth = matmul(A, inner.cov)
-            mean = mean + factor * matvec(A, inner.mean)
-            cov = cov + factor * (growth + transpose(growth) + (D if j == order else 0))
-        laws.append(GaussianLaw(mean, cov))
-        terms = (math.comb(order + 1, j) * matmul(laws[j].cov, precisions[order + 1 - j]) for j in range(1, order + 2))
-        precisions.append(-matmul(precisions[0], sum(terms, np.zeros_like(law.cov))))
-    return laws, precisions
+def _last(matrices: Array) -> Array:
+    """(a, b, n, V) as stacks (n, V, a, b)."""
+    return np.moveaxis(matrices, (0, 1), (-2, -1))
