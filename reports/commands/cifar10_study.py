@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ...verification.cifar10.study import Processes
 
 OUTPUT = "cifar10-study"
-BUDGETS = (20, 50, 100)
+BUDGETS = (20, 50, 100, 200)  # as many as a verdict takes (analysis.CONCLUSIVE)
 
 
 class ListsOfValues(click.Command):
@@ -72,7 +72,7 @@ _OPTIONS = together(
         multiple=True,
         type=Numbers(int),
         metavar="N...",
-        help="Evaluations of the network, the denoising step's included; default 20 50 100.",
+        help="Evaluations of the network, the denoising step's included; default 20 50 100 200.",
     ),
     grid_option("quadratic"),
     click.option("-n", "--samples", type=WHOLE, default=32, show_default=True, help="Samples of each cell."),

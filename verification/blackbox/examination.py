@@ -31,7 +31,7 @@ from .smoothness import branches, roughness
 # A normalised cumulant that is this large is none of rounding, and a limit that is off by so much of its size.
 _MOMENT, _CURVATURE = 1e-4, 1e-3
 # Runs of what keeps state: steps of those that are looked at for jumps; of those that are refined over one length.
-_SOME, _REFINED, _LENGTH = 3, (4, 8, 16, 32), 2.0**-4
+_SOME, _REFINED, _LENGTH = 3, (4, 8, 16, 32, 64), 2.0**-6
 # Steps that are rounded are known to a half of themselves where they are two spacings long.
 _KNOWN = 2
 

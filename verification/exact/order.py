@@ -140,11 +140,11 @@ class OrderStudy(Judged):
         """Per quantity, which levels stand above rounding (and did not diverge)."""
         return {name: np.isfinite(e) & (e > self.floor(name)) for name, e in self.errors.items()}
 
-    def floor(self, quantity: str) -> Array:
-        """The error that is rounding, (levels,)."""
+    def floor(self, quantity: str, clear: float = CLEAR_OF_SCATTER) -> Array:
+        """The error that is rounding, (levels,); clear: how many times above its scatter an error must stand."""
         left = CLEAR * abs(self.limit.bias) if self.limit is not None and self.limit.is_rounded else 0.0
         floor = self.floors[quantity] + self.sizes[quantity] * (ROUND_OFF + self.rounding + left)
-        return floor + CLEAR_OF_SCATTER * self.scatter.get(quantity, 0.0)
+        return floor + clear * self.scatter.get(quantity, 0.0)
 
     def seen(self, quantity: str) -> Array:
         """The errors that say something of a quantity's order, (levels,); nan for the others."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # h times the fastest rate at the finest level; the coarsest of four that a fit uses is then below 1.
 RESOLVED = 0.125
+# How many times what errors scatter by one must stand above to be known not to fall.
+CLEAR = 4
 # Slopes of a stiff or a coarse run may agree by chance over less.
 WIDE = 8
 NAMES = {"mean": "mean", "covariance": "covariance", "w2": "W2 distance"}
@@ -128,7 +130,10 @@ def _stalled(study: OrderStudy) -> tuple[str, str] | None:
         return None
     found = []
     for name in QUANTITIES:
-        errors = np.where(study.errors[name] > CONSTANTS_IN_FLOAT32 * study.sizes[name], study.seen(name), np.nan)
+        # an error that does not fall is told by less than a slope is
+        least = np.maximum(study.floor(name, CLEAR), CONSTANTS_IN_FLOAT32 * study.sizes[name])
+        judged = (study.errors[name] > least) & (name != "w2" or study.is_smooth)
+        errors = np.where(judged, study.errors[name], np.nan)
         stall = stall_of(study.steps[study.kept], errors[study.kept], study.expected)
         if stall is not None:
             text = f"does not converge: the error of the {NAMES[name]} {stall}; {stall.as_claimed}"

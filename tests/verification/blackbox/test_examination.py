@@ -230,15 +230,15 @@ def test_order_2_of_runs_is_held_to_the_second_derivative_of_the_score(kind) -> 
     assert examine(kind(heun(2.0)), PARAMS, 1).problems == ()
 
 
-def integer_times(keeps_the_stride: bool):
-    """Euler-Maruyama at integer times of a table of 500, the next of which is looked up, or a fixed stride away."""
+def integer_times(keeps_the_stride: bool, table: int = 500):
+    """Euler-Maruyama at integer times of a table, the next of which is looked up, or a fixed stride away."""
 
     def sample(score, u, taus):
-        times = [round(500 * (1 - tau)) for tau in taus.tolist()]
-        stride = round(500 * float(taus[-1] - taus[0])) // (len(taus) - 1)
+        times = [round(table * (1 - tau)) for tau in taus.tolist()]
+        stride = round(table * float(taus[-1] - taus[0])) // (len(taus) - 1)
         for now, later in itertools.pairwise(times):
-            h = (stride if keeps_the_stride else now - later) / 500
-            u = drawing(torch.randn_like)(u, 1 - now / 500, h, score)
+            h = (stride if keeps_the_stride else now - later) / table
+            u = drawing(torch.randn_like)(u, 1 - now / table, h, score)
         return u
 
     return sample
@@ -261,7 +261,7 @@ def test_integer_times_converge_up_to_their_spacing_and_a_fixed_stride_does_not(
     looked_up = study_black_box("looked up", integer_times(False), PARAMS, steps=(20, 40, 80, 160, 240), t_end=0.3)
     assert looked_up.verdict is Verdict.PASS
     assert "up to 160 steps, beyond which its rounding shows: it rounds the times" in looked_up.reason
-    fixed = study_black_box("fixed stride", integer_times(True), PARAMS, steps=(20, 40, 80, 160), t_end=0.3)
+    fixed = study_black_box("fixed stride", integer_times(True, 1000), PARAMS, steps=(25, 50, 100, 200, 400))
     assert fixed.verdict is Verdict.FAIL
     assert "does not converge: the error of the" in fixed.reason
 
@@ -281,7 +281,7 @@ def test_what_rounding_of_times_changes_is_what_errors_are_said_to_scatter_by() 
         for quantity, scatter in study.scatter.items():
             off = np.abs(study.errors[quantity] - plain.errors[quantity])
             assert (off <= 6 * scatter).all(), quantity
-            assert (scatter <= 0.1 * plain.errors[quantity]).all(), quantity
+            assert scatter.max() <= 6 * off.max(), quantity
         assert any("rounds the times of its scores to 1/300" in said for said in (study.reason, *study.warnings))
 
 

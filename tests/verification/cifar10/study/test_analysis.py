@@ -18,7 +18,7 @@ from weakorder.integrators.grids import time_grid
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.verification.cifar10.study import comparison
-from weakorder.verification.cifar10.study.analysis import Level, Reference, SchemeVerdict, judge
+from weakorder.verification.cifar10.study.analysis import CONCLUSIVE, Level, Reference, SchemeVerdict, judge
 from weakorder.verification.cifar10.study.comparison import predict
 from weakorder.verification.cifar10.study.statistics import QUANTITIES, CellStatistics, WeakError, compare_images
 from weakorder.verification.exact.moments import exact_moments
@@ -99,6 +99,14 @@ def test_three_budgets_have_an_order_with_an_interval_and_do_not_pass_by_luck() 
     assert found.verdict is Verdict.INCONCLUSIVE
     assert "may agree by chance" in found.reason
     assert verdict_of(lambda N: 1 / N, BUDGETS[:4], strong=1e-4).verdict is Verdict.PASS
+
+
+def test_the_budgets_of_the_command_are_enough_for_a_verdict() -> None:
+    from weakorder.reports.commands.cifar10_study import BUDGETS as DEFAULT
+
+    assert len(DEFAULT) >= CONCLUSIVE
+    assert verdict_of(lambda N: 1 / N, DEFAULT, strong=1e-4).verdict is Verdict.PASS
+    assert verdict_of(lambda N: 1 / N, DEFAULT[:-1], strong=1e-4).verdict is Verdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
