@@ -48,7 +48,7 @@ class Part:
     name: str
     drift: tuple[Expr, Expr]
     diffusion: tuple[Expr, Expr] = field(default_factory=no_diffusion)
-    euler: bool = False
+    euler: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_part_name(self.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -238,3 +237,20 @@ def test_a_name_is_checked_without_a_run() -> None:
     check_name("s**2")
     with pytest.raises(ValueError, match="unknown"):
         check_name("foo")
+
+
+@pytest.mark.parametrize("name", ["uniform", "quadratic", "1 - (1 - s)**3"])
+@pytest.mark.parametrize("steps", [1, 2, 9, 100])
+def test_a_graded_grid_cuts_the_first_step_in_halves_towards_its_beginning(name: str, steps: int) -> None:
+    cuts = math.ceil(math.log2(steps))
+    plain, graded = time_grid(name, steps - cuts, PARAMS), time_grid(f"graded {name}", steps, PARAMS)
+    assert len(graded) == steps + 1
+    np.testing.assert_array_equal(graded[cuts + 1 :], plain[1:])
+    lengths = np.diff(graded)[: cuts + 1]
+    np.testing.assert_allclose(lengths[1:], lengths[0] * 2.0 ** np.arange(cuts), rtol=1e-12)
+    assert label(f"graded {name}") == f"graded {name}"
+
+
+def test_a_graded_grid_is_refused_where_its_grid_is() -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        time_grid("graded nothing", 10, PARAMS)

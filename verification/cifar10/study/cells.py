@@ -91,7 +91,7 @@ class Cell:
         """All that tells it from other cells."""
         scheme = self.scheme
         words = [scheme.word, repr(scheme.splitting.parts), scheme.flow, scheme.lambda_s, self.steps, self.grid]
-        words += scheme.held_key
+        words += [*scheme.held_key, *(part.name for part in scheme.parts if part.euler)]
         return [*words, self.precision, self.reference.description() if self.reference and self.noise else None]
 
     @property

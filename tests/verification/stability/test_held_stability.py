@@ -1,0 +1,77 @@
+"""Stability of schemes that look back: the companion map against known limits and against loops."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from weakorder.integrators.grids import time_grid
+from weakorder.theory.frozen import DATA_HELD, RESIDUAL_HELD
+from weakorder.theory.model import PSLD_DIFFUSION, Parameters
+from weakorder.theory.scheme import Scheme
+from weakorder.theory.splitting import PSLD_FLOW_WHOLE, PSLD_WHOLE
+from weakorder.verification.exact import Spectrum, step_maps
+from weakorder.verification.stability import growth as stability
+from weakorder.verification.stability.fewest_steps import least_steps
+from weakorder.verification.targets import GaussianTarget
+
+PARAMS = Parameters()
+AB = {memory: Scheme("S F", PSLD_WHOLE, memory=memory) for memory in (1, 2, 3, 4)}
+# On the negative real axis the methods of Adams and Bashforth are stable up to these (Hairer and Wanner 1996, V.1).
+LIMITS = {1: 2.0, 2: 1.0, 3: 6 / 11, 4: 3 / 10}
+
+
+@pytest.mark.parametrize("memory", AB)
+def test_the_companion_map_has_the_stability_limit_of_adams_and_bashforth(memory: int) -> None:
+    still = stability.stop_clock(4.0, 0.9, PSLD_DIFFUSION, PARAMS)
+    A, G, _ = PSLD_WHOLE.whole.numbers(PARAMS.values())
+    drift = A - G @ np.linalg.inv(still.frozen.cov[..., 0])
+    rates = np.linalg.eigvals(drift)
+    assert np.abs(rates.imag).max() == 0
+    for share, stable in ((0.99, True), (1.01, False)):
+        h = share * LIMITS[memory] / float(np.abs(rates.real).max()) / PARAMS.beta(0)
+        taus = h * np.arange(memory + 1)
+        last = step_maps(AB[memory], still, taus).matrix[:, :, -1]
+        assert (stability.spectral_radius(last)[0] < 1) is np.bool_(stable)
+
+
+@pytest.mark.parametrize("splitting", [PSLD_WHOLE, PSLD_FLOW_WHOLE], ids=lambda splitting: splitting.name)
+@pytest.mark.parametrize("memory", [2, 3])
+def test_growth_is_what_loops_over_all_intervals_find(splitting, memory: int) -> None:
+    scheme = Scheme("S F", splitting, flow="exact", frozen=DATA_HELD, memory=memory)
+    variances, taus = np.array([0.01, 1.0, 30.0]), time_grid("quadratic", 9, PARAMS)
+    target = GaussianTarget.of(0.0, variances, PSLD_DIFFUSION, PARAMS)
+    maps = stability.trajectory_maps(scheme, target, taus)
+    growth, first, last = stability.transient_growth(stability.in_law_units(maps, target, taus))
+    cov = target.law(PARAMS.T - taus).cov
+    for v in range(3):
+        factors = [np.linalg.cholesky(cov[:, :, k, v]) for k in range(10)]
+        norms = {(0, 0): 1.0}
+        for begin, end in itertools.combinations(range(10), 2):
+            total = np.eye(2 * memory)
+            for k in range(begin, end):
+                total = maps[:, :, k, v] @ total
+            moved = np.linalg.inv(factors[end]) @ total[:2, :2] @ factors[begin]
+            norms[begin, end] = float(np.linalg.norm(moved, 2))
+        worst = max(norms, key=norms.__getitem__)
+        np.testing.assert_allclose(growth[v], norms[worst], rtol=1e-10)
+        assert (first[v], last[v]) == worst
+
+
+def test_the_fewest_steps_are_the_first_number_whose_growth_is_small_enough() -> None:
+    data = Spectrum(np.array([1.0, 0.05]), np.zeros(2), 1)
+    scheme = Scheme("S F", PSLD_FLOW_WHOLE, flow="exact", frozen=RESIDUAL_HELD, memory=2)
+    found = least_steps(scheme, PARAMS, "quadratic", bound=60, data=data)
+    assert found.steps is not None
+    assert found.breaks is not None
+    for steps, run in ((found.steps, found.holds), (found.steps - 1, found.breaks)):
+        assert run == stability.worst_growth(scheme, PARAMS, time_grid("quadratic", steps, PARAMS), data)
+    assert found.holds.growth <= stability.FACTOR < found.breaks.growth
+
+
+def test_what_a_step_does_with_the_clock_stopped_is_refused_where_it_depends_on_time() -> None:
+    still = stability.stop_clock(4.0, 0.9, PSLD_DIFFUSION, PARAMS)
+    held = Scheme("S F", PSLD_WHOLE, flow="exact", frozen=DATA_HELD)
+    with pytest.raises(ValueError, match="what a step does with the clock stopped is not known of"):
+        stability.frozen_maps(held, still, [0.1])
