@@ -8,6 +8,9 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 
+# Tests start dozens of interpreters: what they import is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: test nightly lint report bench gpu readme derivations clean
 
 test: lint

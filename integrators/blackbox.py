@@ -16,6 +16,7 @@ cannot be: it is refused, and what it draws from is named by watching it draw (i
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import random
 from collections.abc import Callable
@@ -31,8 +32,9 @@ from torch import Tensor
 from ..theory.model import Parameters
 from ..theory.scheme import Scheme
 from .compiled import compile_step, noise_factor
+from .draws import UNWATCHED, Draw, NoiseAsInput
 from .draws import BlackBoxError as BlackBoxError
-from .draws import Draw, NoiseAsInput
+from .light_draws import LightNoise
 from .other_sources import PLAIN, compiled
 
 Score = Callable[[Tensor, "float | Tensor"], Tensor]
@@ -40,6 +42,9 @@ Step = Callable[[Tensor, float, float, Score], Tensor]
 Trajectory = Callable[[Score, Tensor, Tensor], Tensor]
 Sampler = Step | Trajectory
 Run = Callable[[Tensor, Score], Tensor]
+
+# Bytes of numpy's MT19937: 624 words and the place of the next.
+_MERSENNE_TWISTER = 4 * 624 + 4
 
 
 class NotAState(BlackBoxError):
@@ -96,16 +101,16 @@ def as_step(sampler: Sampler, tau: float, h: float, number: int = 1) -> Run:
 
     def run(u: Tensor, score: Score) -> Tensor:
         where = f"from step {number} on (tau = {tau:.6g}, h = {h:.3g})"
-        result = cast("Step", sampler)(u, tau, h, _watching(score, u, where))
-        _check_finite(result, _largest(u), where)
+        size = _largest(u)
+        result = cast("Step", sampler)(u, tau, h, _watching(score, size, where))
+        _check_finite(result, size, where)
         return result
 
     return run
 
 
-def _watching(score: Score, u: Tensor, where: str) -> Score:
-    """A score that is not asked for at a state that is not finite, in a step from u."""
-    size = _largest(u)
+def _watching(score: Score, size: float, where: str) -> Score:
+    """A score that is not asked for at a state that is not finite, in a step from a state of that size."""
 
     def watching(v: Tensor, t: float | Tensor) -> Tensor:
         _check_finite(v, size, where)
@@ -126,9 +131,10 @@ def as_trajectory(sampler: Sampler, taus: list[float]) -> Run:
         for number, (tau, later) in enumerate(pairwise(taus), 1):
             before = u.clone()
             where = f"from step {number} on (tau = {tau:.6g}, h = {later - tau:.3g})"
-            result = step(u, tau, later - tau, _watching(score, u, where))
+            size = _largest(u)
+            result = step(u, tau, later - tau, _watching(score, size, where))
             _check_state(result, u, before)
-            _check_finite(result, _largest(u), where)
+            _check_finite(result, size, where)
             u = result
         return u
 
@@ -206,8 +212,9 @@ class Response(NamedTuple):
     seeds: list[str]
 
 
-def call(run: Run, u: Tensor, score: Score, draw: Draw, by_state: bool = False) -> Response:
-    """`run(u, score)` with its noise as an input; by_state: see `NoiseAsInput`.
+def call(run: Run, u: Tensor, score: Score, draw: Draw, by_state: bool = False, light: bool = False) -> Response:
+    """`run(u, score)` with its noise as an input; by_state: see `NoiseAsInput`; light: of a sampler that was watched
+    before, see `light_draws`.
 
     Raises BlackBoxError if it draws otherwise, changes its input, raises, or returns anything but a state.
     """
@@ -218,11 +225,10 @@ def call(run: Run, u: Tensor, score: Score, draw: Draw, by_state: bool = False) 
     def counted(v: Tensor, t: float | Tensor) -> Tensor:
         nonlocal count, largest
         count += 1
-        _check_finite(v, largest, f"in the state of its score evaluation {count}")
-        largest = max(largest, _largest(v))
+        largest = max(largest, _check_finite(v, largest, f"in the state of its score evaluation {count}"))
         return score(v, t)
 
-    noise = NoiseAsInput(draw, by_state)
+    noise = (LightNoise if light else NoiseAsInput)(draw, by_state)
     try:
         with noise:
             result = run(u, counted)
@@ -249,16 +255,24 @@ def call(run: Run, u: Tensor, score: Score, draw: Draw, by_state: bool = False) 
 _MODERATE = 1e100
 
 
-def _check_finite(state: Tensor, largest: float, where: str) -> None:
-    """Raises BlackBoxError if a state is not finite though all before it, of size `largest`, were moderate."""
-    if isinstance(state, Tensor) and largest <= _MODERATE and not bool(torch.isfinite(state).all()):
-        what = "NaN" if bool(torch.isnan(state).any()) else "infinity"
+def _check_finite(state: Tensor, largest: float, where: str) -> float:
+    """The largest entry of a state in size, infinite where one is not finite. Raises NotFinite if one is not though all
+    before, of size `largest`, were moderate."""
+    if not isinstance(state, Tensor):
+        return 0.0
+    size = _largest(state)
+    if size == float("inf") and largest <= _MODERATE:
+        with UNWATCHED():
+            what = "NaN" if bool(torch.isnan(state).any()) else "infinity"
         raise NotFinite(f"the sampler returns {what} {where}")
+    return size
 
 
 def _largest(state: Tensor) -> float:
     """The largest entry in size; infinite where one is not finite."""
-    size = float(state.detach().abs().max()) if state.numel() else 0.0
+    with UNWATCHED():
+        sizes = state.detach().abs() if state.dtype != torch.bool else state.detach().double()
+        size = float(sizes.max()) if sizes.numel() else 0.0
     return size if size == size else float("inf")
 
 
@@ -280,15 +294,22 @@ def _check_state(result: Any, u: Tensor, before: Tensor) -> None:
         )
     if result.is_complex():
         raise BlackBoxError("the sampler returns complex numbers; it must return the next state, which is real")
-    if not torch.allclose(u, before, rtol=0, atol=0, equal_nan=True):
+    with UNWATCHED():
+        same = torch.equal(u, before) or torch.allclose(u, before, rtol=0, atol=0, equal_nan=True)
+    if not same:
         raise BlackBoxError("the sampler changes its input in place, or reuses its memory; work on a copy (u.clone())")
 
 
 def _generators() -> dict[str, Any]:
-    return {
-        "numpy.random": np.random.get_state(legacy=False),  # noqa: NPY002 - the global state is what is watched
-        "the random module": random.getstate(),
-    }
+    return {"numpy.random": _numpy_state(), "the random module": random.getstate()}
+
+
+def _numpy_state() -> Any:
+    """Of numpy's global generator: its memory, which is read in a hundredth of the time that a copy in Python takes."""
+    bits = np.random.get_bit_generator()  # type: ignore[attr-defined] - numpy's stubs lack it
+    if isinstance(bits, np.random.MT19937):
+        return ctypes.string_at(bits.ctypes.state_address, _MERSENNE_TWISTER)
+    return np.random.get_state(legacy=False)  # noqa: NPY002 - the global state is what is watched
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -98,6 +98,9 @@ _DRAWS = frozenset((
     "bernoulli", "bernoulli_",
 ))
 # fmt: on
+WATCHED = _UNSUPPORTED | _DRAWS
+# What is ours in a sampler's call draws nothing and need not be watched: `with UNWATCHED():`.
+UNWATCHED = torch._C.DisableTorchFunction
 
 
 class NoiseAsInput(TorchFunctionMode):
@@ -117,26 +120,37 @@ class NoiseAsInput(TorchFunctionMode):
         self.touched = False
 
     def __enter__(self) -> NoiseAsInput:
+        self.begin()
+        return super().__enter__()  # type: ignore[return-value]
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)  # type: ignore[arg-type]
+        self.end()
+
+    def begin(self) -> None:
+        """Note where torch's own generator stands."""
         # A state that nobody's seed gives: a sampler that seeds torch's own generator before it draws is noticed, also
         # where it puts the state back.
         self._before = torch.get_rng_state()
         torch.default_generator.manual_seed(_NOBODYS_SEED)
         self._start = torch.get_rng_state()
-        return super().__enter__()  # type: ignore[return-value]
 
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)  # type: ignore[arg-type]
+    def end(self) -> None:
+        """See whether it was moved, and put it back."""
         self.touched = not torch.equal(torch.get_rng_state(), self._start)
         torch.set_rng_state(self._before)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
+        if name not in WATCHED:  # a hundred calls a step come this way
+            return func(*args, **kwargs) if kwargs else func(*args)
+        return self.answer(name, args, dict(kwargs or {}))
+
+    def answer(self, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+        """What a random function of torch returns in its place, `WATCHED`. Raises BlackBoxError."""
         if name in _UNSUPPORTED:
             cure = "put the network into eval()" if name.endswith(("dropout", "rrelu")) else "draw from torch.randn"
             raise BlackBoxError(f"the sampler draws from torch.{name}, which cannot be made an input; {cure}")
-        if name not in _DRAWS:
-            return func(*args, **kwargs)
         self._state = ""
         if kwargs.get("generator") is not None:
             self._advance(kwargs["generator"])

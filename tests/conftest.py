@@ -33,16 +33,19 @@ LONGEST = (
     "test_report.py",
     "test_cli_cifar10_study.py",
     "test_mutants.py",
+    "test_baseline.py",
+    "test_plugin.py",
+    "test_noise_free.py",
     "test_flows.py",
     "test_prediction.py",
     "test_weak_order.py",
-    "test_noise_free.py",
+    "test_attack_black_box.py",
+    "test_report_targets.py",
     "test_anatomy.py",
     "test_moments.py",
     "test_monte_carlo.py",
     "test_cuda_dry_run_network.py",
     "test_cuda_dry_run.py",
-    "test_baseline.py",
 )
 
 

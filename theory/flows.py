@@ -16,15 +16,16 @@ not cancel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .cache import cached
+from .components import matmul
 from .formulas import Compiled, compiled
 from .model import LinearSDE
 
@@ -64,25 +65,32 @@ def linear_flow(A: ArrayLike, D: ArrayLike, length: ArrayLike) -> tuple[Array, A
     A, D, length = (np.asarray(a, dtype=float) for a in (A, D, length))
     norm = np.abs(A).sum(-1).max(-1) * length
     doublings = np.ceil(np.log2(np.maximum(norm, 0.5) / 0.5)).astype(int)
-    step = (length / 2.0**doublings)[..., None, None]
-    X = A * step
-    XT = np.swapaxes(X, -1, -2)
-    power, lyapunov = np.broadcast_to(np.eye(2), X.shape), np.broadcast_to(D, np.broadcast_shapes(D.shape, X.shape))
+    step = length / 2.0**doublings
+    X = np.ascontiguousarray(np.moveaxis(A * step[..., None, None], (-2, -1), (0, 1)))
+    unit, D = np.eye(2).reshape(2, 2, *(1 for _ in X.shape[2:])), np.moveaxis(D, (-2, -1), (0, 1))
+    D = D.reshape(2, 2, *(1 for _ in X.shape[len(D.shape) :]), *D.shape[2:])
+    power, lyapunov = np.broadcast_to(unit, X.shape), np.broadcast_to(D, np.broadcast_shapes(D.shape, X.shape))
     E, Phi, Q = np.zeros(X.shape), power, lyapunov
     for i in range(1, 19):  # the norms of X and of Y -> XY + YX^T are at most 1/2 and 1: 1/19! < 2^-53
-        power = power @ X / i
-        lyapunov = (X @ lyapunov + lyapunov @ XT) / (i + 1)
+        power = matmul(power, X) / i
+        lyapunov = _and_transposed(matmul(X, lyapunov)) / (i + 1)
         E, Phi, Q = E + power, Phi + power / (i + 1), Q + lyapunov
     Phi, Q = Phi * step, Q * step
     for doubling in range(doublings.max(initial=0)):
-        more = (doubling < doublings)[..., None, None]
-        EQ = E @ Q
-        doubled = 2 * Q + EQ + np.swapaxes(EQ, -1, -2) + EQ @ np.swapaxes(E, -1, -2)
-        # Where E is near -1 an antisymmetric rounding would grow threefold with every doubling: it is removed.
-        Q = np.where(more, (doubled + np.swapaxes(doubled, -1, -2)) / 2, Q)
-        Phi = np.where(more, 2 * Phi + E @ Phi, Phi)
-        E = np.where(more, 2 * E + E @ E, E)
+        more = doubling < doublings
+        EQ = matmul(E, Q)
+        # Where E is near -1 an antisymmetric rounding would grow threefold with every doubling: there is none.
+        doubled = 2 * Q + _and_transposed(EQ + matmul(EQ, np.swapaxes(E, 0, 1)) / 2)
+        Q = np.where(more, doubled, Q)
+        Phi = np.where(more, 2 * Phi + matmul(E, Phi), Phi)
+        E = np.where(more, 2 * E + matmul(E, E), E)
+    E, Phi, Q = (np.moveaxis(entry, (0, 1), (-2, -1)) for entry in (E, Phi, Q))
     return E, Phi, Q
+
+
+def _and_transposed(a: Array) -> Array:
+    """a + a^T, exactly symmetric, components first."""
+    return a + np.swapaxes(a, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -105,17 +113,39 @@ class ExactFlow:
         entries = [entry for matrix in self.terms for entry in matrix]
         return compiled([text for entry in entries for c, _, r in entry for text in (c, r)], complex_roots=True)
 
-    def _numbers(self, values: Mapping[str, float]) -> list[list[list[tuple[complex, complex]]]]:
-        """Coefficient and rate of each term."""
-        numbers = iter(self._coefficients_and_rates({name: np.float64(value) for name, value in values.items()}))
-        return [[[(next(numbers), next(numbers)) for _ in entry] for entry in matrix] for matrix in self.terms]
+    @cached_property
+    def _numbers(self) -> Callable[[frozenset[tuple[str, float]]], list[list[list[tuple[complex, complex]]]]]:
+        """Coefficient and rate of each term, of parameters as pairs; those of the last few are kept."""
+
+        @lru_cache(maxsize=16)
+        def numbers(values: frozenset[tuple[str, float]]) -> list[list[list[tuple[complex, complex]]]]:
+            found = iter(self._coefficients_and_rates({name: np.float64(value) for name, value in values}))
+            return [[[(next(found), next(found)) for _ in entry] for entry in matrix] for matrix in self.terms]
+
+        return numbers
 
     def __call__(self, length: ArrayLike, values: Mapping[str, float]) -> Flow:
-        """The flow over theta = `length` (any shape, >= 0) at the parameters `values`; accurate to 1e-12 relative."""
+        """The flow over theta = `length` (any shape, >= 0) at the parameters `values`; accurate to 1e-12 relative. Read
+        only: the last ones are kept, since a study asks for those of its grid many times."""
         length = np.asarray(length, dtype=float)
+        key = length.shape, length.tobytes(), frozenset(values.items())
+        if (flow := self._kept.pop(key, None)) is None:
+            flow = self._computed(length, values)
+            for entry in flow:
+                entry.setflags(write=False)
+        self._kept[key] = flow  # the last of them
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return flow
+
+    @cached_property
+    def _kept(self) -> dict[tuple[tuple[int, ...], bytes, frozenset[tuple[str, float]]], Flow]:
+        return {}
+
+    def _computed(self, length: Array, values: Mapping[str, float]) -> Flow:
         A, G, D = self.sde.numbers(values)
         with np.errstate(all="ignore"):  # poles of the closed form (Gamma = 0, equal rates) give inf or nan: not used
-            numbers = self._numbers(values)
+            numbers = self._numbers(frozenset(values.items()))
             closed = [_closed_form(length, terms, pairs) for terms, pairs in zip(self.terms, numbers, strict=True)]
             lacking = ~np.logical_and.reduce([use.all((-2, -1)) for _, use in closed])  # lengths that need the series
             if lacking.any():
@@ -125,6 +155,8 @@ class ExactFlow:
         return Flow(*(matrix for matrix, _ in closed))
 
 
+# Flows that are kept: over some thousand lengths each, a few hundred kilobytes.
+_KEPT = 32
 # The closed form is used where its terms add up to less than this times their sum: two digits of sixteen lost.
 _MAX_CANCELLATION = 100.0
 
@@ -135,9 +167,10 @@ def _closed_form(
     """A matrix of the closed form, (*length.shape, 2, 2), and which of its entries are finite and do not cancel."""
     matrix = np.empty((*length.shape, 2, 2))
     use = np.empty(matrix.shape, dtype=bool)
+    growth = {rate: np.exp(rate * length) for rate in {rate for pairs in numbers for _, rate in pairs}}
     for index, (entry, pairs) in enumerate(zip(terms, numbers, strict=True)):
         place = (..., *divmod(index, 2))
-        parts = [c * length**power * np.exp(r * length) for (_, power, _), (c, r) in zip(entry, pairs, strict=True)]
+        parts = [c * length**power * growth[r] for (_, power, _), (c, r) in zip(entry, pairs, strict=True)]
         total = sum(parts, np.zeros_like(length))
         size = sum((np.abs(part) for part in parts), np.zeros_like(length))
         matrix[place] = np.real(total)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
+from multiprocessing.pool import Pool
 from typing import Any
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
@@ -41,9 +42,13 @@ class Jobs:
         self._jobs.append(Job(function, arguments, here))
         return self._jobs[-1]
 
-    def run(self, progress: Progress = iter, workers: int = 1) -> None:
+    def run(self, progress: Progress = iter, workers: int | Workers = 1) -> None:
         """Make all calls; progress wraps them as they finish. What a call raises ends the others and is raised."""
-        finished = self._alone() if workers <= 1 or len(self._jobs) <= 1 else self._side_by_side(workers)
+        if isinstance(workers, int):
+            with Workers(workers) as own:
+                self.run(progress, own)
+            return
+        finished = self._alone() if workers.count <= 1 or len(self._jobs) <= 1 else self._side_by_side(workers)
         for _ in progress(_Counted(finished, len(self._jobs))):
             pass
 
@@ -52,18 +57,39 @@ class Jobs:
             job.result = job.call()
             yield job
 
-    def _side_by_side(self, workers: int) -> Iterator[Job]:
+    def _side_by_side(self, workers: Workers) -> Iterator[Job]:
         away = [(place, job) for place, job in enumerate(self._jobs) if not job.here]
-        # a fresh interpreter each: a copy of this one would have its locks, but not the threads that hold them
-        with get_context("spawn").Pool(min(workers, len(away) or 1), _prepare) as pool:
-            answers = pool.imap_unordered(_answer, [(place, job.function, job.arguments) for place, job in away])
-            for job in self._jobs:
-                if job.here:
-                    job.result = job.call()
-                    yield job
-            for place, result in answers:
-                self._jobs[place].result = result
-                yield self._jobs[place]
+        answers = workers.answers([(place, job.function, job.arguments) for place, job in away])
+        for job in self._jobs:
+            if job.here:
+                job.result = job.call()
+                yield job
+        for place, result in answers:
+            self._jobs[place].result = result
+            yield self._jobs[place]
+
+
+class Workers:
+    """So many processes, which are started for the first jobs and end with the context: later jobs find them warm."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool: Pool | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool.join()
+
+    def answers(self, asked: list[tuple[int, Callable[..., Any], tuple[Any, ...]]]) -> Iterator[tuple[int, Any]]:
+        """The places and results of calls, as they come."""
+        if self._pool is None:
+            # a fresh interpreter each: a copy of this one would have its locks, but not the threads that hold them
+            self._pool = get_context("spawn").Pool(self.count, _prepare)
+        return self._pool.imap_unordered(_answer, asked)
 
 
 class _Counted(Sequence[Any]):

@@ -31,7 +31,7 @@ from ...verification.targets import GaussianTarget
 from ...verification.verdicts import MARGIN
 from . import stability, targets
 from .derivation import leading_error
-from .jobs import Jobs, Progress
+from .jobs import Jobs, Progress, Workers
 from .naming import command_of, labels_of
 from .strict_json import dumps
 from .templates import number, template
@@ -64,7 +64,7 @@ def collect_results(
     budgets: Sequence[int] = spectrum.BUDGETS,
     grids: Sequence[str] = tuple(GRIDS),
     nonlinear: targets.Settings | None = None,
-    workers: int = 1,
+    workers: int | Workers = 1,
 ) -> Results:
     """Run the studies of every scheme or black box; all that the report shows, as JSON's own types.
 
@@ -169,12 +169,13 @@ def write_report(
     """
     directory = Path(directory)
     _check_writable(directory)
-    results = collect_results(schemes, params, progress, steps, t_end, budgets, grids, nonlinear, workers)
-    svgs = {}
-    contents: dict[Path, bytes] = {directory / "results.json": dumps(results).encode()}
-    jobs = Jobs()
-    groups = [jobs.add(_files, results, group) for group in _FIGURES]
-    jobs.run(progress, workers)
+    with Workers(workers) as both:
+        results = collect_results(schemes, params, progress, steps, t_end, budgets, grids, nonlinear, both)
+        svgs = {}
+        contents: dict[Path, bytes] = {directory / "results.json": dumps(results).encode()}
+        jobs = Jobs()
+        groups = [jobs.add(_files, results, group) for group in _FIGURES]
+        jobs.run(progress, both)
     for name, (svg, png) in [item for group in groups for item in group.result.items()]:
         svgs[name] = contents[directory / "figures" / f"{name}.svg"] = svg
         contents[directory / "figures" / f"{name}.png"] = png

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...integrators.blackbox import Sampler, Score, as_trajectory
+from ...integrators.draws import UNWATCHED
+from ...integrators.light_draws import stand_ins
 from ...integrators.threads import one_thread
 from ..verdicts import Array
 from .probe import Probe
@@ -83,6 +85,7 @@ class Anatomy:
 
 
 @one_thread()
+@stand_ins()
 def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anatomy:
     """The anatomy of a black box of any kind on a short run over taus (N + 1,). Raises BlackBoxError."""
     times = tuple(float(tau) for tau in taus)
@@ -92,9 +95,10 @@ def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anato
         asked.clear()
 
         def score(u: Tensor, t: float | Tensor) -> Tensor:
-            check_own_batch(u, batch, event)
-            asked.append(probe.unpack(u, rows)[0])
-            probe.label = one_time(t)
+            with UNWATCHED():
+                check_own_batch(u, batch, event)
+                asked.append(probe.unpack(u, rows)[0])
+                probe.label = one_time(t)
             return torch.randn_like(u)
 
         return score

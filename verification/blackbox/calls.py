@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +23,32 @@ from ..verdicts import Array
 from .layout import Ask, Layout, NamedCause, Recorded, find_layout
 
 SAME_DRAWS = "draw the same in every call"
+
+
+class _Draw(NamedTuple):
+    """What was answered to a draw: of which law, whether it was noise, and the values."""
+
+    law: Law
+    is_noise: bool
+    values: Tensor
+
+    def fits(self, shape: torch.Size, law: Law, label: object) -> bool:
+        """Whether it is the answer to this draw, too."""
+        same = law.nodes is self.law.nodes or (
+            law.nodes is not None and self.law.nodes is not None and np.array_equal(law.nodes, self.law.nodes)
+        )
+        return (
+            same and law.source == self.law.source and self.values.shape == shape and self.is_noise == (label is None)
+        )
+
+
+@dataclass
+class Prepared:
+    """What calls on the same rows share: the rows, the states that they fill, and the answers to draws by number."""
+
+    rows: Array
+    states: Tensor | None = None
+    draws: dict[int, _Draw] = field(default_factory=dict)
 
 
 class Calls:
@@ -42,17 +71,24 @@ class Calls:
         # How draws are read: where their numbers act, None as they stand; whether Gaussians are used stepwise.
         self.layouts: dict[int, Layout] | None = None
         self.is_stepwise = False
+        self.light = False  # whether calls are watched by the names of torch alone
         self.order = 0  # of the cells of a batch, where some share numbers
 
-    def respond(self, run: Run, states: Array, noise: Callable[[int, int, Law], Array]) -> tuple[Array, Response]:
-        """`run` on every row for every target: (V, rows, components). The rows fill the cells of a batch."""
+    def respond(
+        self, run: Run, states: Array, noise: Callable[[int, int, Law], Array], same: Prepared | None = None
+    ) -> tuple[Array, Response]:
+        """`run` on every row for every target: (V, rows, components). The rows fill the cells of a batch.
+
+        same: what was made of these states and noises in a call before, and will be of those of this one: nothing is
+        made twice, where the numbers stand where they act.
+        """
         V, rows = self.copies, len(states)
         elements = math.prod(self.event)
         # What fills up the last event, and a batch of at least two, is no zero, nor the same in another call: entries
         # that mix show then.
         batch = max(2, math.ceil(V * rows / elements)) if rows > 1 or V > 1 else 1
-        filler = np.random.default_rng(rows)
-        layout = None
+        filler = cache(partial(np.random.default_rng, rows))
+        made, layout = same if same is not None and self.layouts is None else Prepared(states), None
         if self.layouts is not None:
             batch, layout = self._layout(self.layouts, run, rows, batch)
         cells = batch * elements
@@ -61,13 +97,15 @@ class Calls:
         def fill(values: Array, law: Law | None = None, order: NDArray[np.int64] = order) -> Array:
             """Values (rows, width) of every target in the cells they belong to: (cells, width)."""
             width = values.shape[1]
-            given = filler.uniform(-2, 2, (cells, width))
-            if law is not None and law.nodes is not None:
-                values, given = (
-                    law.nodes[values.astype(int)],
-                    law.nodes[filler.integers(0, len(law.nodes), given.shape)],
-                )
-            given[: V * rows] = np.tile(values, (V, 1))
+            given = np.empty((cells, width))
+            nodes = None if law is None else law.nodes
+            given[: V * rows].reshape(V, rows, width)[:] = values if nodes is None else nodes[values.astype(int)]
+            if cells > V * rows:
+                rest = (cells - V * rows, width)
+                more = filler().uniform(-2, 2, rest) if nodes is None else nodes[filler().integers(0, len(nodes), rest)]
+                given[V * rows :] = more
+            if layout is None:
+                return given
             placed = np.empty_like(given)
             placed[order] = given
             return placed
@@ -103,14 +141,21 @@ class Calls:
                     "the state's shape, in one call"
                 )
             labels.append(label)
+            if (known := made.draws.get(len(labels))) is not None and known.fits(shape, law, label):
+                return known.values.clone()
             # a score that is reordered answers, and draws its answer, in the order of the rows
             own = order if label is None else np.arange(cells)
-            return pack(fill(noise(len(labels) - 1, width, law), law, own)).reshape(shape)
+            xi = pack(fill(noise(len(labels) - 1, width, law), law, own)).reshape(shape)
+            if same is not None:
+                made.draws[len(labels)] = _Draw(law, label is None, xi.clone())
+            return xi
 
         score = self.score(rows, batch)
         if layout is not None and len(layout.orders) > 1:
             score = _reordered(score, order, self.shape(batch), self.components)
-        response = call(run, pack(fill(states)).reshape(self.shape(batch)), score, draw, self.by_state)
+        if made.states is None:
+            made.states = pack(fill(states)).reshape(self.shape(batch))
+        response = call(run, made.states.clone(), score, draw, self.by_state, self.light)
         self.labels = labels
         return self.unpack(response.state, rows, order), response
 

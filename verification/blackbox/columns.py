@@ -63,6 +63,8 @@ def centred(
 
     widths, laws: of the draws, in order. Raises NamedCause where a number adds neither steps nor a multiple of itself.
     """
+    if all(law.nodes is None for law in laws):
+        return offset, draws, ()
     counts = [w * (1 if law.nodes is None else len(law.nodes)) for w, law in zip(widths, laws, strict=False)]
     settled, increments = list[Array](), list[Increment]()
     for block, law in zip(np.split(draws, np.cumsum(counts)[:-1], axis=1) if counts else [], laws, strict=False):

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from ...integrators.blackbox import BlackBoxError, NotAState, Response, Run, SamplerRaised, Score, call
 from ...integrators.draws import Law
+from ...integrators.light_draws import are_in_place
 from ...integrators.other_sources import other_source
 from ..verdicts import Array
-from .calls import SAME_DRAWS, Calls
+from .calls import SAME_DRAWS, Calls, Prepared
 from .columns import FLOAT32, Columns, Increment, centred
 from .layout import NamedCause
 
@@ -95,6 +96,9 @@ class Probe(Calls):
         self.checks = _Checks(components)
         self.widths: list[int] | None = None
         self.alone: Array | None = None
+        self.repeats = False  # whether run after run is read, each with the same draws
+        self._prepared = dict[int, Prepared]()  # of the probes, by their first row
+        self._known: tuple[list[int], Array] | None = None
 
     @property
     def laws(self) -> list[Law]:
@@ -107,10 +111,12 @@ class Probe(Calls):
         Numbers are taken to stand where they act, and Gaussians to be used linearly; where that fails, the places are
         found, and Gaussians tried as steps of a law. Raises BlackBoxError.
         """
+        if self.widths is not None and (columns := self._lightly(run, discover)) is not None:
+            return columns
         try:
             if discover or self.widths is None:
                 self.discover(run)
-            return self.read(run)
+            return self._lightly(run) or self.read(run)
         except (SamplerRaised, NotAState):
             raise
         except BlackBoxError as error:
@@ -120,6 +126,21 @@ class Probe(Calls):
             if columns is not None:
                 return columns
             raise named or self._named(error, run) from error
+
+    def _lightly(self, run: Run, discover: bool = False) -> Columns | None:
+        """The same of known draws, watched by the names of torch alone (`light_draws`); None where that cannot be, or
+        something is wrong: its cause shows where all that is called is watched."""
+        if not are_in_place():
+            return None
+        self.light = True
+        try:
+            if discover:
+                self.discover(run)
+            return self.read(run)
+        except BlackBoxError:
+            return None
+        finally:
+            self.light = False
 
     def _otherwise(self, run: Run) -> tuple[Columns | None, BlackBoxError | None]:
         """The map by the other ways to read draws, or the error of one that names a cause."""
@@ -195,6 +216,8 @@ class Probe(Calls):
     def discover(self, run: Run) -> Response:
         """Run the checking rows alone; tells the draws."""
         self.checks.clear()
+        self._prepared.clear()
+        self._known = None
         widths: list[int] = []
 
         def noise(k: int, width: int, law: Law) -> Array:
@@ -244,8 +267,7 @@ class Probe(Calls):
             out, response = self._respond_in_blocks(run, widths)
         except SamplerRaised as error:
             raise SamplerRaised(f"{error}; another batch went through: is state left over from it?") from error
-        values = [1 if law.nodes is None else len(law.nodes) for law in self.laws[: len(widths)]]
-        counts = [width * each for width, each in zip(widths, values, strict=True)]
+        counts, given = self._given
         width = sum(counts)
         n = self.components
         offset, checked = out[:, 0], out[:, 1 + n + width :]
@@ -253,14 +275,25 @@ class Probe(Calls):
         if not (np.abs(out) <= _OVERFLOW).all():
             columns, rounding = np.full(columns.shape, math.nan), 0.0
         else:
-            given = [self.checks.states]
-            for noise, law in zip(self.checks.noises[: len(widths)], self.laws, strict=False):
-                given.append(noise if law.nodes is None else _one_hot(noise, len(law.nodes)))
-            rounding = self._departure(checked, offset[:, None] + np.concatenate(given, axis=1) @ columns)
+            rounding = self._departure(checked, offset[:, None] + given @ columns)
             self._check_alone(checked, rounding)
         offset, draws, increments = self.centred(offset, columns[:, n:])
         is_of = np.repeat(np.arange(len(counts)), counts)
         return Columns(offset, columns[:, :n], draws, is_of, increments, rounding, response)
+
+    @property
+    def _given(self) -> tuple[list[int], Array]:
+        """How many rows each draw has, and the checking rows in terms of all of them."""
+        if self._known is None:
+            laws = self.laws[: len(self.widths or [])]
+            counts = [
+                w * (1 if law.nodes is None else len(law.nodes)) for w, law in zip(self.widths or [], laws, strict=True)
+            ]
+            given = [self.checks.states]
+            for noise, law in zip(self.checks.noises[: len(laws)], laws, strict=True):
+                given.append(noise if law.nodes is None else _one_hot(noise, len(law.nodes)))
+            self._known = counts, np.concatenate(given, axis=1)
+        return self._known
 
     def centred(self, offset: Array, draws: Array) -> tuple[Array, Array, tuple[Increment, ...]]:
         """As `columns.centred`, of the draws of this box."""
@@ -327,13 +360,10 @@ class Probe(Calls):
     def _respond_block(
         self, run: Run, rows: NDArray[np.int64], offsets: NDArray[np.int64], checking: int
     ) -> tuple[Array, Response]:
-        check = np.maximum(rows - checking, 0)
-        is_check = (rows >= checking)[:, None]
-        widths, drawn = self.widths or [], 0
+        check, is_check = np.maximum(rows - checking, 0), (rows >= checking)[:, None]
+        widths = self.widths or []
 
         def noise(k: int, width: int, law: Law) -> Array:
-            nonlocal drawn
-            drawn += 1
             if k >= len(widths) or width != widths[k]:
                 raise BlackBoxError(
                     f"draw {k + 1} of the sampler, {width} Gaussians a coordinate, is not that of its first call; "
@@ -345,11 +375,13 @@ class Probe(Calls):
             moved = np.where((turn >= 0) & (turn < values), turn + (law.nodes is None), 0).astype(float)
             return np.where(is_check, self.checks.noise(k, width, law)[check], moved)
 
-        units = (rows[:, None] == np.arange(1, 1 + self.components)).astype(float)
-        out, response = self.respond(run, np.where(is_check, self.checks.states[check], units), noise)
-        if drawn != len(widths):
+        if (same := self._prepared.get(int(rows[0]))) is None:
+            units = (rows[:, None] == np.arange(1, 1 + self.components)).astype(float)
+            same = self._prepared[int(rows[0])] = Prepared(np.where(is_check, self.checks.states[check], units))
+        out, response = self.respond(run, same.rows, noise, same if self.repeats else None)
+        if len(self.labels) != len(widths):
             raise BlackBoxError(
-                f"the sampler draws {drawn} times, and {len(widths)} times in its first call; {SAME_DRAWS}"
+                f"the sampler draws {len(self.labels)} times, and {len(widths)} times in its first call; {SAME_DRAWS}"
             )
         return out, response
 

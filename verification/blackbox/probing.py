@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from ...integrators.blackbox import BlackBoxError, Kind, Sampler, Score, as_step, as_trajectory, kind_of
+from ...integrators.draws import UNWATCHED
 from ...integrators.grids import check_grid
+from ...integrators.light_draws import stand_ins
 from ...integrators.threads import one_thread
 from ..exact import AffineMap, Moments, starting_law
-from ..targets import GaussianTarget
+from ..targets import GaussianTarget, point
 from ..verdicts import Array
 from .probe import Probe
 
@@ -31,25 +33,21 @@ def gaussian_score(target: GaussianTarget, event: tuple[int, ...]) -> Callable[[
     """The targets' affine scores, for a Probe: each on its own rows; cells that fill up the last event have score 0."""
 
     def of(rows: int, batch: int) -> Score:
-        fill = batch * math.prod(event) - target.mean.size * rows
+        owned = target.mean.size * rows
 
         def score(u: Tensor, t: float | Tensor) -> Tensor:
-            check_own_batch(u, batch, event)
-            law = target.law_at(one_time(t))
-            affine = (_on_rows(values, rows, fill) for values in (-target.precision(law), law.mean))
-            slope, centre = (torch.as_tensor(values, device=u.device) for values in affine)
-            cells = u.double().reshape(batch, 2, -1).transpose(1, 2).reshape(-1, 2)
-            s = (slope * (cells.T - centre)).sum(1).T
-            return s.reshape(batch, -1, 2).transpose(1, 2).reshape(u.shape).to(u.dtype)
+            with UNWATCHED():
+                check_own_batch(u, batch, event)
+                slope, centre = (torch.tensor(a, device=u.device) for a in target.affine_score(one_time(t)))
+                cells = u.double().reshape(batch, 2, -1).transpose(1, 2).reshape(-1, 2)
+                s = (cells[:owned].reshape(-1, rows, 2) - centre) @ slope  # a precision is symmetric
+                if owned < len(cells):
+                    s = torch.cat([s.reshape(-1, 2), cells.new_zeros(len(cells) - owned, 2)])
+                return s.reshape(batch, -1, 2).transpose(1, 2).reshape(u.shape).to(u.dtype)
 
         return score
 
     return of
-
-
-def _on_rows(values: Array, rows: int, fill: int) -> Array:
-    """Each target's values (..., V) on its rows, and 0 on `fill` more: (..., V rows + fill)."""
-    return np.concatenate([np.repeat(values, rows, axis=-1), np.zeros((*values.shape[:-1], fill))], axis=-1)
 
 
 def check_own_batch(u: Tensor, batch: int, event: tuple[int, ...]) -> None:
@@ -63,15 +61,16 @@ def check_own_batch(u: Tensor, batch: int, event: tuple[int, ...]) -> None:
 
 def one_time(t: float | Tensor) -> float:
     """The time of a score evaluation, a number or a tensor of equal ones. Raises BlackBoxError on unequal ones."""
-    times = torch.as_tensor(t, dtype=torch.float64).reshape(-1)
-    if not bool(torch.isfinite(times).all()):
-        raise BlackBoxError(f"the sampler asks for the score at t = {float(times[0]):g}; give it a time")
-    if not bool((times == times[0]).all()):
+    times = torch.as_tensor(t, dtype=torch.float64).reshape(-1) if isinstance(t, Tensor) else None
+    first = float(t if times is None else times[0])
+    if not math.isfinite(first) or (times is not None and not bool(torch.isfinite(times).all())):
+        raise BlackBoxError(f"the sampler asks for the score at t = {first:g}; give it a time")
+    if times is not None and not bool((times == first).all()):
         raise BlackBoxError(
             f"the sampler asks for the score at several times in one call, from {float(times.min()):g} to "
             f"{float(times.max()):g}; give it one time"
         )
-    return float(times[0])
+    return first
 
 
 class ProbedStep:
@@ -88,6 +87,7 @@ class ProbedStep:
         self.step, self.target, self.event = step, target, event
         self.nfe, self.rounding, self.calls = 0, 0.0, 0
         self._probe = Probe(target.mean.size, gaussian_score(target, event), event, step)
+        self._probe.repeats = True
         self._seeds: set[str] = set()
 
     @one_thread()
@@ -140,9 +140,12 @@ def probed_moments(
     law = starting_law(target, float(taus[0]), start)
     with np.errstate(over="ignore", invalid="ignore"):
         if kind_of(sampler) is Kind.STEP:
+            for each in (target, point(target.params)):  # where most samplers ask for the score, and its kernel
+                each.keep((target.params.T - taus).tolist())
             probed = ProbedStep(sampler, target, event)
-            for tau, h in progress(list(zip(taus[:-1].tolist(), np.diff(taus).tolist(), strict=True))):
-                law = probed(tau, h).apply(law)
+            with stand_ins():
+                for tau, h in progress(list(zip(taus[:-1].tolist(), np.diff(taus).tolist(), strict=True))):
+                    law = probed(tau, h).apply(law)
             nfe, rounding = probed.nfe, probed.rounding
         else:
             whole, nfe, rounding = probed_trajectory(sampler, target, taus, event)

@@ -54,6 +54,8 @@ from ...theory.scheme import Scheme
 from ..verdicts import Array
 
 if TYPE_CHECKING:  # torch takes seconds to import
+    from torch import Tensor
+
     from ..targets import MixtureTarget
 
 
@@ -88,8 +90,8 @@ class Resolution:
 # Every level has a third more nodes on each axis than the one before. Weights of 1e-15 are rounding.
 RESOLUTIONS = tuple(Resolution(max(1e-12 * 10.0**-level, 1e-14), 1.75 * (4 / 3) ** level) for level in range(7))
 MOST_NODES = 1 << 18
-# Points whose exponentials are computed at once: they stay in a processor's cache.
-_BLOCK = 1 << 12
+# Points whose exponentials are computed at once: a few MB of them.
+_BLOCK = 1 << 13
 
 
 class Unresolved(Exception):
@@ -129,7 +131,8 @@ class Frame(NamedTuple):
     def rounding(self, size: Array, weights: Array) -> float:
         """sum_j w_j |delta_j| of points that are rounded by `size` (2, J), weighted (J,)."""
         deltas = np.abs(self.inverse) @ size
-        return _ROUNDINGS * float(np.abs(weights) @ np.hypot(*deltas) / np.abs(weights).sum())
+        masses = np.abs(weights)
+        return _ROUNDINGS * float(masses @ np.sqrt(deltas[0] ** 2 + deltas[1] ** 2) / masses.sum())
 
 
 def _frame(clouds: Sequence[Cloud]) -> Frame:
@@ -210,15 +213,13 @@ def _coefficients(cloud: Cloud, low: Array, width: Array, counts: Array) -> Arra
     import torch
 
     rows, columns = (int(count) + 1 for count in counts)
-    products = np.zeros((2 * rows, 2 * columns))
-    for first in range(0, cloud.weights.size, _BLOCK):
-        block = slice(first, first + _BLOCK)
-        phases = -2 * math.pi * (cloud.points[:, block] - low[:, None]) / width[:, None]
-        one, two = (_powers(np.exp(1j * phase), count) for phase, count in zip(phases, (rows, columns), strict=True))
-        one *= cloud.weights[block]
-        left, right = (torch.from_numpy(np.concatenate([z.real, z.imag])) for z in (one, two))
-        products += (left @ right.T).numpy()
-    (cc, cs), (sc, ss) = (np.hsplit(half, 2) for half in np.vsplit(products, 2))
+    products = torch.zeros((2 * rows, 2 * columns), dtype=torch.float64)
+    weights = torch.from_numpy(cloud.weights)
+    phases = torch.from_numpy(-2 * math.pi * (cloud.points - low[:, None]) / width[:, None])
+    for block, mass in zip(phases.split(_BLOCK, dim=1), weights.split(_BLOCK), strict=True):
+        left, right = (_powers(phase, count) for phase, count in zip(block, (rows, columns), strict=True))
+        products.addmm_(left, right.mul_(mass).T)
+    (cc, cs), (sc, ss) = (np.hsplit(half, 2) for half in np.vsplit(products.numpy(), 2))
     positive, negative = cc - ss + 1j * (sc + cs), cc + ss + 1j * (cs - sc)
     k = [2 * math.pi / width[a] * np.arange(counts[a] + 1) for a in range(2)]
     k1 = np.concatenate([k[0], -k[0][:0:-1]])[:, None]
@@ -227,17 +228,32 @@ def _coefficients(cloud: Cloud, low: Array, width: Array, counts: Array) -> Arra
     return damping * np.concatenate([positive, negative[:0:-1]])
 
 
-def _powers(z: Array, count: int) -> Array:
-    """z^0 .. z^(count - 1), (count, J), by doubling: log2(count) roundings in each."""
-    powers = np.empty((count, z.size), dtype=complex)
-    powers[0] = 1
+def _powers(phase: Tensor, count: int) -> Tensor:
+    """z^n with z = exp(i phase) (J,), for n < count: real parts, then imaginary ones, (2 count, J). By doubling:
+    log2(count) roundings in each."""
+    import torch
+
+    powers = phase.new_empty((2, count, phase.numel()))
+    real, imag = powers
+    real[0], imag[0] = 1, 0
+    cos, sin = torch.cos(phase), torch.sin(phase)
     done = 1
     while done < count:
         more = min(done, count - done)
-        leap = z if done == 1 else powers[done - 1] * z
-        np.multiply(powers[:more], leap, out=powers[done : done + more])
+        new = slice(done, done + more)
+        # z^done
+        leap, turn = (
+            (cos, sin)
+            if done == 1
+            else (
+                real[done - 1] * cos - imag[done - 1] * sin,
+                real[done - 1] * sin + imag[done - 1] * cos,
+            )
+        )
+        torch.mul(real[:more], leap, out=real[new]).addcmul_(imag[:more], turn, value=-1)
+        torch.mul(real[:more], turn, out=imag[new]).addcmul_(imag[:more], leap)
         done += more
-    return powers
+    return powers.flatten(0, 1)
 
 
 # --- A run ------------------------------------------------------------------------------------------------------------
@@ -260,11 +276,15 @@ def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: 
     cloud, band = _spread(frame, np.full(2, 8.0), np.full(2, np.inf), resolution)
     rounding = frame.rounding(np.abs(cloud.points), cloud.weights)
     times, flows, _ = run.updates
-    for t, P, K, Q in zip(() if times is None else times.tolist(), *flows, strict=True):
+    last = max(np.flatnonzero(flows.noise_cov.any((1, 2))), default=-1)  # points need no frame after it
+    for k, (t, P, K, Q) in enumerate(zip(() if times is None else times.tolist(), *flows, strict=True)):
         score = _score(target, cloud.points, t)
         moved = P @ cloud.points + K @ score
         if not np.isfinite(moved).all():
             raise Unresolved(f"the run overflowed at t = {t:.3g}")
+        if k > last:
+            cloud = Cloud(moved, cloud.weights, Q)
+            continue
         size = np.abs(P) @ np.abs(cloud.points) + np.abs(K) @ np.abs(score) + np.abs(moved)
         cloud = Cloud(moved, cloud.weights, Q)
         try:

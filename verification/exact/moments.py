@@ -18,12 +18,14 @@ gains too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...integrators.compiled import PartStage, ScoreStage, Segment, compile_step, denoising_step, stages
+from ...integrators.compiled import PartStage, ScoreStage, Segment, compile_run, compile_step, denoising_step, stages
 from ...integrators.grids import check_grid
 from ...theory.flows import linear_flow
 from ...theory.model import Diffusion
@@ -33,6 +35,8 @@ from ..verdicts import Array, components_first, congruence, matmul, matvec
 
 # Steps times targets that one sweep holds: arrays of 2 to 8 MB, large beside what a numpy call costs to make.
 _SWEEP = 1 << 18
+# From so many on it is worth waiting for compiled code.
+_LARGE = 1 << 17
 
 
 class AffineMap(NamedTuple):
@@ -125,14 +129,27 @@ def exact_moments(
     law = _remembering(starting_law(target, float(taus[0]), start), scheme.memory)
     sweep = max(1, _SWEEP // (target.mean.size * scheme.memory**2))
     with np.errstate(over="ignore", invalid="ignore"):  # an unstable scheme overflows: `diverged` tells
-        for first in range(0, len(taus) - 1, sweep):
-            past = min(first, scheme.memory - 1)
-            law = _compose(step_maps(scheme, target, taus[first - past : first + sweep + 1], past)).apply(law)
+        if len(taus) * target.mean.size >= _LARGE and (fused := _fused_for(scheme, target)) is not None:
+            law = fused.advance(compile_run(scheme, taus, params), target, law)
+        else:
+            for first in range(0, len(taus) - 1, sweep):
+                past = min(first, scheme.memory - 1)
+                law = _compose(step_maps(scheme, target, taus[first - past : first + sweep + 1], past)).apply(law)
         law = GaussianLaw(law.mean[:2], law.cov[:2, :2])
         if denoise:
             law = _compose(closed_map(denoising_step(scheme.splitting, t_last, params), target)).apply(law)
     nfe = scheme.nfe_per_step * (len(taus) - 1) + denoise
     return Moments(law, target.law(t_last), nfe)
+
+
+def _fused_for(scheme: Scheme, target: GaussianTarget) -> ModuleType | None:
+    """The compiled recursion, where it is for this scheme and target, and there is numba."""
+    if scheme.flow not in FROZEN_FLOWS or scheme.memory != 1 or type(target) is not GaussianTarget:
+        return None
+    try:
+        return import_module(".fused", __package__)
+    except ImportError:
+        return None
 
 
 def starting_law(target: GaussianTarget, tau: float, start: str) -> GaussianLaw:

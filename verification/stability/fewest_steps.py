@@ -136,6 +136,7 @@ class _Scan:
         self.sampler, self.params, self.grid, self.factor, self.bound = sampler, params, grid, factor, bound
         diffusion = dynamics(sampler, params).diffusion
         self.target = GaussianTarget.of(0.0, thinned(data.variances), diffusion, params)
+        self.bound_of = _compiled_bound()
         self.maps = lru_cache(maxsize=32)(lambda steps: trajectory_maps(sampler, self.target, self.taus(steps)))
 
     def taus(self, steps: int) -> Array:
@@ -149,7 +150,7 @@ class _Scan:
         # One step that grows too much decides at once; then the bound; then every interval.
         if not (spectral_norm(scaled[:2, :2]) <= self.factor).all():
             return False
-        left = scaled[..., growth_bound(scaled) > self.factor]
+        left = scaled[..., self.bound_of(scaled) > self.factor]
         return not left.size or not grows_beyond(left, self.factor)
 
     def has_no_unstable_step(self, steps: int) -> bool:
@@ -176,6 +177,15 @@ class _Scan:
             middle = (low + high) // 2
             low, high = (low, middle) if stable(middle) else (middle, high)
         return high
+
+
+def _compiled_bound() -> Callable[[Array], Array]:
+    """`growth_bound`, compiled where there is numba."""
+    try:
+        from .compiled_growth import growth_bound as compiled
+    except ImportError:
+        return growth_bound
+    return compiled
 
 
 def thinned(variances: Array, count: int = _THIN) -> Array:

@@ -4,6 +4,7 @@ from .gaussian import GaussianLaw as GaussianLaw
 from .gaussian import GaussianTarget as GaussianTarget
 from .gaussian import kernel_at as kernel_at
 from .gaussian import perturbation_kernel as perturbation_kernel
+from .gaussian import point as point
 from .mixture import MixtureTarget as MixtureTarget
 from .named import TARGETS as TARGETS
 from .named import make_target as make_target

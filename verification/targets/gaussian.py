@@ -13,7 +13,7 @@ The perturbation kernel p(u_t | x_0) is the case s2 = 0, mu = x_0 (the momentum 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -28,6 +28,8 @@ from ..verdicts import Array, components_first, congruence, inverse, matvec
 
 # Beside data of this size the noise, of size 1, is lost to rounding in float64 products.
 LARGEST = 1e9
+# Times and targets whose scores are kept.
+_KEPT = 1 << 18
 
 
 class GaussianLaw(NamedTuple):
@@ -91,18 +93,37 @@ class GaussianTarget:
         mean = matvec(P, np.stack([self.mean, zero]).reshape(batch))
         return GaussianLaw(mean, congruence(P, start.reshape((2, *batch))) + Q)
 
+    def affine_score(self, t: float) -> tuple[Array, Array]:
+        """The score at one time as slope (u - centre): slope (V, 2, 2), centre (V, 1, 2); read only, see `keep`."""
+        self.keep([t])
+        return self._kept[t][1:]
+
+    def law_at(self, t: float) -> GaussianLaw:
+        """`law` at one time; read only, see `keep`."""
+        self.keep([t])
+        return self._kept[t][0]
+
+    def keep(self, times: Sequence[float]) -> None:
+        """Have laws and scores at these times ready: all at once they cost little more than one, and runs at doubling
+        numbers of steps come to the same times."""
+        times = [t for t in times if t not in self._kept]
+        if not times:
+            return
+        if len(self._kept) + len(times) > _KEPT // self.mean.size:
+            self._kept.clear()
+        mean, cov = self.law(times)
+        with np.errstate(all="ignore"):  # a law without density has no score
+            slope = -self.precision(GaussianLaw(mean, cov))
+        entries = [np.moveaxis(entry, -2, 0).copy() for entry in (mean, cov)]
+        entries += [slope.transpose(2, 3, 0, 1).copy(), mean.transpose(1, 2, 0)[:, :, None].copy()]
+        for entry in entries:
+            entry.setflags(write=False)
+        for t, mean, cov, slope, centre in zip(times, *entries, strict=True):
+            self._kept[t] = GaussianLaw(mean, cov), slope, centre
+
     @cached_property
-    def law_at(self) -> Callable[[float], GaussianLaw]:
-        """`law` at one time, kept: runs at doubling numbers of steps come to the same times. Read only."""
-
-        @lru_cache(maxsize=1 << 12)
-        def law(t: float) -> GaussianLaw:
-            found = self.law(t)
-            for entry in found:
-                entry.setflags(write=False)
-            return found
-
-        return law
+    def _kept(self) -> dict[float, tuple[GaussianLaw, Array, Array]]:
+        return {}
 
     def prior(self) -> GaussianLaw:
         """What samplers start from: mean (2, V), cov (2, 2, V)."""
@@ -125,15 +146,24 @@ class Kernel(NamedTuple):
 
 def perturbation_kernel(params: Parameters, t: ArrayLike, numerical_eps: float = 0.0) -> Kernel:
     """The kernel p(u_t | x_0) at times t (...), 0 < t <= 1; numerical_eps: added to both variances, in [0, 1)."""
-    law = GaussianTarget.of(1.0, 0.0, PSLD_DIFFUSION, params).law(t)
-    cov = np.moveaxis(law.cov[..., 0], (0, 1), (-2, -1))
-    return Kernel(np.moveaxis(law.mean[..., 0], 0, -1), noise_factor(cov + numerical_eps * np.eye(2)))
+    return _kernel(point(params).law(t), numerical_eps)
 
 
 @lru_cache(maxsize=1 << 14)
 def kernel_at(params: Parameters, t: float, numerical_eps: float = 0.0) -> Kernel:
     """`perturbation_kernel` at one time, kept: runs at doubling numbers of steps come to the same times. Read only."""
-    kernel = perturbation_kernel(params, t, numerical_eps)
+    kernel = _kernel(point(params).law_at(t), numerical_eps)
     for entry in kernel:
         entry.setflags(write=False)
     return kernel
+
+
+@lru_cache(maxsize=16)
+def point(params: Parameters) -> GaussianTarget:
+    """Data that are the number 1: the law that the perturbation kernel is read off."""
+    return GaussianTarget.of(1.0, 0.0, PSLD_DIFFUSION, params)
+
+
+def _kernel(law: GaussianLaw, numerical_eps: float) -> Kernel:
+    cov = np.moveaxis(law.cov[..., 0], (0, 1), (-2, -1))
+    return Kernel(np.moveaxis(law.mean[..., 0], 0, -1).copy(), noise_factor(cov + numerical_eps * np.eye(2)))

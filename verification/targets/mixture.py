@@ -195,11 +195,11 @@ class MixtureTarget(Target):
 
     def log_density(self, u: Tensor, t: float) -> Tensor:
         """log p_t(u), (batch,), float64."""
-        return self._in_blocks(u, t, lambda marginal, block: torch.logsumexp(marginal.whiten(block)[2], dim=1))
+        return self._in_blocks(u, t, lambda marginal, block: torch.logsumexp(marginal.whiten(block)[2], dim=0))
 
     def responsibilities(self, u: Tensor, t: float) -> Tensor:
         """The probabilities of the components given u, (batch, K), float64."""
-        return self._in_blocks(u, t, lambda marginal, block: torch.softmax(marginal.whiten(block)[2], dim=1))
+        return self._in_blocks(u, t, lambda marginal, block: torch.softmax(marginal.whiten(block)[2], dim=0).T)
 
     def score(self, u: Tensor, t: float) -> Tensor:
         """grad log p_t(u), in u's shape, dtype and device."""
@@ -212,8 +212,8 @@ class MixtureTarget(Target):
         xi, uniform = normals_and_uniform(seed, numbers, self.event[0])
         edges = torch.from_numpy(np.cumsum(self.weights)[:-1]).to(numbers.device)
         chosen = torch.bucketize(uniform, edges, right=True)
-        factors = Factors(*(entry[chosen] for entry in marginal.factors))
-        pairs = torch.stack(factors.colour(xi[:, 0], xi[:, 1]), dim=1) + marginal.mean[:, chosen].movedim(1, 0)
+        factors = Factors(*(entry[chosen, 0] for entry in marginal.factors))
+        pairs = torch.stack(factors.colour(xi[:, 0], xi[:, 1]), dim=1) + marginal.mean[:, chosen, 0].movedim(1, 0)
         return torch.einsum("bae,bie->bai", pairs, marginal.basis[chosen])
 
     @cached_property
@@ -248,14 +248,18 @@ class MixtureTarget(Target):
         @lru_cache(max(1, _KEPT // self.means.size))
         def marginal(t: float, device: torch.device) -> _Marginal:
             law = self._law(t)
-            tensors = (law.mean, self._basis, np.log(self.weights))
-            return _Marginal(Factors.of(law.cov, t).to(device), *(torch.from_numpy(a).to(device) for a in tensors))
+            factors = Factors(*(entry[:, None] for entry in Factors.of(law.cov, t).to(device)))
+            tensors = (law.mean[:, :, None], self._basis, np.log(self.weights)[:, None])
+            return _Marginal(factors, *(torch.from_numpy(a).to(device) for a in tensors))
 
         return marginal
 
 
 class _Marginal(NamedTuple):
-    """p_t on one device: the factors (K, d) and means (2, K, d) of the pairs, O_k (K, d, d), log weights (K,)."""
+    """p_t on one device: the factors (K, 1, d) and means (2, K, 1, d) of the pairs, O_k (K, d, d), log weights (K, 1).
+
+    Components come first, so that what is done to all states lies together in memory.
+    """
 
     factors: Factors
     mean: Tensor
@@ -263,18 +267,24 @@ class _Marginal(NamedTuple):
     log_weights: Tensor
 
     def whiten(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """w_x and w_m (batch, K, d), and l_k (batch, K), of states (batch, 2, d)."""
-        rotated = torch.einsum("bai,kie->abke", u, self.basis)
-        x, m = rotated - self.mean[:, None]
+        """w_x and w_m (K, batch, d), and l_k (K, batch), of states (batch, 2, d)."""
+        x, m = (self._rotated(u[:, a], self.basis) - self.mean[a] for a in range(2))
         first, second = self.factors.whiten(x, m)
-        constant = self.log_weights - self.factors.log_det.sum(1) - u.shape[-1] * math.log(2 * math.pi)
+        constant = self.log_weights - self.factors.log_det.sum(2) - u.shape[-1] * math.log(2 * math.pi)
         return first, second, constant - (first.square() + second.square()).sum(2) / 2
 
     def score(self, u: Tensor) -> Tensor:
         """-sum_k r_k O_k L_k^-T w_k, (batch, 2, d)."""
         first, second, logits = self.whiten(u)
-        pulls = torch.stack(self.factors.pull(first, second), dim=1) * torch.softmax(logits, dim=1)[:, None, :, None]
-        return -torch.einsum("bake,kie->bai", pulls, self.basis)
+        responsible = torch.softmax(logits, dim=0)[..., None]
+        back = self.basis.transpose(1, 2)
+        pulls = self.factors.pull(first * responsible, second * responsible)
+        return -torch.stack([self._rotated(pull, back).sum(0) for pull in pulls], dim=1)
+
+    @staticmethod
+    def _rotated(coordinates: Tensor, matrices: Tensor) -> Tensor:
+        """Rows (..., batch, d) times each of the matrices (K, d, d)."""
+        return coordinates * matrices if matrices.shape[-1] == 1 else coordinates @ matrices
 
 
 def _eigenbasis(covariances: Array) -> tuple[Array, Array]:

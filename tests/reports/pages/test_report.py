@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.reports.figures import style as figures
 from weakorder.reports.pages import report, targets
 from weakorder.reports.pages import templates as pages
+from weakorder.reports.pages.jobs import Jobs
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme, parse
 from weakorder.verification.blackbox.subject import BlackBox
@@ -59,9 +61,7 @@ def _controls_once() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on two schemes, one of them with a hostile name and a bias."""
-    page = report.write_report(
-        _schemes(), PARAMS, tmp_path_factory.mktemp("report") / "new" / "folder", workers=2, **SMALL
-    )
+    page = report.write_report(_schemes(), PARAMS, tmp_path_factory.mktemp("report") / "new" / "folder", **SMALL)
     assert page.name == "index.html"
     return page.parent
 
@@ -103,6 +103,36 @@ def test_all_files_are_written(folder: Path) -> None:
     for name in FIGURES:
         assert (folder / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         assert (folder / f"figures/{name}.svg").read_text("utf-8").rstrip().endswith("</svg>")
+
+
+def test_every_study_of_words_can_travel_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a function of a module and picklable arguments, which other processes answer as this one does."""
+
+    class Asked(Exception):
+        """With the jobs."""
+
+    def stop(jobs: Jobs, *_: object) -> None:
+        raise Asked(jobs._jobs)
+
+    monkeypatch.setattr(Jobs, "run", stop)
+    with pytest.raises(Asked) as asked:
+        report.collect_results(_schemes(), PARAMS, **SMALL)
+    jobs = asked.value.args[0]
+    assert len(jobs) >= 4 * len(_schemes())
+    for job in jobs:
+        function, arguments = pickle.loads(pickle.dumps((job.function, job.arguments)))
+        assert not job.here
+        assert function.__module__ == job.function.__module__
+        assert pickle.dumps(arguments) == pickle.dumps(job.arguments)
+
+
+@pytest.mark.nightly
+def test_two_processes_write_the_report_of_one(folder: Path, results: dict[str, Any], tmp_path: Path) -> None:
+    report.write_report(_schemes(), PARAMS, tmp_path, workers=2, **SMALL)
+    again = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert again | {"date": results["date"]} == results
+    for name in FIGURES:
+        assert (tmp_path / f"figures/{name}.svg").read_bytes() == (folder / f"figures/{name}.svg").read_bytes()
 
 
 def test_results_say_what_was_run(results: dict[str, Any]) -> None:

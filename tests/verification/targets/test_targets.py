@@ -157,7 +157,7 @@ def test_far_tails_underflow_without_the_shift_of_the_logarithms() -> None:
     target = bimodal(1, PARAMS)
     u = 1e3 * target.sample(0.1, torch.arange(64), 1)
     logits = target._marginal(0.1, u.device).whiten(u)[2]
-    assert (logits.exp().sum(1) == 0).all()
+    assert (logits.exp().sum(0) == 0).all()
     assert torch.allclose(target.responsibilities(u, 0.1).sum(1), torch.ones(64, dtype=torch.float64), atol=4 * UNIT)
 
 
@@ -269,8 +269,8 @@ def test_whitened_by_their_component_the_draws_are_the_noise_they_were_made_of(d
     u = target.sample(t, numbers, seed)
     xi, _ = mixture.normals_and_uniform(seed, numbers, target.event[0])
     first, second, _ = target._marginal(t, u.device).whiten(u)
-    misses = ((first - xi[:, None, 0]).abs() + (second - xi[:, None, 1]).abs()).amax(2)  # (batch, K)
-    assert misses.amin(1).max() <= 1000 * UNIT * sensitivity(target, u, t)
+    misses = ((first - xi[:, 0]).abs() + (second - xi[:, 1]).abs()).amax(2)  # (K, batch)
+    assert misses.amin(0).max() <= 1000 * UNIT * sensitivity(target, u, t)
 
 
 def test_the_test_of_the_draws_sees_wrong_weights_momenta_and_times() -> None:
