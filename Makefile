@@ -42,6 +42,7 @@ $(READY_DEV): $(READY)
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python tests/benchmarks/throughput.py --peers --json bench.json
+	$(BIN)/python tests/benchmarks/verdicts.py
 
 gpu: $(READY_DEV)
 	$(BIN)/python tests/benchmarks/gpu $(or $(OUT),gpu-results) $(if $(DATA),--data $(DATA)) $(if $(TEST),--test $(TEST))

@@ -10,7 +10,7 @@ index of that axis. Its bits then are that index. Other axes, of components or o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -78,8 +78,7 @@ def find_layout(ask: Ask, elements: int, event: tuple[int, ...], like: Layout | 
     cells = len(rest)
     groups, shared = [], []
     stacks: list[tuple[int, ...]] = []
-    same = like is not None and len(like.recorded.shapes) == len(recorded.shapes)
-    for stack in like.stacks if like is not None and same else _by_shape(recorded):
+    for stack in _stacks(recorded, like):
         apart = [(k,) for k in stack]
         found: list[tuple[Group, Indices | None]] = []
         try:
@@ -124,6 +123,16 @@ def _group(
     first = np.searchsorted(keys[order], cell_keys)
     width = len(keys) // len(np.unique(keys))
     return Group(places[order[first[:, None] + np.arange(width)]], law), cell_keys
+
+
+def _stacks(recorded: Recorded, like: Layout | None) -> Sequence[tuple[int, ...]]:
+    """Which draws to look at together: those of the other layout, where there are as many; in a batch of one, where a
+    draw for each entry is one draw and may have the shape of another, one by one; else those of one shape."""
+    if like is not None and len(like.recorded.shapes) == len(recorded.shapes):
+        return like.stacks
+    if like is not None and len(like.groups) == len(recorded.shapes):
+        return [(k,) for k in range(len(recorded.shapes))]
+    return _by_shape(recorded)
 
 
 def _by_shape(recorded: Recorded) -> list[tuple[int, ...]]:

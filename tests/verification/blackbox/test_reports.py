@@ -138,8 +138,16 @@ class OfEachImage:
         return u + h * drift(u, score(u, 1 - tau)) + deviation(u, h) * z
 
 
+def momenta_one_by_one(u):
+    m = torch.cat([torch.randn((1, *u.shape[2:]), dtype=u.dtype) for _ in u])
+    return torch.stack([torch.randn_like(u[:, 0]), m], dim=1)
+
+
+LAYOUTS = {"ahead": drawn_ahead, "of each image": OfEachImage(), "momenta one by one": drawing(momenta_one_by_one)}
+
+
 @pytest.mark.parametrize("event", [(), (3, 4, 4)], ids=["state", "image"])
-@pytest.mark.parametrize("sampler", [drawn_ahead, OfEachImage()], ids=["ahead", "of each image"])
+@pytest.mark.parametrize("sampler", LAYOUTS.values(), ids=LAYOUTS)
 def test_draws_of_any_layout_are_read_as_those_of_the_states(sampler, event: tuple[int, ...]) -> None:
     right = dissect(plain, SHORT, event).noise_cov
     np.testing.assert_allclose(dissect(sampler, SHORT, event).noise_cov, right, rtol=1e-12, atol=1e-15)

@@ -21,11 +21,17 @@ from weakorder.theory.model import PSLD_DIFFUSION, STATIONARY, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import LANGEVIN, PSLD_FLOW, PSLD_WHOLE
 from weakorder.verification.exact.lattice import RESOLUTIONS, carried_law
-from weakorder.verification.exact.noise_free import NoiseFreeStudy, noise_free_errors, study_noise_free
+from weakorder.verification.exact.noise_free import (
+    NoiseFreeErrors,
+    NoiseFreeStudy,
+    noise_free_errors,
+    study_noise_free,
+)
 from weakorder.verification.exact.observables import OBSERVABLES, Observable, expectation
 from weakorder.verification.exact.order import T_END
 from weakorder.verification.targets.mixture import MixtureTarget
 from weakorder.verification.targets.named import make_target
+from weakorder.verification.verdicts.verdict import Verdict
 
 Array = NDArray[np.float64]
 PARAMS = Parameters()
@@ -265,3 +271,33 @@ def test_bad_input_is_refused_by_name(change: dict, message: str) -> None:
 def test_a_study_needs_steps() -> None:
     with pytest.raises(ValueError, match="no numbers of steps"):
         study_noise_free(CATALOGUE["EM"], make_target("mixture", PARAMS), ())
+
+
+def synthetic(**errors: Array) -> NoiseFreeStudy:
+    """Of errors by function at 25, 50, ... steps, each known to 1e-9."""
+    steps = 25 * 2 ** np.arange(len(next(iter(errors.values()))))
+    columns = zip(steps.tolist(), np.array(list(errors.values())).T, strict=True)
+    levels = [
+        NoiseFreeErrors("s", tuple(errors), count, count, column, np.zeros(len(column)), np.full(len(column), 1e-9), 9)
+        for count, column in columns
+    ]
+    return NoiseFreeStudy("synthetic", 1, 0.9, tuple(levels), proven=1)
+
+
+def test_a_pass_leaves_no_function_open_and_an_open_one_forbids_it() -> None:
+    """Claim: an order is told by the constant where the error changes its sign, and by nothing where it goes up and
+    down; an error that vanishes by symmetry is no matter."""
+    h = 0.9 / (25 * 2.0 ** np.arange(5))
+    plain, crossing, vanishing = 2 * h + h**2, h - 60 * h**2, 1e-10 * np.array([1, -1, 1, 1, -1])
+    settled = synthetic(x=plain, m=crossing, s=vanishing)
+    assert settled.fit("m") is None or not settled.fit("m").is_settled
+    assert settled.open == ()
+    assert settled.verdict is Verdict.PASS
+    assert "not settled" not in settled.reason
+    swinging = h * np.array([1.0, -0.5, 1.2, -0.3, 0.9])
+    unsettled = synthetic(x=plain, m=swinging)
+    assert unsettled.open == ("m",)
+    assert unsettled.verdict is Verdict.INCONCLUSIVE
+    assert "not settled at 400 steps: m" in unsettled.reason
+    half = synthetic(x=plain, m=h**0.5)
+    assert half.verdict is not Verdict.PASS
