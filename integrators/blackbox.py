@@ -32,8 +32,8 @@ from torch import Tensor
 from ..theory.model import Parameters
 from ..theory.scheme import Scheme
 from .compiled import compile_step, noise_factor
-from .draws import UNWATCHED, Draw, NoiseAsInput
 from .draws import BlackBoxError as BlackBoxError
+from .draws import Draw, NoiseAsInput, unwatched
 from .light_draws import LightNoise
 from .other_sources import PLAIN, compiled
 
@@ -262,7 +262,7 @@ def _check_finite(state: Tensor, largest: float, where: str) -> float:
         return 0.0
     size = _largest(state)
     if size == float("inf") and largest <= _MODERATE:
-        with UNWATCHED():
+        with unwatched():
             what = "NaN" if bool(torch.isnan(state).any()) else "infinity"
         raise NotFinite(f"the sampler returns {what} {where}")
     return size
@@ -270,7 +270,7 @@ def _check_finite(state: Tensor, largest: float, where: str) -> float:
 
 def _largest(state: Tensor) -> float:
     """The largest entry in size; infinite where one is not finite."""
-    with UNWATCHED():
+    with unwatched():
         sizes = state.detach().abs() if state.dtype != torch.bool else state.detach().double()
         size = float(sizes.max()) if sizes.numel() else 0.0
     return size if size == size else float("inf")
@@ -294,7 +294,7 @@ def _check_state(result: Any, u: Tensor, before: Tensor) -> None:
         )
     if result.is_complex():
         raise BlackBoxError("the sampler returns complex numbers; it must return the next state, which is real")
-    with UNWATCHED():
+    with unwatched():
         same = torch.equal(u, before) or torch.allclose(u, before, rtol=0, atol=0, equal_nan=True)
     if not same:
         raise BlackBoxError("the sampler changes its input in place, or reuses its memory; work on a copy (u.clone())")

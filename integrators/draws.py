@@ -99,8 +99,12 @@ _DRAWS = frozenset((
 ))
 # fmt: on
 WATCHED = _UNSUPPORTED | _DRAWS
-# What is ours in a sampler's call draws nothing and need not be watched: `with UNWATCHED():`.
-UNWATCHED = torch._C.DisableTorchFunction
+_NO_MODES: Callable[[], Any] = torch._C.DisableTorchFunction
+
+
+def unwatched() -> Any:
+    """A context for what is ours in a sampler's call: it draws nothing, and torch's function modes are off."""
+    return _NO_MODES()
 
 
 class NoiseAsInput(TorchFunctionMode):

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from weakorder.integrators import draws
 from weakorder.integrators.kernels import tiers
 
 CPU, INSIDE = torch.device("cpu"), torch.device("meta")
@@ -256,6 +257,7 @@ def pretended_gpu(index: int = 1) -> Iterator[GPU]:
             stack.enter_context(mock.patch.object(torch.cuda, name, function))
         stack.enter_context(mock.patch.object(ThreadPoolExecutor, "submit", submitted))
         stack.enter_context(mock.patch.object(tiers, "_problem", lambda package: f"no {package} is pretended"))
+        stack.enter_context(mock.patch.object(draws, "_NO_MODES", nullcontext))  # the pretended device is such a mode
         stack.enter_context(_Functions(gpu))
         stack.enter_context(_Operators(gpu))
         yield gpu

@@ -146,7 +146,7 @@ class Indeterminates:
         found: dict[Powers, Expr] = {}
         for powers, terms in grouped.items():
             parts = self._symbols(Polynomial(terms)).items()
-            value = sp.Add(*(self._in_factors(c) * rest for rest, c in parts))
+            value: Any = sp.Add(*(self._in_factors(c) * rest for rest, c in parts))
             if value != 0:
                 found[powers] = value
         return found

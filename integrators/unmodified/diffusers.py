@@ -73,11 +73,11 @@ _NONLINEAR = {"clip_sample": False, "thresholding": False}
 def schedulers() -> Any:
     """diffusers' module of schedulers. Raises ValueError, in one line, where it is missing."""
     try:
-        import diffusers
         from diffusers import schedulers as module
+        from diffusers.utils import logging
     except ImportError as error:
         raise ValueError(f"diffusers is not installed ({error}); pip install 'weakorder[diffusers]'") from error
-    diffusers.utils.logging.set_verbosity_error()
+    logging.set_verbosity_error()
     return module
 
 

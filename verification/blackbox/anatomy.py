@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...integrators.blackbox import Sampler, Score, as_trajectory
-from ...integrators.draws import UNWATCHED
+from ...integrators.draws import unwatched
 from ...integrators.light_draws import stand_ins
 from ...integrators.threads import one_thread
 from ..verdicts import Array
@@ -95,7 +95,7 @@ def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anato
         asked.clear()
 
         def score(u: Tensor, t: float | Tensor) -> Tensor:
-            with UNWATCHED():
+            with unwatched():
                 check_own_batch(u, batch, event)
                 asked.append(probe.unpack(u, rows)[0])
                 probe.label = one_time(t)

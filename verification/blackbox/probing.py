@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...integrators.blackbox import BlackBoxError, Kind, Sampler, Score, as_step, as_trajectory, kind_of
-from ...integrators.draws import UNWATCHED
+from ...integrators.draws import unwatched
 from ...integrators.grids import check_grid
 from ...integrators.light_draws import stand_ins
 from ...integrators.threads import one_thread
@@ -36,7 +36,7 @@ def gaussian_score(target: GaussianTarget, event: tuple[int, ...]) -> Callable[[
         owned = target.mean.size * rows
 
         def score(u: Tensor, t: float | Tensor) -> Tensor:
-            with UNWATCHED():
+            with unwatched():
                 check_own_batch(u, batch, event)
                 slope, centre = (torch.tensor(a, device=u.device) for a in target.affine_score(one_time(t)))
                 cells = u.double().reshape(batch, 2, -1).transpose(1, 2).reshape(-1, 2)

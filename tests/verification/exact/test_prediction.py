@@ -14,6 +14,7 @@ that, the sum of the sizes of Richardson's weights 8/3, -2 and 1/3.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +25,15 @@ from numpy.typing import NDArray
 from selection import is_representative, nightly_but
 from specimens import BAOAB, STRANG, WHOLE_LANGEVIN
 from strategies import FEW, words
-from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.integrators.catalogue import CATALOGUE, EXPONENTIAL
 from weakorder.integrators.grids import time_grid
+from weakorder.theory.frozen import DATA_HELD, RESIDUAL_HELD
+from weakorder.theory.local_error import expand
 from weakorder.theory.model import Parameters
+from weakorder.theory.polynomials import ZERO
 from weakorder.theory.scheme import FLOWS, Scheme
-from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_FLOW, PSLD_LINEAR, PSLD_WHOLE, SPLITTINGS
-from weakorder.theory.weak_order import OrderProof, prove_order
+from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_FLOW, PSLD_FLOW_WHOLE, PSLD_LINEAR, PSLD_WHOLE, SPLITTINGS
+from weakorder.theory.weak_order import OrderProof, coefficients, prove_order
 from weakorder.verification.exact import prediction
 from weakorder.verification.exact.moments import exact_moments, rounding_bound
 from weakorder.verification.exact.order import study_order
@@ -151,6 +155,55 @@ def test_words_of_order_2_have_their_predicted_constants(scheme: Scheme, params:
         nothing = np.ones((2, 3))
         predicted, measured = predicted._replace(mean=nothing), measured._replace(mean=nothing)
     assert disagreement(predicted, measured) < 1e-3
+
+
+HELD = (
+    *EXPONENTIAL.values(),
+    Scheme("S F", PSLD_WHOLE, "memory 3 of data", "exact", frozen=DATA_HELD, memory=3),
+    Scheme("S F", PSLD_WHOLE, "memory 3 of drifts", "euler", memory=3),
+    Scheme("S F", PSLD_FLOW_WHOLE, "memory 3 of scores", "exact", memory=3),
+    Scheme("U(1/2) S E U(1/2)", PSLD_LINEAR, "memory 2 in SSCS", "exact", frozen=RESIDUAL_HELD, memory=2),
+    Scheme("S F(1/3) S@1/2 F(2/3)", PSLD_WHOLE, "two evaluations a step", "exact", frozen=DATA_HELD, memory=2),
+)
+REPRESENTATIVE = ("SDE-DPM-Solver++2M", "SAB2", "memory 3 of drifts")
+
+
+@pytest.mark.parametrize(
+    "scheme", nightly_but(lambda scheme: scheme.name in REPRESENTATIVE, HELD), ids=lambda scheme: scheme.name
+)
+def test_schemes_that_hold_other_quantities_and_longer_have_their_predicted_constants(scheme: Scheme) -> None:
+    """Claim: mean and covariance, every entry, to 1e-4: Phi, Psi, q and their derivatives, what is remembered, and what
+    the first steps leave. A mean that parts follow exactly has no constant, and none is measured but rounding."""
+    target = gaussians(scheme, BALANCED)
+    proof, predicted = predicted_constants(scheme, target, T_END)
+    measured = measured_constants(scheme, target, proof.order, steps=1600 if scheme.memory == 3 else 400)
+    for claim, value, doubt, rounding in zip(predicted, *measured, strict=True):
+        if sizes(claim).max() < 1e-10:
+            assert (sizes(value) <= sizes(rounding)).all()
+        else:
+            assert (sizes(doubt) < 2e-3 * sizes(value)).all()
+            assert (sizes(claim - value) < 1e-4 * sizes(value)).all()
+    assert sizes(predicted.cov).min() > 0.1
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [EXPONENTIAL["SAB2"], pytest.param(EXPONENTIAL["SDE-DPM-Solver++2M"], marks=pytest.mark.nightly)],
+    ids=lambda scheme: scheme.name,
+)
+def test_a_start_or_a_memory_that_is_left_out_is_seen(scheme: Scheme, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claim: without what the first step leaves, or without what the steps to come make of what is remembered, the
+    prediction is off by more than 10%."""
+    target = gaussians(scheme, BALANCED)
+    proof = prove_order(scheme)
+    measured = measured_constants(scheme, target, 2).values
+    _, _, error = expand(scheme, 3)
+    calculus = expand(scheme, 3)[0].calculus
+    forgotten = dict.fromkeys(calculus.names("p0"), ZERO)
+    alone = coefficients(calculus.operator(calculus.substituted(error[3], forgotten), calculus.p))
+    for changed in (replace(proof, start=()), replace(proof, coefficients=alone)):
+        monkeypatch.setattr(prediction, "prove_order", lambda *_, changed=changed, **__: changed)
+        assert disagreement(predicted_constants(scheme, target, T_END)[1], measured) > 0.1
 
 
 @st.composite
