@@ -20,14 +20,25 @@ STEPS = 50
 @MODEL
 def schemes(as_json: bool, device: str, **model: float | None) -> None:
     """The catalogue: word, cost, proven and measured order, error constant, source."""
-    from ...integrators.catalogue import CATALOGUE
+    from ...integrators.catalogue import all_schemes
     from ..pages import order_rows
 
-    rows = order_rows(list(CATALOGUE.values()), parameters(device, model))
+    rows = order_rows(list(all_schemes().values()), parameters(device, model))
     if as_json:
         print_json(rows)
         return
-    header = ["name", "word", "splitting", "NFE/step", "palindrome", "claimed", "proven", "measured", "e/h^p"]
+    header = [
+        "name",
+        "word",
+        "splitting",
+        "sub-flows",
+        "NFE/step",
+        "palindrome",
+        "claimed",
+        "proven",
+        "measured",
+        "e/h^p",
+    ]
     print_table([*header, "reference"], [[cell(value) for value in row.values()] for row in rows])
 
 
