@@ -52,7 +52,7 @@ class Part:
 
     def __post_init__(self) -> None:
         _check_part_name(self.name)
-        if self.euler and self.sde.uses_score:
+        if self.sde.uses_score and self.euler:  # the dynamics are made, and checked, in any case
             raise ValueError(
                 f"part {self.name!r} uses the score: the scheme's flow says how it is followed; drop euler"
             )
