@@ -52,7 +52,7 @@ class Part:
 
     def __post_init__(self) -> None:
         _check_part_name(self.name)
-        if self.sde.uses_score and self.euler:  # the dynamics are made, and checked, in any case
+        if self.sde.uses_score and self.euler:  # asked of every part: a drift that is not linear is refused here
             raise ValueError(
                 f"part {self.name!r} uses the score: the scheme's flow says how it is followed; drop euler"
             )
