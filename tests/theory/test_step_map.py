@@ -38,11 +38,11 @@ def assert_same_map(scheme: Scheme) -> None:
     ]
     symbolic = step_map(scheme)
     assert len(symbolic) == len(compiled)
-    for (time, flow), (compiled_time, compiled_flow) in zip(symbolic, compiled, strict=True):
-        assert (time is None) == (compiled_time is None)
+    for (time, flow), segment in zip(symbolic, compiled, strict=True):
+        assert (time is None) == (segment.time is None)
         if time is not None:
-            assert compiled_time[0] == pytest.approx(0.7 - float(time) * H, abs=1e-14)
-        for entry, compiled_entry in zip(flow, compiled_flow, strict=True):
+            assert segment.time[0] == pytest.approx(0.7 - float(time) * H, abs=1e-14)
+        for entry, compiled_entry in zip(flow, segment.flow, strict=True):
             np.testing.assert_allclose(_numbers(entry), compiled_entry[0], rtol=1e-11, atol=1e-13)
 
 
