@@ -60,7 +60,7 @@ def questions(schemes: Sequence[Scheme] = SCHEMES) -> dict[str, Callable[[], Any
         asked |= _orders_held(scheme)
     for name in CONJUGATE_WORDS:
         conjugated = conjugate_scheme(name)
-        asked[f"{name} is cut"] = lambda n=name: conjugate_scheme.__wrapped__(n)
+        asked[f"matrices of the parts of {name}"] = lambda n=name: conjugate_scheme.__wrapped__(n)
         for part in conjugated.parts:
             asked |= _of_sde(f"part {part.name} of {name}", part.sde)
         asked |= _orders_held(conjugated, two=False)
