@@ -21,7 +21,7 @@ from ..theory.scheme import FLOWS, FROZEN_FLOWS, Scheme
 from ..theory.splitting import PSLD_FLOW_WHOLE, PSLD_WHOLE, SPLITTINGS
 from ..theory.step_map import step_map_text
 from ..theory.weak_order import prove_order
-from .catalogue import CATALOGUE, EXPONENTIAL, LANGEVIN_CONTROLS
+from .catalogue import CATALOGUE, CONJUGATE_WORDS, EXPONENTIAL, LANGEVIN_CONTROLS, conjugate_scheme
 
 SCHEMES = (*CATALOGUE.values(), *LANGEVIN_CONTROLS)
 # What no proof depends on, which of several quantities is held, is named here by one of them.
@@ -58,6 +58,12 @@ def questions(schemes: Sequence[Scheme] = SCHEMES) -> dict[str, Callable[[], Any
         asked |= _orders(scheme)
     for scheme in (*EXPONENTIAL.values(), *LONGER):
         asked |= _orders_held(scheme)
+    for name in CONJUGATE_WORDS:
+        conjugated = conjugate_scheme(name)
+        asked[f"matrices of the parts of {name}"] = lambda n=name: conjugate_scheme.__wrapped__(n)
+        for part in conjugated.parts:
+            asked |= _of_sde(f"part {part.name} of {name}", part.sde)
+        asked |= _orders_held(conjugated, two=False)
     return asked
 
 
@@ -83,13 +89,13 @@ def _orders(scheme: Scheme) -> dict[str, Callable[[], Any]]:
     return asked
 
 
-def _orders_held(scheme: Scheme) -> dict[str, Callable[[], Any]]:
+def _orders_held(scheme: Scheme, two: bool = True) -> dict[str, Callable[[], Any]]:
     """In one dimension, as it is declared; in two without memory, which would be of some thousand terms with it."""
     return {
         f"order of {scheme.name}, {scheme.flow}, {beta} beta, dims {dims}": lambda d=dims, b=linear: prove_order(
             scheme, d, b
         )
-        for dims in ((1, 2) if scheme.memory == 1 else (1,))
+        for dims in ((1, 2) if two and scheme.memory == 1 else (1,))
         for beta, linear in (("linear", True), ("constant", False))
     }
 

@@ -22,8 +22,9 @@ nothing else. The paper tunes lambda by FID and does not say how it is to be cho
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
+from .cache import cached
+from .model import LinearSDE
 from .splitting import Part, Splitting
 
 PREFIX = "N"
@@ -35,14 +36,28 @@ def conjugate(splitting: Splitting, strength: float | Fraction, coupled: bool = 
     strength: lambda, a finite number. coupled: B = lambda times the matrix of ones (lambda-DDIM-II), else lambda 1 (I).
     Raises ValueError on another strength, and if a part of the splitting has the name that NX would have.
     """
+    if not abs(strength) < float("inf"):
+        raise ValueError(f"lambda = {strength}: it is a finite number; 0 is the exponential integrator without B")
+    exact = Fraction(strength)
+    own = [(part.name, part.declaration) for part in splitting.parts]
+    question = ("conjugate", own, [exact.numerator, exact.denominator], coupled)
+    parts = cached(question, lambda: _cut(splitting, exact, coupled), keep=False)
+    kind = "II" if coupled else "I"
+    return Splitting(
+        f"{splitting.name} conjugate {kind} lambda {float(strength):g}",
+        splitting.diffusion,
+        splitting.whole,
+        tuple(Part.of(name, LinearSDE.declared(declaration), euler) for name, declaration, euler in parts),
+    )
+
+
+def _cut(splitting: Splitting, strength: Fraction, coupled: bool) -> list[tuple[str, tuple[str, ...], bool]]:
+    """The parts: name, declaration of the dynamics, and whether they are followed by Euler."""
     import sympy as sp
 
     from .symbols import m, x
 
-    if not abs(strength) < float("inf"):
-        raise ValueError(f"lambda = {strength}: it is a finite number; 0 is the exponential integrator without B")
-    exact: Any = Fraction(strength)
-    value = sp.Rational(exact.numerator, exact.denominator)
+    value = sp.Rational(strength.numerator, strength.denominator)
     parts: list[Part] = []
     for part in splitting.parts:
         if not part.sde.uses_score:
@@ -55,10 +70,4 @@ def conjugate(splitting: Splitting, strength: float | Fraction, coupled: bool = 
         ]
         parts.append(Part(PREFIX + part.name, (-moved[0], -moved[1]), euler=True))
         parts.append(Part(part.name, (drift[0] + moved[0], drift[1] + moved[1]), diffusion))
-    kind = "II" if coupled else "I"
-    return Splitting(
-        f"{splitting.name} conjugate {kind} lambda {float(strength):g}",
-        splitting.diffusion,
-        splitting.whole,
-        tuple(parts),
-    )
+    return [(part.name, part.sde.declaration, part.euler) for part in parts]

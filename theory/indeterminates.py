@@ -170,7 +170,8 @@ class Indeterminates:
         """A function of the parameters, factored; most differ by a number alone."""
         content, primitive = c.primitive() if c.is_Add else c.as_coeff_Mul()
         if primitive not in self._factored:  # twice it, so that sympy takes the sign of a sum out of it
-            self._factored[primitive] = sp.factor(sp.cancel(2 * primitive))
+            factored: Any = sp.factor(sp.cancel(2 * primitive))
+            self._factored[primitive] = factored
         number, factors = self._factored[primitive].as_coeff_Mul()
         number = content * number / 2
         # sympy's product of a number and a sum would be a sum
