@@ -159,7 +159,8 @@ def _on_panels(
                 (weighted @ (D * scale[:, here]) @ np.swapaxes(Y, -1, -2)).sum(1),
             )
             total = one if total is None else total.then(one)
-    assert total is not None
+    if total is None:
+        raise ValueError("no panel: a flow is summed over at least one")
     return total
 
 

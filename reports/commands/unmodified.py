@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("diffusers", "k-diffusion")
 PATHS = ("vp", "sub-vp", "ve", "edm", "cosine", "flow")
 # What else of the command's options such a sampler takes.
-_TAKEN = ("x", "grid", "order", "steps", "time_limit", "as_json", "event", "device")
+_TAKEN = ("x", "grid", "order", "steps", "time_limit", "as_json", "event")
 _OPTIONS = together(
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of a library's sampler."),
     click.option("--diffusion", type=click.Choice(PATHS), help="The path of data and noise of FILE.py:sample."),
@@ -112,7 +112,7 @@ def _print(x: str, study: UnmodifiedStudy | None) -> None:
 
 
 def _number(key: str, value: float) -> Any:
-    return int(value) if key in ("steps", "nfe") else value
+    return int(value) if key in ("steps", "nfe") and value == value else value  # nan where a run was not finite
 
 
 def settings_of(texts: tuple[str, ...]) -> dict[str, Any]:
@@ -149,6 +149,8 @@ def samplers_of(
     library, _, name = x.partition(":")
     if library not in LIBRARIES:
         return _of_file(x, settings, diffusion, predicts, time, grid, event)
+    if event:
+        raise ValueError(f"--event is for FILE.py:sample; {x} takes data of any shape, drop it")
     if diffusion or predicts or time:
         raise ValueError(f"--diffusion, --predicts and --time are for FILE.py:sample; {x} states its own, see --set")
     return of_library(library, name, settings, grid)

@@ -5,12 +5,14 @@ import shutil
 
 import pytest
 from weakorder.examples import own_grid
-from weakorder.integrators.unmodified import diffusers_sampler, function_sampler
+from weakorder.integrators.unmodified import PREDICTIONS, TIMES, diffusers_sampler, function_sampler
 from weakorder.reports.commands import cli
+from weakorder.reports.commands.unmodified import LIBRARIES
+from weakorder.reports.commands.verify import verify
 from weakorder.reports.pages.survey import render, run_survey
 from weakorder.theory.paths import PATHS
 from weakorder.verification.testing import WeakorderWarning, assert_weak_order
-from weakorder.verification.unmodified import Configuration
+from weakorder.verification.unmodified import SURVEYS, Configuration
 
 FEW = ["--steps", "10,20,40,80"]
 LOG = "variance_type=fixed_large_log"
@@ -75,6 +77,8 @@ def test_settings_reach_the_library(run):
         (["diffusers:DDIMScheduler", "--set", "eta"], "--set 'eta' is not NAME=VALUE; write it like --set"),
         (["diffusers:DDIMScheduler", "--t-end", "0.1"], "--t-end is not for diffusers:DDIMScheduler"),
         (["diffusers:DDIMScheduler", "--predicts", "eps"], "are for FILE.py:sample; diffusers:DDIMScheduler states"),
+        (["diffusers:DDIMScheduler", "--event", "3,4,4"], "takes data of any shape, drop it"),
+        (["diffusers:DDIMScheduler", "--device", "cpu"], "--device is not for diffusers:DDIMScheduler"),
         (["diffusers:DDIMScheduler", "--steps", "10,20"], "an order needs 4 or more increasing numbers of steps"),
         (["k-diffusion:sample_dpm_adaptive"], "it has no N to refine"),
         (["MINE:ddim", "--predicts", "eps"], "needs --diffusion and --predicts"),
@@ -92,6 +96,20 @@ def test_bad_input_is_one_line_and_exit_code_2(run, mine, words, said):
     assert (code, out) == (2, "")
     assert said in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_a_result_that_is_not_finite_is_a_verdict_with_its_table(run):
+    code, out, _ = run("verify", "diffusers:DDPMScheduler", "--set", "variance_type=fixed_large_log", *FEW)
+    assert code == 1
+    assert "is not finite" in out.splitlines()[-1]
+
+
+def test_the_commands_choices_are_those_of_the_library():
+    options = {option.name: option for option in verify.params}
+    assert tuple(options["diffusion"].type.choices) == tuple(PATHS)
+    assert set(options["predicts"].type.choices) == set(PREDICTIONS)
+    assert tuple(options["time"].type.choices) == TIMES
+    assert set(LIBRARIES) == set(SURVEYS)
 
 
 # --- In a test of the user's ------------------------------------------------------------------------------------------
