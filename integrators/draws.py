@@ -24,6 +24,10 @@ class BlackBoxError(ValueError):
     """A sampler that cannot be verified as it stands; the message says what it does and what would be right."""
 
 
+class UnseenDraws(BlackBoxError):
+    """Draws that were not intercepted, though they left a trace."""
+
+
 class Law(NamedTuple):
     """The law of one number drawn: from which function of torch, and, unless it is a Gaussian that a sampler uses
     linearly, numbers (n,) that stand for it, with weights (n,) of sum 1.
@@ -159,7 +163,7 @@ class NoiseAsInput(TorchFunctionMode):
         if kwargs.get("generator") is not None:
             self._advance(kwargs["generator"])
         elif not torch.equal(torch.get_rng_state(), self._start):
-            raise BlackBoxError(
+            raise UnseenDraws(
                 "the sampler seeds torch's generator before it draws, so the same noise comes again; seed it once, "
                 "before the run"
             )

@@ -26,6 +26,7 @@ from ...integrators.draws import unwatched
 from ...integrators.light_draws import stand_ins
 from ...integrators.threads import one_thread
 from ..verdicts import Array
+from .causes import check_again
 from .probe import Probe
 from .probing import check_own_batch, one_time
 
@@ -82,6 +83,17 @@ class Anatomy:
                 yield f"gain of score {j + 1} in the state of score {k + 1}", gain
             yield f"noise covariance in the state of score {k + 1}", place.noise_cov
             yield f"noise covariance of the run and the state of score {k + 1}", place.noise_cross
+
+
+def check_repeats(sampler: Sampler, event: tuple[int, ...] = ()) -> None:
+    """Raises BlackBoxError where a step or a run that is made again, with the same state and noise, gives another
+    result, as where state is kept that only a batch of another size clears."""
+
+    def score(u: Tensor, _: float | Tensor) -> Tensor:
+        return -u
+
+    probe = Probe(1, lambda *_: score, event, sampler)
+    check_again(probe, as_trajectory(sampler, [0.5, 0.51, 0.52]), sampler)
 
 
 @one_thread()

@@ -161,14 +161,14 @@ class Calls:
 
     def unpack(self, state: Tensor, rows: int, order: NDArray[np.int64] | None = None) -> Array:
         """A state as (V, rows, components); order: of its cells."""
-        cells = self._cells(state) if order is None else self._cells(state)[order]
+        cells = self.cells(state) if order is None else self.cells(state)[order]
         return cells[: self.copies * rows].reshape(self.copies, rows, self.components)
 
     def shape(self, batch: int) -> tuple[int, ...]:
         """Of a batch of states."""
         return (batch, *self.event) if self.components == 1 else (batch, self.components, *self.event)
 
-    def _cells(self, state: Tensor) -> Array:
+    def cells(self, state: Tensor) -> Array:
         """A state as (cells, components)."""
         n = self.components
         stood = state.detach().double().clone().numpy(force=True).reshape(len(state), n, -1)
@@ -233,7 +233,7 @@ class Calls:
         rows = max(1, batch * math.prod(self.event) // self.copies)
         states = np.random.default_rng(batch).uniform(-2, 2, self.shape(batch))
         response = call(run, torch.as_tensor(states), self.score(rows, batch), draw, self.by_state)
-        return self._cells(response.state), Recorded(tuple(shapes), tuple(laws))
+        return self.cells(response.state), Recorded(tuple(shapes), tuple(laws))
 
 
 def _reordered(score: Score, order: NDArray[np.int64], shape: tuple[int, ...], components: int) -> Score:

@@ -40,9 +40,11 @@ LENGTHS = tuple(2.0**-k for k in range(6, 12))
 BETWEEN = (0.0313, 0.1973, 0.3137, 0.5093, 0.6171, 0.7917, 0.8671)
 LATE, LAST = 0.1, 1.5  # from this t on, down to so many cut-offs
 FEWER = 4
-# The steps of the runs of what keeps state, a shorter and a longer one; and where those find something, so that what
-# lasts a few steps only is told from what goes on.
-STEPS, LONGER = (4, 8), (16, 32)
+# The steps of the runs of what keeps state, a shorter and a longer one; and where those find something, of longer ones,
+# so that what dies out is told from what goes on: it falls to less than this part from one look to the next, though
+# steps are four times as many, and a fault of any size stays what it is.
+STEPS, LONGER = (4, 8), ((16, 32), (64, 128))
+_DIES_OUT = 0.5
 # Rounding of (P - I) / h: a few units of 2^-53, over the shortest h, magnified by the extrapolation.
 _MAGNIFICATION = magnification(LENGTHS)
 # A limit is wrong if it is off by this part of the largest entry of its matrix and by more than a few uncertainties;
@@ -139,12 +141,36 @@ def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...]
     """
     if kind_of(sampler) is Kind.STEP:
         return departures(look(sampler, params, event, (1,)), params)
-    wrong = departures(look(sampler, params, event, STEPS), params)
-    if not wrong:
-        return []
-    # what a run of twice, four times as many steps does not show is a start or an end that takes a few steps
-    lasting = {fault.what for fault in departures(look(sampler, params, event, LONGER), params)}
-    return [fault for fault in wrong if fault.what in lasting]
+    return lasting(
+        departures(look(sampler, params, event, STEPS), params),
+        lambda counts: departures(look(sampler, params, event, counts), params),
+    )
+
+
+def lasting(wrong: list[Inconsistency], again: Callable[[tuple[int, ...]], list[Inconsistency]]) -> list[Inconsistency]:
+    """Of what runs of `STEPS` steps show to be wrong, what is no start and no end; again: what longer ones show.
+
+    A start or an end that takes a number of steps, or dies out over steps, changes the law of a run by O(h). What is
+    still dying out in the longest runs is not called a fault here: errors tell what is left of it.
+    """
+    before = wrong
+    for counts in LONGER if wrong else ():
+        now = again(counts)
+        if not now:
+            return []
+        if _size(now) > _DIES_OUT * _size(before):
+            names = {fault.what for fault in now}
+            return [fault for fault in wrong if fault.what in names] or now
+        before = now
+    return []
+
+
+def _size(wrong: Sequence[Inconsistency]) -> float:
+    """By how much limits are off, the worst beside itself."""
+    return max(
+        max(abs(f - e) for f, e in zip(fault.found, fault.expected, strict=True)) / max(1.0, *map(abs, fault.expected))
+        for fault in wrong
+    )
 
 
 def departures(spots: Sequence[Spot], params: Parameters, rough: float = 0.0) -> list[Inconsistency]:
@@ -258,6 +284,7 @@ def _stillness(most: int) -> dict[str, tuple[Callable[[Anatomy], Array], Array]]
     parts: dict[str, tuple[Callable[[Anatomy], Array], Array]] = {
         "the next {} in terms of the old {}": (lambda run: run.propagator, identity),
         "the noise covariance of {} and {}": (lambda run: run.noise_cov, nothing),
+        "the constant offset of the next {}": (lambda run: run.offset, np.zeros(2)),
         "the gain of {} from s_{}": (lambda run: run.gains.sum(0), nothing),
         "the score's time": (lambda run: np.array(_farthest(run.times, 1 - run.taus[0])), np.array(0.0)),
     }
