@@ -7,7 +7,6 @@ numbers (`rand`, `rand_like`, `uniform_`), integers (`randint`, `randint_like`, 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -228,7 +227,7 @@ class NoiseAsInput(TorchFunctionMode):
         return self._answer(torch.Size(size), dtype, kwargs.get("device"), kwargs.get("out"), law)
 
     def _advance(self, generator: torch.Generator) -> None:
-        self._state = hashlib.sha1(generator.get_state().numpy().tobytes()).hexdigest()
+        self._state = str(hash(generator.get_state().numpy().tobytes()))  # 5 KB, at each draw
         self.seeds.append(self._state)
         torch.empty(1, device=generator.device).normal_(generator=generator)
 

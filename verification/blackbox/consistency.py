@@ -36,8 +36,9 @@ from .anatomy import NAMES, Anatomy, dissect
 # Where the limits are taken, and the lengths h of the runs; from the last of them Richardson reaches about 1e-10.
 TIMES = (0.1, 0.4, 0.7, 0.95)
 LENGTHS = tuple(2.0**-k for k in range(6, 12))
-# Further times, off any grid that people use, and as many more down to the cut-off, looked at with fewer lengths.
-BETWEEN = (0.0313, 0.1973, 0.3137, 0.5093, 0.6171, 0.7917, 0.8671)
+# Further times, off any grid that people use, the first close to the start, and as many more down to the cut-off,
+# looked at with fewer lengths.
+BETWEEN = (0.0047, 0.0313, 0.1973, 0.3137, 0.5093, 0.6171, 0.7917, 0.8671)
 LATE, LAST = 0.1, 1.5  # from this t on, down to so many cut-offs
 FEWER = 4
 # The steps of the runs of what keeps state, a shorter and a longer one; and where those find something, of longer ones,
@@ -52,6 +53,8 @@ _MAGNIFICATION = magnification(LENGTHS)
 _WRONG, _SURE = 1e-6, 4
 # What a step of no length may leave: far more than float64 rounding, and nothing over a few thousand steps.
 _STILL = 1e-9
+# A rate grows without bound if it does by such a power of h from each length to the next, beyond rounding.
+_GROWS, _GROWN = 0.25, 1e-3
 # What a time in [0, 1] may be off by: a few roundings to float32.
 _TIME = 4 * 2.0**-24
 
@@ -72,6 +75,16 @@ class Inconsistency:
         return f"{self.what} is {_factor(self.found, self.expected, shown)} {_when(self.taus, self.looked)}"
 
 
+@dataclass(frozen=True)
+class Unbounded(Inconsistency):
+    """A rate that has no limit: it grows like h^power, power < 0."""
+
+    power: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.what} grows like h^{self.power:.2g} as h -> 0, and has no limit"
+
+
 class Spot(NamedTuple):
     """Short runs from one time: of the lengths (n,), and as many shorter ones with steps of the same size, of a step
     that remembers nothing none."""
@@ -83,25 +96,32 @@ class Spot(NamedTuple):
 
     def rates(self) -> dict[str, tuple[Array, float]]:
         """The limits of the module's docstring, each with its uncertainty."""
-        part: dict[str, Callable[[Anatomy], Array]] = {
-            "drift": lambda run: run.propagator - np.eye(2),
-            "gain": lambda run: run.gains.sum(0),
-            "noise": lambda run: run.noise_cov,
-            "offset": lambda run: run.offset,
-        }
         spans = np.array([run.taus[-1] - run.taus[0] for run in self.runs])
         if self.shorter:
             spans = spans - [run.taus[-1] - run.taus[0] for run in self.shorter]
         # a few units of 2^-53 in every part, over the shortest length, magnified by the extrapolation
         floor = (16 * 2.0**-53 + max(run.rounding for run in self.runs)) / spans[-1] * _MAGNIFICATION
         limits = {}
-        for name, of in part.items():
-            values = [of(run) for run in self.runs]
-            if self.shorter:
-                values = [value - of(run) for value, run in zip(values, self.shorter, strict=True)]
-            limit, unsure = extrapolate(self.lengths, [v / span for v, span in zip(values, spans, strict=True)])
+        for name, of in _RATES.items():
+            limit, unsure = extrapolate(self.lengths, self.over_time(of))
             limits[name] = limit, max(unsure, floor)
         return limits
+
+    def over_time(self, part: Callable[[Anatomy], Array]) -> list[Array]:
+        """A part of the runs over what they last; of the later steps alone, where there are shorter runs."""
+        values, spans = [part(run) for run in self.runs], [run.taus[-1] - run.taus[0] for run in self.runs]
+        if self.shorter:
+            values = [value - part(run) for value, run in zip(values, self.shorter, strict=True)]
+            spans = [span - run.taus[-1] + run.taus[0] for span, run in zip(spans, self.shorter, strict=True)]
+        return [value / span for value, span in zip(values, spans, strict=True)]
+
+
+_RATES: dict[str, Callable[[Anatomy], Array]] = {
+    "drift": lambda run: run.propagator - np.eye(2),
+    "gain": lambda run: run.gains.sum(0),
+    "noise": lambda run: run.noise_cov,
+    "offset": lambda run: run.offset,
+}
 
 
 def times_of(params: Parameters) -> dict[float, tuple[float, ...]]:
@@ -176,7 +196,7 @@ def _size(wrong: Sequence[Inconsistency]) -> float:
 def departures(spots: Sequence[Spot], params: Parameters, rough: float = 0.0) -> list[Inconsistency]:
     """What the short runs show to be wrong, as `inconsistencies`; rough: what the noise covariance of a run may be off
     by, where its constants are rounded."""
-    if wrong := _at_zero(spots):
+    if wrong := _at_zero(spots) or _unbounded(spots):
         return wrong
     A, G, D = PSLD_DIFFUSION.reverse().numbers(params.values())
     taus = tuple(spot.tau for spot in spots)
@@ -276,6 +296,28 @@ def _at_zero(spots: Sequence[Spot]) -> list[Inconsistency]:
         if wrong:
             return wrong
     return []
+
+
+def _unbounded(spots: Sequence[Spot]) -> list[Inconsistency]:
+    """What a short run does that is not of the size of h: over h it grows without bound."""
+    found = []
+    for name, of in _RATES.items():
+        powers: dict[tuple[int, ...], list[float]] = {}
+        full = [spot for spot in spots if spot.lengths == LENGTHS]
+        for spot in full:
+            rates = np.abs(spot.over_time(of))
+            least = _GROWN + 16 * max(run.rounding for run in spot.runs) / spot.lengths[-1]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                power = -np.log2(rates[1:] / rates[:-1])
+            for place in np.ndindex(power.shape[1:]):
+                if rates[(-1, *place)] > least and (power[(slice(None), *place)] < -_GROWS).all():
+                    powers.setdefault(place, []).append(float(power[(-1, *place)]))
+        for place, all_powers in powers.items():
+            if len(all_powers) == len(full) and (name != "noise" or place != (1, 0)):
+                what = _DESCRIPTIONS[name].format(*(NAMES[i] for i in place))
+                taus = tuple(spot.tau for spot in full)
+                found.append(Unbounded(what, taus, (1.0,) * len(taus), (0.0,) * len(taus), taus, np.mean(all_powers)))
+    return found
 
 
 def _stillness(most: int) -> dict[str, tuple[Callable[[Anatomy], Array], Array]]:

@@ -14,7 +14,7 @@ times        of the scores may be rounded (blackbox.clock)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -80,7 +80,9 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
         if not problems:
             problems += _curvature_at_zero(spots)
         if order >= 2 and not problems:
-            missed = _curvature(spots, params, order) if is_step else _curvature_of_runs(sampler, event)
+            missed = _second_order(sampler, order, event)
+            if is_step and not missed:
+                missed = _curvature(spots, params, order)
             problems += [Finding(text, Weight.REFUTES, About.ORDER) for text in missed]  # errors may tell more
             any_score = order == 2
     off, until = 0.0 if clock is None else clock.average, params.T - max(spot.tau for spot in spots)
@@ -195,17 +197,33 @@ def _displacements(run: Anatomy, far: bool = False) -> Array:
     return np.einsum("nij,nkl->ijkl", run.gains, np.array(moments).reshape(-1, 2, 2))
 
 
-def _curvature_of_runs(sampler: Sampler, event: tuple[int, ...]) -> list[str]:
-    """The same of what keeps state, from runs of one length H in n steps: what the second derivative of a score brings
-    to their mean has an error a / n + O(n^-2), and a = 0 for order 2."""
+def _second_order(sampler: Sampler, order: int, event: tuple[int, ...]) -> list[str]:
+    """What of order 2 is missed in runs of one length H in n steps, whose parts, and what the second derivative of a
+    score brings to their mean, have an error a / n + O(n^-2): a = 0 for order 2. The first of these that is not."""
     for tau in TIMES[:-1]:
         runs = [dissect(sampler, tau + _LENGTH / n * np.arange(n + 1.0), event) for n in _REFINED]
-        terms = [_displacements(run) for run in runs]
-        size = float(np.abs(terms[-1]).max())
-        if size == 0:  # no noise
-            continue
-        firsts = [2 * n * (coarse - fine) for n, coarse, fine in zip(_REFINED, terms, terms[1:], strict=False)]
-        limit, unsure = extrapolate([1 / n for n in _REFINED[:-1]], firsts)
-        if (worst := float(np.abs(limit).max())) > max(_CURVATURE * size, 4 * unsure):
-            return [f"{_AFFINE_ONLY} has a relative error of {worst / size:.3g} / n in a run of n steps"]
+        for what, part in _REFINING.items():
+            terms = [part(run) for run in runs]
+            size = float(np.abs(terms[-1]).max())
+            if size == 0:  # no noise
+                continue
+            firsts = [2 * n * (coarse - fine) for n, coarse, fine in zip(_REFINED, terms, terms[1:], strict=False)]
+            limit, unsure = extrapolate([1 / n for n in _REFINED[:-1]], firsts)
+            off = np.abs(limit)
+            if (worst := float(off.max())) <= max(_CURVATURE * size, 4 * unsure):
+                continue
+            named = what.format(*(NAMES[i] for i in np.unravel_index(int(off.argmax()), off.shape)))
+            how = f"a relative error of {worst / size:.3g} / n in a run of n steps"
+            if what == _CURVED:
+                return [f"{_AFFINE_ONLY} has {how}"]
+            return [f"of order 1 where {order} is expected: {named} has {how}"]
     return []
+
+
+_CURVED = "the second derivative"
+_REFINING: dict[str, Callable[[Anatomy], Array]] = {
+    "the next {} in terms of the old {}": lambda run: run.propagator - np.eye(2),
+    "the gain of {} from s_{}": lambda run: run.gains.sum(0),
+    "the noise covariance of {} and {}": lambda run: run.noise_cov,
+    _CURVED: lambda run: _displacements(run),
+}

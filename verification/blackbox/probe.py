@@ -33,8 +33,8 @@ _TOLERANCE = 1e-10
 # One below FLOAT32, also where states are 64 times larger, moves a state by no more than rounding would.
 # Coordinates (rows times targets) in one call: a few MB of intermediate results.
 _BATCH = 1 << 17
-# The same where each entry of a batch draws for itself, and the most such draws, each a call of some microseconds.
-_SMALL_BATCH, _MOST_DRAWS = 64, 4_000_000
+# The most draws where each entry of a batch draws for itself, each a call of some microseconds.
+_MOST_DRAWS = 4_000_000
 # A run that makes a state of size 1 as large as this diverges; float64 keeps no digit of an affine map beyond it.
 _OVERFLOW = 1e15
 # Values of discrete draws to try in one map; a few thousand rows are a call of a second.
@@ -286,7 +286,7 @@ class Probe(Calls):
             )
         size = max(1, _BATCH // self.copies)
         if self.layouts and self.draws_per_entry():
-            size = max(1, _SMALL_BATCH // self.copies)
+            size = CHECKS  # a batch whose layout is known: to find another's takes more draws than there are
             cost = (checking + 2 * CHECKS) * self.copies * sum(widths) // 2
             if cost > _MOST_DRAWS:
                 raise BlackBoxError(

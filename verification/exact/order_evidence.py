@@ -99,7 +99,8 @@ def _order(study: OrderStudy, name: str) -> Finding:
             return Finding(f"the {called} has order {fit.order:.2f}", Weight.SUPPORTS, Kind.ORDER)
         constant = study.constant(name)
         if constant is not None and constant.is_known:
-            text = f"the error of the {called} over h^{study.expected} has a limit"
+            power = "h" if study.expected == 1 else f"h^{study.expected}"
+            text = f"the error of the {called} over {power} has a limit"
             return Finding(text, Weight.SUPPORTS, Kind.ORDER)
         return Finding(f"the order of the {called} is not settled", Weight.FORBIDS, Kind.ORDER)
     if name == "w2" and not study.is_smooth:
