@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib.machinery
 import importlib.util
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from ..theory.scheme import Scheme, parse
 from ..theory.splitting import SPLITTINGS, Splitting
@@ -24,6 +25,13 @@ _MISSING = object()
 _FILE_OBJECT = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
 
 
+class _AsItStands(importlib.machinery.SourceFileLoader):
+    """Compiles the file each time: Python's cache takes a change within a second, to the same length, for none."""
+
+    def path_stats(self, path: str) -> NoReturn:
+        raise OSError(f"{path} is compiled as it stands")  # which its base takes for no cache
+
+
 def load_object(spec: str) -> object:
     """The object OBJ of `FILE.py:OBJ`; the file is run once, as a module of its own.
 
@@ -35,8 +43,9 @@ def load_object(spec: str) -> object:
     path, name = Path(match["file"]), match["name"]
     if not path.is_file():
         raise ValueError(f"{spec}: there is no file {str(path)!r}; give the path of a Python file")
-    module_spec = importlib.util.spec_from_file_location(f"weakorder_user_{path.stem}", path)
-    if module_spec is None or module_spec.loader is None:
+    loader = _AsItStands(f"weakorder_user_{path.stem}", str(path))
+    module_spec = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
+    if module_spec is None:
         raise ValueError(f"{spec}: {str(path)!r} cannot be read as a Python file")
     module = importlib.util.module_from_spec(module_spec)
     if (folder := str(path.resolve().parent)) not in sys.path:
@@ -44,7 +53,7 @@ def load_object(spec: str) -> object:
     sys.modules[module_spec.name] = module  # dataclasses look their module up
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what the file prints is not our answer
-            module_spec.loader.exec_module(module)
+            loader.exec_module(module)
             found = getattr(module, name, _MISSING)
     except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
