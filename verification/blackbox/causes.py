@@ -32,8 +32,8 @@ from .layout import NamedCause
 _LOUD, _LOOKED_AT = 100.0, 4
 # What is moved by less than this part of all is not moved.
 _STILL = 1e-12
-# A line of states of the size of the probe's loudest, and how many; the part of them at which a branch breaks it.
-_FAR, _POINTS, _FEW = 128.0, 65, 0.3
+# Lines of states of a few deviations, and of the probe's loudest; how many, and the part at which a branch breaks it.
+_NEAR, _FAR, _POINTS, _FEW = 4.0, 128.0, 65, 0.3
 # Half precision keeps 8 bits or 11, of what a step makes a few times as large.
 _HALF = 2.0**-4
 
@@ -103,7 +103,7 @@ def cause_of(error: BlackBoxError, calls: Calls, run: Run, sampler: object) -> B
     asked = _Asked(calls, run)
     try:
         sentence = _again(asked, sampler) or _source(asked, sampler) or _cells(asked)
-        bent = _line(asked) if sentence is None and isinstance(error, NotAffine) else None
+        bent = _line(asked, _NEAR) or _line(asked, _FAR) if sentence is None and isinstance(error, NotAffine) else None
     except UnseenDraws as unseen:
         sentence = _source(asked, sampler) or compiled_within(sampler)
         return unseen if sentence is None else BlackBoxError(sentence)
@@ -201,15 +201,15 @@ def _moved(one: Array, two: Array) -> Array:
     return np.abs(one - two).max(1)
 
 
-def _line(asked: _Asked) -> str | None:
-    """How results along a line of states depart from one; None if they do not."""
+def _line(asked: _Asked, far: float) -> str | None:
+    """How results along a line of states of size `far` depart from one; None if they do not."""
     calls, numbers = asked.calls, np.random.default_rng(0)
     copies, elements, n = calls.copies, math.prod(calls.event), calls.components
     middle, way = numbers.uniform(-2, 2, (2, copies, 1, n))
     places = np.linspace(-1, 1, _POINTS)
     batch = max(3, math.ceil(copies * _POINTS / elements))
     cells = np.zeros((batch * elements, n))
-    cells[: copies * _POINTS] = (middle + _FAR / 2 * places[:, None] * way).reshape(-1, n)
+    cells[: copies * _POINTS] = (middle + far / 2 * places[:, None] * way).reshape(-1, n)
     states = np.ascontiguousarray(cells.reshape(batch, elements, n).transpose(0, 2, 1)).reshape(calls.shape(batch))
     result = asked(states, rows=_POINTS).cells[: copies * _POINTS].reshape(copies, _POINTS, n)
     found = np.moveaxis(result, 1, 0)

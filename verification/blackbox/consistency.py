@@ -21,7 +21,7 @@ gain, as div(p J grad log p) = div(J grad p) = 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,6 +46,8 @@ FEWER = 4
 # steps are four times as many, and a fault of any size stays what it is.
 STEPS, LONGER = (4, 8), ((16, 32), (64, 128))
 _DIES_OUT = 0.5
+# At how many of the times where something was found.
+_AGAIN = 4
 # Rounding of (P - I) / h: a few units of 2^-53, over the shortest h, magnified by the extrapolation.
 _MAGNIFICATION = magnification(LENGTHS)
 # A limit is wrong if it is off by this part of the largest entry of its matrix and by more than a few uncertainties;
@@ -135,8 +137,14 @@ def times_of(params: Parameters) -> dict[float, tuple[float, ...]]:
     return dict(sorted(found.items()))
 
 
-def look(sampler: Sampler, params: Parameters, event: tuple[int, ...], counts: tuple[int, ...]) -> list[Spot]:
-    """The short runs at all times; counts: of their steps."""
+def look(
+    sampler: Sampler,
+    params: Parameters,
+    event: tuple[int, ...],
+    counts: tuple[int, ...],
+    at: Collection[float] | None = None,
+) -> list[Spot]:
+    """The short runs at all times, or at some; counts: of their steps."""
 
     def spot(tau: float, lengths: tuple[float, ...]) -> Spot:
         runs = [
@@ -147,7 +155,8 @@ def look(sampler: Sampler, params: Parameters, event: tuple[int, ...], counts: t
 
     # a run of several steps costs as many, and three lengths tell a factor
     most = None if counts == (1,) else 3
-    return [spot(tau, h if h == LENGTHS else h[:most]) for tau, h in times_of(params).items()]
+    lengths = {tau: h for tau, h in times_of(params).items() if at is None or tau in at}
+    return [spot(tau, h if h == LENGTHS else h[:most]) for tau, h in lengths.items()]
 
 
 def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...] = ()) -> list[Inconsistency]:
@@ -163,7 +172,7 @@ def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...]
         return departures(look(sampler, params, event, (1,)), params)
     return lasting(
         departures(look(sampler, params, event, STEPS), params),
-        lambda counts: departures(look(sampler, params, event, counts), params),
+        lambda counts, at: departures(look(sampler, params, event, counts, at), params),
     )
 
 
@@ -173,9 +182,9 @@ def lasting(wrong: list[Inconsistency], again: Callable[[tuple[int, ...]], list[
     A start or an end that takes a number of steps, or dies out over steps, changes the law of a run by O(h). What is
     still dying out in the longest runs is not called a fault here: errors tell what is left of it.
     """
-    before = wrong
+    before, at = wrong, _some(sorted({tau for fault in wrong for tau in fault.taus}))
     for counts in LONGER if wrong else ():
-        now = again(counts)
+        now = again(counts, at)
         if not now:
             return []
         if _size(now) > _DIES_OUT * _size(before):
@@ -183,6 +192,12 @@ def lasting(wrong: list[Inconsistency], again: Callable[[tuple[int, ...]], list[
             return [fault for fault in wrong if fault.what in names] or now
         before = now
     return []
+
+
+def _some(taus: Sequence[float]) -> set[float]:
+    """A few of them, the first and the last among them."""
+    places = np.linspace(0, len(taus) - 1, min(_AGAIN, len(taus))).round().astype(int)
+    return {taus[place] for place in places}
 
 
 def _size(wrong: Sequence[Inconsistency]) -> float:

@@ -14,7 +14,7 @@ times        of the scores may be rounded (blackbox.clock)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -68,8 +68,8 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
         wrong = departures(spots, params, rough) if wrong and rough else wrong
     if wrong and not is_step and not shortest:
 
-        def again(counts: tuple[int, ...]) -> list[Inconsistency]:
-            longer = look(sampler, params, event, counts)
+        def again(counts: tuple[int, ...], at: Collection[float]) -> list[Inconsistency]:
+            longer = look(sampler, params, event, counts, at)
             return departures(longer if clock is None else clock.unrounded(longer, params.T), params)
 
         wrong = lasting(wrong, again)
@@ -80,7 +80,7 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
         if not problems:
             problems += _curvature_at_zero(spots)
         if order >= 2 and not problems:
-            missed = _second_order(sampler, order, event)
+            missed = _second_order(sampler, order, event, curved=not is_step)
             if is_step and not missed:
                 missed = _curvature(spots, params, order)
             problems += [Finding(text, Weight.REFUTES, About.ORDER) for text in missed]  # errors may tell more
@@ -197,15 +197,15 @@ def _displacements(run: Anatomy, far: bool = False) -> Array:
     return np.einsum("nij,nkl->ijkl", run.gains, np.array(moments).reshape(-1, 2, 2))
 
 
-def _second_order(sampler: Sampler, order: int, event: tuple[int, ...]) -> list[str]:
+def _second_order(sampler: Sampler, order: int, event: tuple[int, ...], curved: bool) -> list[str]:
     """What of order 2 is missed in runs of one length H in n steps, whose parts, and what the second derivative of a
-    score brings to their mean, have an error a / n + O(n^-2): a = 0 for order 2. The first of these that is not."""
+    score brings to their mean (curved), have an error a / n + O(n^-2): a = 0 for order 2. The first that is not."""
     for tau in TIMES[:-1]:
         runs = [dissect(sampler, tau + _LENGTH / n * np.arange(n + 1.0), event) for n in _REFINED]
         for what, part in _REFINING.items():
             terms = [part(run) for run in runs]
             size = float(np.abs(terms[-1]).max())
-            if size == 0:  # no noise
+            if size == 0 or (what == _CURVED and not curved):  # no noise
                 continue
             firsts = [2 * n * (coarse - fine) for n, coarse, fine in zip(_REFINED, terms, terms[1:], strict=False)]
             limit, unsure = extrapolate([1 / n for n in _REFINED[:-1]], firsts)
