@@ -55,7 +55,7 @@ _MAGNIFICATION = magnification(LENGTHS)
 _WRONG, _SURE = 1e-6, 4
 # What a step of no length may leave: far more than float64 rounding, and nothing over a few thousand steps.
 _STILL = 1e-9
-# A rate grows without bound if it does by such a power of h from each length to the next, beyond rounding.
+# A rate grows without bound if it does by such a power of h from each of the last lengths to the next.
 _GROWS, _GROWN = 0.25, 1e-3
 # What a time in [0, 1] may be off by: a few roundings to float32.
 _TIME = 4 * 2.0**-24
@@ -176,8 +176,11 @@ def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...]
     )
 
 
-def lasting(wrong: list[Inconsistency], again: Callable[[tuple[int, ...]], list[Inconsistency]]) -> list[Inconsistency]:
-    """Of what runs of `STEPS` steps show to be wrong, what is no start and no end; again: what longer ones show.
+def lasting(
+    wrong: list[Inconsistency], again: Callable[[tuple[int, ...], Collection[float]], list[Inconsistency]]
+) -> list[Inconsistency]:
+    """Of what runs of `STEPS` steps show to be wrong, what is no start and no end; again: what longer ones show at
+    some times.
 
     A start or an end that takes a number of steps, or dies out over steps, changes the law of a run by O(h). What is
     still dying out in the longest runs is not called a fault here: errors tell what is left of it.
@@ -325,13 +328,15 @@ def _unbounded(spots: Sequence[Spot]) -> list[Inconsistency]:
             with np.errstate(divide="ignore", invalid="ignore"):
                 power = -np.log2(rates[1:] / rates[:-1])
             for place in np.ndindex(power.shape[1:]):
-                if rates[(-1, *place)] > least and (power[(slice(None), *place)] < -_GROWS).all():
-                    powers.setdefault(place, []).append(float(power[(-1, *place)]))
+                if rates[(-1, *place)] > least and (power[(slice(-3, None), *place)] < -_GROWS).all():
+                    powers.setdefault(place, []).append(float(2 * power[(-1, *place)] - power[(-2, *place)]))
         for place, all_powers in powers.items():
             if len(all_powers) == len(full) and (name != "noise" or place != (1, 0)):
                 what = _DESCRIPTIONS[name].format(*(NAMES[i] for i in place))
                 taus = tuple(spot.tau for spot in full)
-                found.append(Unbounded(what, taus, (1.0,) * len(taus), (0.0,) * len(taus), taus, np.mean(all_powers)))
+                found.append(
+                    Unbounded(what, taus, (1.0,) * len(taus), (0.0,) * len(taus), taus, float(np.mean(all_powers)))
+                )
     return found
 
 

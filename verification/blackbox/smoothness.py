@@ -60,7 +60,7 @@ def branches(sampler: Sampler, event: tuple[int, ...], count: int = 1, rounding:
         if abs(above - beyond) <= least:
             continue
         # the limit of what it is in longer steps, from some of those
-        longer = [long * min(2.0, (_LONGEST / long) ** (1 / 3)) ** j for j in (3, 2, 1, 0)]
+        longer = [long * min(2.0, _LONGEST / long) ** (j / 3) for j in (3, 2, 1, 0)]
         limit, unsure = extrapolate(longer, [np.array([rate(h)]) for h in longer])
         short_limit, _ = extrapolate(below, [np.array([value]) for value in smooth])
         apart = abs(float(limit[0] - short_limit[0]))
