@@ -317,19 +317,20 @@ def _at_zero(spots: Sequence[Spot]) -> list[Inconsistency]:
 
 
 def _unbounded(spots: Sequence[Spot]) -> list[Inconsistency]:
-    """What a short run does that is not of the size of h: over h it grows without bound."""
-    found = []
+    """What of a short run is not of the size of h: over h it grows without bound."""
+    found, full = [], [spot for spot in spots if spot.lengths == LENGTHS]
     for name, of in _RATES.items():
         powers: dict[tuple[int, ...], list[float]] = {}
-        full = [spot for spot in spots if spot.lengths == LENGTHS]
         for spot in full:
             rates = np.abs(spot.over_time(of))
             least = _GROWN + 16 * max(run.rounding for run in spot.runs) / spot.lengths[-1]
             with np.errstate(divide="ignore", invalid="ignore"):
                 power = -np.log2(rates[1:] / rates[:-1])
             for place in np.ndindex(power.shape[1:]):
-                if rates[(-1, *place)] > least and (power[(slice(-3, None), *place)] < -_GROWS).all():
-                    powers.setdefault(place, []).append(float(2 * power[(-1, *place)] - power[(-2, *place)]))
+                own = power[(slice(-3, None), *place)]
+                to = float(2 * own[-1] - own[-2])  # of a rate that has a limit about 0
+                if rates[(-1, *place)] > least and own.max() < -_GROWS and to < -_GROWS:
+                    powers.setdefault(place, []).append(to)
         for place, all_powers in powers.items():
             if len(all_powers) == len(full) and (name != "noise" or place != (1, 0)):
                 what = _DESCRIPTIONS[name].format(*(NAMES[i] for i in place))

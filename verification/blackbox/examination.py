@@ -135,7 +135,7 @@ def _cumulant(run: Anatomy, i: int, degree: int) -> float:
 # --- The second derivative of the score -------------------------------------------------------------------------------
 
 
-def _curvature_at_zero(spots: Sequence[Spot]) -> list[str]:
+def _curvature_at_zero(spots: Sequence[Spot]) -> list[str | Finding]:
     """Where scores are weighed against each other ever more as h -> 0, as in their differences, so that the second
     derivative of the score does not leave with the displacements."""
     for spot in spots:
@@ -151,7 +151,27 @@ def _curvature_at_zero(spots: Sequence[Spot]) -> list[str]:
                 f"not consistent where the score is not affine: as h -> 0 the weight in {NAMES[i]} of the second "
                 f"derivative of s_{NAMES[j]} in {NAMES[k]} and {NAMES[m]} is {limit[i, j, k, m]:.4g} where 0 is right"
             ]
+        moved = [_most(run) / h for run, h in zip(spot.runs, spot.lengths, strict=True)]
+        # with h a fourth, displacements like noise are a half
+        if moved[-1] > max(_CURVATURE * size, rounding) and moved[-1] > 0.8 * moved[-3]:
+            return [Finding(_WEIGHED, Weight.FORBIDS, About.ANATOMY)]
     return []
+
+
+_WEIGHED = (
+    "scores of displaced states are weighed against each other by weights that do not vanish with h: what that does "
+    "where the score is not affine is not known; take scores at one state"
+)
+
+
+def _most(run: Anatomy) -> float:
+    """sum_k |K_k| |d_k|: times a score's Lipschitz constant, a bound of what the displacements of its states do to the
+    mean of a run; o(h) is enough for order 1, whatever the score."""
+    total = 0.0
+    for gain, place in zip(run.gains, run.places, strict=True):
+        square = np.trace(place.noise_cov) + (place.offset**2).sum() + ((place.propagator - np.eye(2)) ** 2).sum()
+        total += float(np.abs(gain).sum()) * float(square + (place.gains**2).sum()) ** 0.5
+    return total
 
 
 def _curvature(spots: Sequence[Spot], params: Parameters, order: int) -> list[str]:

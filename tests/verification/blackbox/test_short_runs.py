@@ -6,6 +6,7 @@ import pytest
 import torch
 from weakorder.theory.model import Parameters
 from weakorder.verification.blackbox.examination import examine
+from weakorder.verification.verdicts import Finding, Weight
 
 PARAMS = Parameters()
 
@@ -47,6 +48,21 @@ def test_differences_of_scores_that_do_not_vanish_are_told() -> None:
     assert examine(displaced(0.5), PARAMS, 1).problems == ()
     (problem,) = examine(displaced(0.5, 0.3), PARAMS, 1).problems
     assert "not consistent where the score is not affine: as h -> 0 the weight in m of the second derivative" in problem
+
+
+def test_third_differences_of_scores_are_not_passed_over() -> None:
+    """Claim: what no second derivative shows forbids a PASS, as nothing bounds it for every score."""
+
+    def third(u, tau, h, score):
+        d = h**0.5 * torch.tensor([1.0, -1.0], dtype=u.dtype).reshape(2, *(1,) * (u.ndim - 2))
+        s = [score(u + k * d, 1 - tau) for k in (2, 1, -1, -2)]
+        s = score(u, 1 - tau) + 0.3 * (s[0] - 2 * s[1] + 2 * s[2] - s[3]) / h**1.5
+        return u + h * drift(u, s) + deviation(u, h) * torch.randn_like(u)
+
+    (problem,) = examine(third, PARAMS, 1).problems
+    assert isinstance(problem, Finding)
+    assert problem.weight is Weight.FORBIDS
+    assert "weights that do not vanish with h" in problem.text
 
 
 def test_order_2_is_held_to_displaced_states_as_well() -> None:
