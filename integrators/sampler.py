@@ -45,7 +45,9 @@ def draw_prior(
 ) -> Tensor:
     """Initial states (batch, 2, *event) of the samples numbered `samples` (batch,), from the prior N(0, 1) x N(0,
     M)."""
-    deviations = torch.as_tensor(np.sqrt(diffusion.variances(params.values())[1:]), dtype=dtype, device=samples.device)
+    deviations = torch.as_tensor(
+        np.sqrt(diffusion.prior_variances(params.values())), dtype=dtype, device=samples.device
+    )
     return normal_pairs(seed, samples, START, event, dtype) * deviations.reshape(2, *(1 for _ in event))
 
 

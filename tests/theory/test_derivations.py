@@ -184,11 +184,11 @@ def test_a_built_in_diffusion_is_its_declaration() -> None:
     for diffusion in (PSLD_DIFFUSION, STATIONARY):
         noising = declarations.DIFFUSIONS[diffusion.name]
         assert (diffusion.forward.drift, diffusion.forward.diffusion) == noising.forward
-        assert diffusion.momentum_variance == noising.momentum_variance
+        assert diffusion.data_variance == noising.data_variance
         again = Diffusion(
             diffusion.name,
             LinearSDE(*noising.forward),
-            noising.momentum_variance,
+            noising.data_variance,
             noising.prior_variance,
             noising.score_arguments,
         )

@@ -107,7 +107,8 @@ def test_the_default_parameters_are_the_published_cifar10_model() -> None:
 def test_generated_parameters_have_the_mass_of_critical_damping(params: Parameters) -> None:
     difference = Fraction(params.gamma) - Fraction(params.nu)
     assert params.M_inv == pytest.approx(float(difference**2 / 4), rel=1e-12)
-    momentum, prior_x, prior_m = PSLD_DIFFUSION.variances(params.values())
+    (momentum,) = PSLD_DIFFUSION.data_variances(params.values())
+    prior_x, prior_m = PSLD_DIFFUSION.prior_variances(params.values())
     assert prior_x == 1
     assert prior_m == pytest.approx(params.M, rel=1e-12)
     assert momentum == pytest.approx(params.kappa * params.M, rel=1e-12)
