@@ -169,12 +169,18 @@ def _semidefinite_factor(noise_cov: Array) -> Array:
 
 
 def coefficients(run: Run) -> Array:
-    """The run's segments as rows of P, K (row by row), C00, C10 and C11 (1 + updates, 11), the prologue's first: what
-    kernels.Updates takes. Zeros in the last three columns: no noise. With a memory K is 1: in the score's place stands
-    the pull of all evaluations (integrators.recall)."""
+    """The run's segments as rows of P, K (row by row) and the lower triangle of C (1 + updates, 2 n^2 + n (n + 1) / 2),
+    of two components 11, the prologue's first: what planes.updates_for takes. Zeros in the last columns: no noise. With
+    a memory K is 1: in the score's place stands the pull of all evaluations (integrators.recall)."""
     updates = run.updates.flow
     if run.updates.memory is not None:
-        updates = updates._replace(score_gain=np.broadcast_to(np.eye(2), updates.score_gain.shape))
-    flow = Flow(*(np.concatenate([first[None], rest]) for first, rest in zip(run.prologue, updates, strict=True)))
-    lower = noise_factor(flow.noise_cov)[:, [0, 1, 1], [0, 0, 1]]
-    return np.concatenate([flow.propagator.reshape(-1, 4), flow.score_gain.reshape(-1, 4), lower], axis=1)
+        unit = np.eye(updates.score_gain.shape[-1])
+        updates = updates._replace(score_gain=np.broadcast_to(unit, updates.score_gain.shape))
+    return rows_of(Flow(*(np.concatenate([a[None], b]) for a, b in zip(run.prologue, updates, strict=True))))
+
+
+def rows_of(flow: Flow) -> Array:
+    """P, K and the lower triangle of C of m segments as rows, (m, 2 n^2 + n (n + 1) / 2)."""
+    P, K, Q = flow
+    i, j = np.tril_indices(P.shape[-1])
+    return np.concatenate([P.reshape(len(P), -1), K.reshape(len(K), -1), noise_factor(Q)[:, i, j]], axis=1)

@@ -24,7 +24,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 
 @pytest.fixture(scope="module")
 def table() -> str:
-    return markdown(SHOWN, Parameters())
+    return markdown(SHOWN)
 
 
 def test_the_order_table_is_not_stale(table: str) -> None:

@@ -31,10 +31,15 @@ ZERO: Vector = (sp.S.Zero, sp.S.Zero)
 
 
 class Dynamics(NamedTuple):
-    """du = drift dtheta + diffusion dw: an entry for each component, no diffusion for no noise."""
+    """du = drift dtheta + diffusion dw: an entry for each component."""
 
     drift: Vector
-    diffusion: Vector = ()
+    diffusion: Vector
+
+    @classmethod
+    def quiet(cls, drift: Vector) -> Dynamics:
+        """Without noise."""
+        return cls(drift, (sp.S.Zero,) * len(drift))
 
 
 class Noising(NamedTuple):
@@ -64,12 +69,12 @@ def reverse_drift(forward: Dynamics, score_weight: Any) -> Vector:
 
 _FORWARD = Dynamics(((M_inv * m - gamma * x) / 2, (-x - nu * m) / 2), (sqrt(gamma), sqrt(nu * M)))
 _REVERSE = Dynamics(reverse_drift(_FORWARD, sp.S.One), _FORWARD.diffusion)
-_PROBABILITY_FLOW = Dynamics(reverse_drift(_FORWARD, Rational(1, 2)))
+_PROBABILITY_FLOW = Dynamics.quiet(reverse_drift(_FORWARD, Rational(1, 2)))
 _LANGEVIN = Dynamics((M_inv * m, s_x - nu * m), (sp.S.Zero, sqrt(2 * nu * M)))
 
 _VP = Dynamics((-x / 2,), (sp.S.One,))
 _VP_REVERSE = Dynamics(reverse_drift(_VP, sp.S.One), _VP.diffusion)
-_VP_FLOW = Dynamics(reverse_drift(_VP, Rational(1, 2)))
+_VP_FLOW = Dynamics.quiet(reverse_drift(_VP, Rational(1, 2)))
 
 DIFFUSIONS = {
     "psld": Noising(_FORWARD, (kappa * M,), (sp.S.One, M), (x, m, t)),
@@ -86,8 +91,8 @@ SPLITTINGS = {
         _REVERSE,
         {
             "O": Dynamics((-gamma * x / 2, -nu * m / 2), (sqrt(gamma), sqrt(nu * M))),
-            "A": Dynamics(((2 * gamma * x - M_inv * m + 2 * gamma * s_x) / 2, sp.S.Zero)),
-            "B": Dynamics((sp.S.Zero, (x + 2 * nu * m + 2 * M * nu * s_m) / 2)),
+            "A": Dynamics.quiet(((2 * gamma * x - M_inv * m + 2 * gamma * s_x) / 2, sp.S.Zero)),
+            "B": Dynamics.quiet((sp.S.Zero, (x + 2 * nu * m + 2 * M * nu * s_m) / 2)),
         },
     ),
     "psld-linear": Cut(
@@ -95,7 +100,7 @@ SPLITTINGS = {
         _REVERSE,
         {
             "U": Dynamics(((-gamma * x - M_inv * m) / 2, (x - nu * m) / 2), (sqrt(gamma), sqrt(nu * M))),
-            "E": Dynamics((gamma * (s_x + x), M * nu * (s_m + M_inv * m))),
+            "E": Dynamics.quiet((gamma * (s_x + x), M * nu * (s_m + M_inv * m))),
         },
     ),
     "psld-whole": Cut("psld", _REVERSE, {"F": _REVERSE}),
@@ -103,8 +108,8 @@ SPLITTINGS = {
         "psld",
         _PROBABILITY_FLOW,
         {
-            "A": Dynamics(((gamma * x - M_inv * m + gamma * s_x) / 2, sp.S.Zero)),
-            "B": Dynamics((sp.S.Zero, (x + nu * m + M * nu * s_m) / 2)),
+            "A": Dynamics.quiet(((gamma * x - M_inv * m + gamma * s_x) / 2, sp.S.Zero)),
+            "B": Dynamics.quiet((sp.S.Zero, (x + nu * m + M * nu * s_m) / 2)),
         },
     ),
     "psld-flow-whole": Cut("psld", _PROBABILITY_FLOW, {"F": _PROBABILITY_FLOW}),
@@ -113,21 +118,20 @@ SPLITTINGS = {
         _LANGEVIN,
         {
             "O": Dynamics((sp.S.Zero, -nu * m), (sp.S.Zero, sqrt(2 * nu * M))),
-            "A": Dynamics((M_inv * m, sp.S.Zero)),
-            "B": Dynamics((sp.S.Zero, s_x)),
+            "A": Dynamics.quiet((M_inv * m, sp.S.Zero)),
+            "B": Dynamics.quiet((sp.S.Zero, s_x)),
         },
     ),
     "vp-whole": Cut("vp", _VP_REVERSE, {"F": _VP_REVERSE}),
     "vp-flow": Cut("vp", _VP_FLOW, {"F": _VP_FLOW}),
     # What a diffusion in position alone has of Strang splitting: its Ornstein-Uhlenbeck part and what drives it away.
-    "vp-linear": Cut("vp", _VP_REVERSE, {"U": Dynamics((-x / 2,), _VP.diffusion), "E": Dynamics((s_x + x,))}),
+    "vp-linear": Cut("vp", _VP_REVERSE, {"U": Dynamics((-x / 2,), _VP.diffusion), "E": Dynamics.quiet((s_x + x,))}),
 }
 
 
 def declaration(dynamics: Dynamics) -> list[str]:
     """The text that dynamics are known by: the drift of every component, then the diffusion of every one."""
-    diffusion = dynamics.diffusion or (sp.S.Zero,) * len(dynamics.drift)
-    return [text(entry) for entry in (*dynamics.drift, *diffusion)]
+    return [text(entry) for entry in (*dynamics.drift, *dynamics.diffusion)]
 
 
 def describe() -> dict[str, Any]:

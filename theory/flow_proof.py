@@ -26,12 +26,20 @@ from .symbols import SYMBOLS, theta
 
 
 def derive(sde: LinearSDE) -> dict[str, Any]:
-    """The exact flow's terms, and the exact and the Euler flow in text (see `flows.derivation`).
-
-    Raises ValueError if the proof does not close.
+    """The exact flow's terms, and the exact and the Euler flow in text (see `flows.derivation`); no exact one where the
+    rates are roots of a cubic or a higher polynomial. Raises ValueError if the proof does not close.
     """
+    euler = in_text(euler_matrices(sde))
+    if sde.size > 2 and not _has_plain_rates(sde.matrix):
+        return {"terms": None, "exact": None, "euler": euler}
     terms = derive_terms(sde)
-    return {"terms": terms, "exact": in_text(matrices(terms)), "euler": in_text(euler_matrices(sde))}
+    return {"terms": terms, "exact": in_text(matrices(terms)), "euler": euler}
+
+
+def _has_plain_rates(A: Any) -> bool:
+    """Whether the eigenvalues hold nothing beyond square roots: Cardano's formulas do not simplify."""
+    powers = [power.exp for rate in A.eigenvals() for power in rate.atoms(sp.Pow)]
+    return all(exponent.is_Rational and exponent.q <= 2 for exponent in powers)
 
 
 def in_text(flow: Flow) -> dict[str, list[str]]:

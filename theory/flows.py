@@ -97,22 +97,28 @@ def _and_transposed(a: Array) -> Array:
 
 @dataclass(frozen=True)
 class ExactFlow:
-    """The derived flow of one linear SDE. `matrices` are its formulas in theta; calling it gives numbers."""
+    """The derived flow of one linear SDE. `matrices` are its formulas in theta; calling it gives numbers. terms: None
+    where there is no closed form, of three components and more, whose numbers are those of the series alone."""
 
     sde: LinearSDE
-    terms: list[list[Terms]]
+    terms: list[list[Terms]] | None
 
     @property
     def matrices(self) -> Flow:
-        """P, K and Q as sympy matrices in theta, gamma, nu."""
+        """P, K and Q as sympy matrices in theta, gamma, nu. Raises ValueError where there is no closed form."""
         from .flow_proof import matrices
 
+        if self.terms is None:
+            raise ValueError(
+                f"the flow of ({', '.join(map(str, self.sde.drift))}) has no closed form: its rates are roots of a "
+                "polynomial of degree 3 or more; its numbers are known, and orders are"
+            )
         return matrices(self.terms)
 
     @cached_property
     def _coefficients_and_rates(self) -> Compiled:
         """All coefficients and rates as one function of the parameters, in the order of `terms`."""
-        entries = [entry for matrix in self.terms for entry in matrix]
+        entries = [entry for matrix in self.terms or () for entry in matrix]
         return compiled([text for entry in entries for c, _, r in entry for text in (c, r)], complex_roots=True)
 
     @cached_property
@@ -122,7 +128,7 @@ class ExactFlow:
         @lru_cache(maxsize=16)
         def numbers(values: frozenset[tuple[str, float]]) -> list[list[list[tuple[complex, complex]]]]:
             found = iter(self._coefficients_and_rates({name: np.float64(value) for name, value in values}))
-            return [[[(next(found), next(found)) for _ in entry] for entry in matrix] for matrix in self.terms]
+            return [[[(next(found), next(found)) for _ in entry] for entry in matrix] for matrix in self.terms or ()]
 
         return numbers
 
@@ -146,6 +152,9 @@ class ExactFlow:
 
     def _computed(self, length: Array, values: Mapping[str, float]) -> Flow:
         A, G, D = self.sde.numbers(values)
+        if self.terms is None:
+            E, Phi, Q = linear_flow(A, D, length)
+            return Flow(E + np.eye(len(A)), Phi @ G, Q)
         with np.errstate(all="ignore"):  # poles of the closed form (Gamma = 0, equal rates) give inf or nan: not used
             numbers = self._numbers(frozenset(values.items()))
             closed = [_closed_form(length, terms, pairs) for terms, pairs in zip(self.terms, numbers, strict=True)]
@@ -188,8 +197,8 @@ def exact_flow(sde: LinearSDE) -> ExactFlow:
 
 
 def derivation(sde: LinearSDE) -> dict[str, Any]:
-    """What theory.flow_proof derives of `sde`: the exact flow's terms, and it and the Euler flow in text, by name P, K
-    and Q with n^2 entries, row-major."""
+    """What theory.flow_proof derives of `sde`: the exact flow's terms, None without closed form, and it and the Euler
+    flow in text, by name P, K and Q with n^2 entries, row-major."""
 
     def derive() -> dict[str, Any]:
         from .flow_proof import derive
