@@ -166,16 +166,17 @@ class Frozen:
 
     def check(self, diffusion: Diffusion) -> None:
         """Raises ValueError unless Phi and Psi exist under `diffusion`, tried at the default parameters."""
+        n = diffusion.size
         with np.errstate(all="ignore"):
             try:
                 phi, psi = self._tried(diffusion)
-                square = phi.shape == psi.shape == (diffusion.size,) * 2
+                square = phi.shape == psi.shape == (n, n)
                 fits = square and bool(np.isfinite([phi, psi, np.linalg.inv(psi)]).all())
             except (ValueError, np.linalg.LinAlgError):
                 fits = False
         if not fits:
             raise ValueError(
-                f"frozen {self.name!r} has no square Phi and invertible Psi under {diffusion.name!r}, whose kernel it "
+                f"frozen {self.name!r} has no {n}x{n} Phi and invertible Psi under {diffusion.name!r}, whose kernel it "
                 "is made of; choose another, such as score"
             )
 

@@ -168,14 +168,11 @@ def stability(
 
     Exit code 0; with --steps 0 stable, 1 unstable; 2 bad input.
     """
-    from ...theory.model import check_components
     from ...theory.scheme import Scheme
     from ..pages import judge, stability_text
 
     sampler = sampler_of(x, chosen)
     params = parameters(device, model, diffusion_of(sampler))
-    if isinstance(sampler, Scheme):
-        check_components(sampler.splitting.diffusion, "stability is")
     with contextlib.redirect_stdout(sys.stderr):  # what a black box prints is not our answer
         answer, stable = judge(sampler, params, steps, grid, progress)
     if as_json:
