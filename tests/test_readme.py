@@ -56,6 +56,14 @@ def test_the_readmes_splitting_verifies(tmp_path: Path) -> None:
     assert study.verdict is Verdict.PASS
 
 
+def test_the_readmes_third_order_langevin_sampler_verifies(tmp_path: Path) -> None:
+    (tmp_path / "third.py").write_text(next(block for block in _blocks("python") if "THIRD = " in block))
+    scheme = find_scheme(f"{tmp_path / 'third.py'}:euler")
+    study = study_order(scheme, Parameters(beta_min=2, beta_max=2), t_end=0.5)
+    assert study.verdict is Verdict.PASS
+    assert scheme.splitting.whole.has_noise
+
+
 def test_the_readmes_black_box_is_euler_maruyama(tmp_path: Path) -> None:
     (tmp_path / "box.py").write_text(next(block for block in _blocks("python") if "def step(" in block))
     step = find_sampler(f"{tmp_path / 'box.py'}:step")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import sympy as sp
 from weakorder.integrators import make_derivations
-from weakorder.integrators.catalogue import EXPONENTIAL
+from weakorder.integrators.catalogue import EXPONENTIAL, POSITION
 from weakorder.integrators.make_derivations import SCHEMES, questions, stale
 from weakorder.theory import cache, declarations, derivations
 from weakorder.theory.model import PSLD_DIFFUSION, STATIONARY, Diffusion, LinearSDE, M, m, t, x
@@ -24,9 +24,9 @@ from weakorder.theory.weak_order import prove_order
 
 QUESTIONS = questions()
 # Of each kind of question every n-th is in the sample, and every order in one dimension as it is declared.
-EVERY = {"the": 1, "matrices": 1, "psld": 1, "langevin": 1, "flows": 5, "step map": 7, "order": 21}
+EVERY = {"the": 1, "matrices": 1, "psld": 1, "langevin": 1, "vp": 1, "flows": 5, "step map": 7, "order": 21}
 DECLARED = "euler, linear beta, dims 1"
-HELD = [scheme.name for scheme in EXPONENTIAL.values()]
+HELD = [scheme.name for scheme in (*EXPONENTIAL.values(), *POSITION.values())]
 SAMPLE = [
     name
     for kind, every in EVERY.items()
@@ -42,7 +42,7 @@ def test_the_sample_holds_every_kind_of_question_and_every_scheme() -> None:
     assert all(name.startswith(tuple(EVERY)) for name in QUESTIONS)
     sample = " ".join(SAMPLE)
     assert [kind for kind in (*EVERY, "lambda_s", "dims 2", "constant beta") if kind not in sample] == []
-    assert {scheme.name for scheme in (*SCHEMES, *EXPONENTIAL.values())} <= set(sample.replace(",", "").split())
+    assert {scheme.name for scheme in (*SCHEMES, *EXPONENTIAL.values(), *POSITION.values())} <= set(sample.replace(",", "").split())
 
 
 def test_a_sample_of_the_entries_derived_now_is_what_ships() -> None:

@@ -83,7 +83,7 @@ def _halves(a: Array) -> tuple[Array, Array]:
 def inverse(a: Array) -> Array:
     """a^-1."""
     if len(a) != 2:
-        return 1 / a if len(a) == 1 else _first(np.linalg.inv(_last(a)))
+        return 1 / a if len(a) == 1 else _first(np.asarray(np.linalg.inv(_last(a)), dtype=float))
     result, scale = np.empty(a.shape), 1 / determinant(a)
     np.multiply(a[1, 1], scale, out=result[0, 0])
     np.multiply(a[0, 0], scale, out=result[1, 1])
@@ -95,7 +95,7 @@ def inverse(a: Array) -> Array:
 def least_eigenvalue(a: Array) -> Array:
     """The least eigenvalue of symmetric positive semi-definite a, of 2x2 without cancellation."""
     if len(a) != 2:
-        return a[0, 0] if len(a) == 1 else np.linalg.eigvalsh(_last(a))[..., 0]
+        return a[0, 0] if len(a) == 1 else np.asarray(np.linalg.eigvalsh(_last(a))[..., 0], dtype=float)
     half, det = (a[0, 0] + a[1, 1]) / 2, np.maximum(determinant(a), 0)
     return det / (half + np.sqrt(np.maximum(half**2 - det, 0)))
 
