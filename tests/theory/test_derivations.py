@@ -42,7 +42,8 @@ def test_the_sample_holds_every_kind_of_question_and_every_scheme() -> None:
     assert all(name.startswith(tuple(EVERY)) for name in QUESTIONS)
     sample = " ".join(SAMPLE)
     assert [kind for kind in (*EVERY, "lambda_s", "dims 2", "constant beta") if kind not in sample] == []
-    assert {scheme.name for scheme in (*SCHEMES, *EXPONENTIAL.values(), *POSITION.values())} <= set(sample.replace(",", "").split())
+    schemes = (*SCHEMES, *EXPONENTIAL.values(), *POSITION.values())
+    assert {scheme.name for scheme in schemes} <= set(sample.replace(",", "").split())
 
 
 def test_a_sample_of_the_entries_derived_now_is_what_ships() -> None:
