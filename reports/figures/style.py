@@ -219,12 +219,18 @@ def _figure(width: float, height: float) -> Figure:
 def _finish(figure: Figure, panels: list[Panel]) -> Figure:
     """Label the curves' ends, now that limits are final; lay out once, so that every file shows the same."""
     with mpl.rc_context(_STYLE):
-        figure.draw_without_rendering()
+        _lay_out(figure)
         for axes, ends in panels:
             _label_ends(axes, ends, axes.get_position().height * figure.get_figheight())
-        figure.draw_without_rendering()
+        _lay_out(figure)
         figure.set_layout_engine("none")
     return figure
+
+
+def _lay_out(figure: Figure) -> None:
+    """Places the axes, without drawing anything."""
+    if layout := figure.get_layout_engine():
+        layout.execute(figure)
 
 
 def _groups(results: Results) -> list[tuple[str, list[tuple[int, Results]]]]:

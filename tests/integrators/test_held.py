@@ -68,7 +68,7 @@ def assert_same_map(first: tuple[np.ndarray, ...], second: tuple[np.ndarray, ...
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1.0, float(np.abs(b).max())))
 
 
-@pytest.mark.parametrize("memory", [1, 2, 3])
+@pytest.mark.parametrize("memory", [1, 2, pytest.param(3, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("frozen", FROZEN.values(), ids=str)
 @pytest.mark.parametrize("case", WORDS, ids=lambda case: f"{case[0]} on {case[1].name}")
 def test_moments_and_samples_are_what_a_run_by_hand_gives(case: tuple, frozen, memory: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 import sympy as sp
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from selection import examples
 from strategies import DRIFT_TERMS, parameters, random_splittings
 from weakorder.theory.model import (
     DIFFUSIONS,
@@ -246,6 +247,7 @@ def test_a_splitting_of_ones_own_takes_a_few_lines() -> None:
     assert not own["H"].sde.uses_score
 
 
+@examples(15)
 @given(random_splittings())
 def test_a_random_cut_of_every_term_adds_up(splitting: Splitting) -> None:
     assert splitting.differences() == {"drift": ZERO, "squared diffusion": ZERO}
@@ -256,6 +258,7 @@ def test_a_random_cut_of_every_term_adds_up(splitting: Splitting) -> None:
 amounts = st.fractions(-1, 1, max_denominator=10**6).filter(bool)
 
 
+@examples(15)
 @given(random_splittings(), st.data())
 def test_a_random_cut_with_one_term_changed_is_refused_with_the_change(
     splitting: Splitting, data: st.DataObject
@@ -279,6 +282,7 @@ def test_a_random_cut_with_one_term_changed_is_refused_with_the_change(
     assert difference[1 - row] == 0
 
 
+@examples(15)
 @given(random_splittings(), st.integers(0, 4), st.fractions(0, 2, max_denominator=1000))
 def test_a_random_cut_with_the_noise_of_a_part_scaled_is_refused(
     splitting: Splitting, index: int, factor: Fraction
