@@ -23,13 +23,13 @@ from weakorder.verification.verdicts.verdict import Verdict
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
-FEW = [scheme for scheme in SHOWN if is_representative(scheme) or scheme.name == "DEIS-2"]
+FEW = [scheme for scheme in SHOWN if is_representative(scheme) or scheme.name in ("DEIS-2", "vp-DDIM")]
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[str]:
     """Of a few schemes; the nightly run makes the whole table."""
-    return markdown(FEW, Parameters()).splitlines()
+    return markdown(FEW).splitlines()
 
 
 def test_the_order_tables_rows_are_not_stale(rows: list[str]) -> None:
@@ -43,7 +43,7 @@ def test_a_changed_digit_makes_a_row_stale(rows: list[str]) -> None:
 
 @pytest.mark.nightly
 def test_the_order_table_is_not_stale() -> None:
-    assert with_table(README, markdown(SHOWN, Parameters())) == README
+    assert with_table(README, markdown(SHOWN)) == README
 
 
 def test_a_file_without_marks_is_refused() -> None:
@@ -63,6 +63,14 @@ def test_the_readmes_splitting_verifies(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(declaration)
     study = study_order(find_scheme(f"{tmp_path / 'mine.py'}:strang"), Parameters())
     assert study.verdict is Verdict.PASS
+
+
+def test_the_readmes_third_order_langevin_sampler_verifies(tmp_path: Path) -> None:
+    (tmp_path / "third.py").write_text(next(block for block in _blocks("python") if "THIRD = " in block))
+    scheme = find_scheme(f"{tmp_path / 'third.py'}:euler")
+    study = study_order(scheme, Parameters(beta_min=2, beta_max=2), t_end=0.5)
+    assert study.verdict is Verdict.PASS
+    assert scheme.splitting.whole.has_noise
 
 
 def test_the_readmes_black_box_is_euler_maruyama(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...integrators.catalogue import LANGEVIN_CONTROLS
 from ...integrators.grids import GRIDS, time_grid
-from ...theory.model import Parameters
+from ...theory.model import Parameters, check_components
 from ...theory.scheme import Scheme
 from ...theory.weak_order import prove_order
 from ...verification.blackbox import BlackBox, order_study_of
@@ -75,6 +75,9 @@ def collect_results(
     """
     if not schemes:
         raise ValueError("no scheme to report on; name at least one")
+    for scheme in schemes:
+        if isinstance(scheme, Scheme):
+            check_components(scheme.splitting.diffusion, "the report's readings are")
     jobs, settings = Jobs(), nonlinear or targets.Settings()
     # what stability shows of a word, its regions and conditions, a black box does not have
     words = [scheme for scheme in schemes if isinstance(scheme, Scheme)]

@@ -154,7 +154,7 @@ def whole_way(steps: int) -> Array:
 def errors(scheme: Scheme, grid: Callable[[int], Array], steps: Sequence[int]) -> Array:
     """The error at each number of steps."""
     target = gaussian_targets(PSLD_DIFFUSION, PARAMS)
-    unit = np.sqrt(PSLD_DIFFUSION.variances(PARAMS.values())[1:])
+    unit = np.sqrt(PSLD_DIFFUSION.prior_variances(PARAMS.values()))
     runs = [exact_moments(scheme, target, grid(count)) for count in steps]
     return np.array([errors_of(run.computed, run.exact, unit)["w2"] for run in runs])
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from selection import examples
 from strategies import DRIFT_TERMS, parameters, random_splittings
 from weakorder.theory.model import (
+    DIFFUSIONS,
     LANGEVIN_DYNAMICS,
     PSLD_DIFFUSION,
     STATIONARY,
@@ -48,7 +49,8 @@ def with_parts(splitting: Splitting, parts: tuple[Part, ...]) -> Splitting:
 
 @pytest.mark.parametrize("name", SPLITTINGS)
 def test_the_parts_of_a_built_in_splitting_add_up_exactly(name: str) -> None:
-    assert SPLITTINGS[name].differences() == {"drift": ZERO, "squared diffusion": ZERO}
+    nothing = (sp.S.Zero,) * SPLITTINGS[name].diffusion.size
+    assert SPLITTINGS[name].differences() == {"drift": nothing, "squared diffusion": nothing}
 
 
 @pytest.mark.parametrize("name", SPLITTINGS)
@@ -67,7 +69,8 @@ def test_the_parts_of_a_built_in_splitting_add_up_in_numbers(
     name: str, params: Parameters, state: tuple[float, float, float, float]
 ) -> None:
     splitting = SPLITTINGS[name]
-    u, score = np.array(state[:2]), np.array(state[2:])
+    n = splitting.diffusion.size
+    u, score = np.array(state[:n]), np.array(state[2 : 2 + n])
 
     def drift(sde: LinearSDE) -> Any:
         A, G, _ = sde.numbers(params.values())
@@ -93,6 +96,9 @@ def test_the_built_in_splittings_split_what_they_say() -> None:
         "psld-flow": PSLD_DIFFUSION.probability_flow(),
         "psld-flow-whole": PSLD_DIFFUSION.probability_flow(),
         "langevin": LANGEVIN_DYNAMICS,
+        "vp-whole": DIFFUSIONS["vp"].reverse(),
+        "vp-flow": DIFFUSIONS["vp"].probability_flow(),
+        "vp-linear": DIFFUSIONS["vp"].reverse(),
     }
     assert {name for name, s in SPLITTINGS.items() if s.diffusion == STATIONARY} == {"langevin"}
     assert {name: splitting.part_names for name, splitting in SPLITTINGS.items()} == {
@@ -102,15 +108,19 @@ def test_the_built_in_splittings_split_what_they_say() -> None:
         "psld-flow": ("A", "B"),
         "psld-flow-whole": ("F",),
         "langevin": ("O", "A", "B"),
+        "vp-whole": ("F",),
+        "vp-flow": ("F",),
+        "vp-linear": ("U", "E"),
     }
 
 
 def test_the_parts_know_what_they_use() -> None:
     users = {f"{s.name}:{p.name}" for s in SPLITTINGS.values() for p in s.parts if p.sde.uses_score}
     noisy = {f"{s.name}:{p.name}" for s in SPLITTINGS.values() for p in s.parts if p.sde.has_noise}
+    position = {"vp-whole:F", "vp-flow:F", "vp-linear:E"}
     flows = {"psld-flow:A", "psld-flow:B", "psld-flow-whole:F"}
-    assert users == {"psld:A", "psld:B", "psld-linear:E", "psld-whole:F", *flows, "langevin:B"}
-    assert noisy == {"psld:O", "psld-linear:U", "psld-whole:F", "langevin:O"}
+    assert users == {"psld:A", "psld:B", "psld-linear:E", "psld-whole:F", *flows, "langevin:B", *position}
+    assert noisy == {"psld:O", "psld-linear:U", "psld-whole:F", "langevin:O", "vp-whole:F", "vp-linear:U"}
 
 
 # --- Refusals ---------------------------------------------------------------------------------------------------------

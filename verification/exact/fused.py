@@ -57,7 +57,7 @@ def _segments(run: Run, target: GaussianTarget) -> Array:
     times, (P, K, Q), _ = run.updates
     values = target.params.values()
     A, _, B = exact_flow(target.diffusion.forward)(target.params.theta(times, times), values)
-    momentum = target.diffusion.variances(values)[0]
+    (momentum,) = target.diffusion.data_variances(values)
     i, j = np.array([0, 0, 1]), np.array([0, 1, 1])
     entries = (P.reshape(-1, 4), K.reshape(-1, 4), Q[:, i, j], A[:, :, 0], A[:, i, 0] * A[:, j, 0])
     return np.concatenate([*entries, A[:, i, 1] * A[:, j, 1] * momentum + B[:, i, j]], axis=1)

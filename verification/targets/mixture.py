@@ -31,7 +31,7 @@ from torch import Tensor
 
 from ...integrators.compiled import noise_factor
 from ...integrators.noise import START, normal_pairs
-from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
+from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters, check_components
 from ..verdicts import Array
 from .gaussian import GaussianLaw, GaussianTarget
 from .target import Target
@@ -120,6 +120,7 @@ class MixtureTarget(Target):
     event: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        check_components(self.diffusion, "mixtures are")
         weights, means, covs = (np.array(a, dtype=float) for a in (self.probabilities, self.means, self.covariances))
         if weights.ndim != 1 or means.shape[:1] != weights.shape or covs.shape != (*means.shape, means.shape[-1]):
             raise ValueError(

@@ -72,7 +72,7 @@ def exactly(target: MixtureTarget, u: torch.Tensor, t: float) -> tuple[np.ndarra
     values, dim = target.params.values(), target.event[0]
     flow = exact_flow(target.diffusion.forward)(target.params.theta(t, t), values)
     P, Q = flow.propagator, flow.noise_cov
-    momentum = target.diffusion.variances(values)[0]
+    (momentum,) = target.diffusion.data_variances(values)
     densities, scores, largest = [], [], 0.0
     with mpmath.workdps(60):
         parts = []
