@@ -199,7 +199,6 @@ class UnmodifiedStudy(Judged):
     def _said(self) -> Iterable[str]:
         yield from self.notes
         for study in self.grids:
-            yield from study.notes
             last, end = study.steps[-1], study.final[-1]
             if np.isfinite(end):
                 yield (
@@ -307,7 +306,6 @@ def _on_grid(
         columns["floor"],
         np.array([math.nan if run is None else run.levels[-1].sigma / run.levels[-1].alpha for run in runs]),
         shipped_error(sampler, int(used[-1]), data),
-        grid == "default",
         any(run is not None and run.is_stochastic for run in runs),
         refused,
         decides=decides,
