@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -86,17 +85,6 @@ def as_png(figure: Figure, dpi: int = 200) -> bytes:
     with mpl.rc_context(_STYLE):
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def inline(svg: bytes, prefix: str, description: str) -> str:
-    """SVG text to stand in an HTML page: the prologue dropped, identifiers made the page's own. `description` is for
-    readers who do not see it; it must hold no markup."""
-    text = svg.decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'\bid="', f'id="{prefix}-', text)
-    text = re.sub(r'xlink:href="#', f'xlink:href="#{prefix}-', text)
-    text = re.sub(r"url\(#", f"url(#{prefix}-", text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)
 
 
 def convergence(results: Results, against: str, label: str) -> Figure:

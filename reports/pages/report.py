@@ -34,7 +34,7 @@ from .derivation import leading_error
 from .jobs import Jobs, Progress, Workers
 from .naming import command_of, labels_of
 from .strict_json import dumps
-from .templates import number, template
+from .templates import inline, number, template
 
 if TYPE_CHECKING:  # matplotlib waits until there is something to draw
     from matplotlib.figure import Figure
@@ -326,10 +326,10 @@ def _curve(curve: spectrum.SpectrumCurve) -> Results:
 def _page(results: Results, svgs: dict[str, bytes]) -> str:
     from markupsafe import Markup
 
-    from ..figures import stability, style, targets
+    from ..figures import stability, targets
 
     described = _DESCRIPTIONS | stability.DESCRIPTIONS | targets.DESCRIPTIONS
-    drawings = {name.replace("-", "_"): Markup(style.inline(svg, name, described[name])) for name, svg in svgs.items()}
+    drawings = {name.replace("-", "_"): Markup(inline(svg, name, described[name])) for name, svg in svgs.items()}
     page = template("report.html.j2", {"number": number, "plain": lambda value: f"{value:g}"})
     return page.render(figures=drawings, table=_spectrum_table(results), **results)
 

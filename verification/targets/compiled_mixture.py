@@ -1,6 +1,6 @@
 """The score of a Gaussian mixture in few dimensions, compiled by numba: every state by itself, in registers.
 
-The same formula as mixture._Marginal.score, to rounding; a row does not depend on the batch that it is in.
+The same formula as mixture.Marginal.score, to rounding; a row does not depend on the batch that it is in.
 """
 
 # pyright: reportIndexIssue=false
@@ -15,7 +15,7 @@ from torch import Tensor
 from ...integrators.kernels import compiled, split_rows
 
 if TYPE_CHECKING:
-    from .mixture import _Marginal
+    from .mixture import Marginal
 
 # What is worth waking a thread for, in components' dimensions.
 _GRAIN = 1 << 14
@@ -58,8 +58,8 @@ def _score(begin, end, u, mean, basis, inverse_x, mixed, inverse_m, constant, ou
                     out[b, 1, i] += responsible * momentum * basis[k, i, e]
 
 
-def score(marginal: _Marginal, u: Tensor) -> Tensor:
-    """As `mixture._Marginal.score`, of states (batch, 2, d), float64, in a processor's memory."""
+def score(marginal: Marginal, u: Tensor) -> Tensor:
+    """As `mixture.Marginal.score`, of states (batch, 2, d), float64, in a processor's memory."""
     factors, out = marginal.factors, torch.empty(u.shape, dtype=torch.float64)
     numbers = (
         u.contiguous(),

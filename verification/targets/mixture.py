@@ -236,7 +236,7 @@ class MixtureTarget(Target):
         """Of the pairs: mean (2, K, d) and cov (2, 2, K, d)."""
         return GaussianLaw(*(entry.reshape(*entry.shape[:-1], *self.means.shape) for entry in self.gaussians.law(t)))
 
-    def _in_blocks(self, u: Tensor, t: float, function: Callable[[_Marginal, Tensor], Tensor]) -> Tensor:
+    def _in_blocks(self, u: Tensor, t: float, function: Callable[[Marginal, Tensor], Tensor]) -> Tensor:
         """function(marginal, block) of blocks of the batch u, in float64."""
         check_state(u, self.event, t)
         marginal = self._marginal(float(t), u.device)
@@ -244,18 +244,18 @@ class MixtureTarget(Target):
         return torch.cat([function(marginal, block) for block in u.to(torch.float64).split(rows)])
 
     @cached_property
-    def _marginal(self) -> Callable[[float, torch.device], _Marginal]:
+    def _marginal(self) -> Callable[[float, torch.device], Marginal]:
         @lru_cache(max(1, _KEPT // self.means.size))
-        def marginal(t: float, device: torch.device) -> _Marginal:
+        def marginal(t: float, device: torch.device) -> Marginal:
             law = self._law(t)
             factors = Factors(*(entry[:, None] for entry in Factors.of(law.cov, t).to(device)))
             tensors = (law.mean[:, :, None], self._basis, np.log(self.weights)[:, None])
-            return _Marginal(factors, *(torch.from_numpy(a).to(device) for a in tensors))
+            return Marginal(factors, *(torch.from_numpy(a).to(device) for a in tensors))
 
         return marginal
 
 
-class _Marginal(NamedTuple):
+class Marginal(NamedTuple):
     """p_t on one device: the factors (K, 1, d) and means (2, K, 1, d) of the pairs, O_k (K, d, d), log weights (K, 1).
 
     Components come first, so that what is done to all states lies together in memory.
@@ -290,7 +290,7 @@ class _Marginal(NamedTuple):
         return coordinates * matrices if matrices.shape[-1] == 1 else coordinates @ matrices
 
 
-def _score(marginal: _Marginal, u: Tensor) -> Tensor:
+def _score(marginal: Marginal, u: Tensor) -> Tensor:
     """In machine code where that is faster, there is numba, and nobody differentiates."""
     if u.shape[-1] in _COMPILED and u.device.type == "cpu" and not u.requires_grad:
         with suppress(ImportError):

@@ -374,7 +374,7 @@ def test_the_compiled_score_is_the_formulas_and_no_row_depends_on_the_others(nam
     """Claim: to rounding, near the data and thousands of deviations out; to the bit in any batch, on any threads."""
     target = make_target(name, PARAMS, None if name == "banana" else 2)
     u = target.sample(0.2, torch.arange(5000), 0) * torch.logspace(-1, 3, 5000, dtype=torch.float64)[:, None, None]
-    plain = target._in_blocks(u, 0.2, mixture._Marginal.score)
+    plain = target._in_blocks(u, 0.2, mixture.Marginal.score)
     found = target.score(u, 0.2)
     assert float(((found - plain).abs() / plain.abs().amax((1, 2), keepdim=True)).max()) < 1e-9
     assert torch.equal(target.score(u[1234:1237], 0.2), found[1234:1237])
