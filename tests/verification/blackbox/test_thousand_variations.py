@@ -1,4 +1,4 @@
-"""A thousand correct samplers raise no alarm: half an hour, in a file of its own so that the others do not wait for it."""
+"""A thousand correct samplers raise no alarm: half an hour, in a file of its own, so that no other file waits for it."""
 
 from __future__ import annotations
 
