@@ -125,7 +125,7 @@ def test_a_state_of_the_wrong_layout_is_refused() -> None:
 
 @pytest.mark.parametrize("scheme", [POSITION["vp-EM"], third()], ids=str)
 def test_a_score_that_is_not_finite_is_named(scheme: Scheme) -> None:
-    u = torch.zeros(4, *shape_of(scheme.splitting.diffusion.size, (3,)))
+    u = torch.zeros(4, *shape_of(scheme.splitting.diffusion.size, (3,)), dtype=torch.float64)
     params = VP.parameters()
     taus = time_grid("uniform", 3, params)
     times: list[float] = []

@@ -140,12 +140,6 @@ def test_correct_samplers_raise_no_alarm() -> None:
         assert variation.alarms() == (), variation.name
 
 
-@pytest.mark.nightly
-def test_a_thousand_correct_samplers_raise_no_alarm() -> None:
-    alarms = {variation.name: said for variation in variations(1000) if (said := variation.alarms())}
-    assert alarms == {}
-
-
 def test_a_variation_that_is_not_correct_raises_one() -> None:
     first = next(variations(1))
     mutant = BY_NAME["oba: momentum noise 0.1% small"]
