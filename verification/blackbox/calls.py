@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +51,47 @@ class Prepared:
     draws: dict[int, _Draw] = field(default_factory=dict)
 
 
+@dataclass
+class _Cells:
+    """The cells of a batch, which the rows of every target fill first; placed: whether in an order of their own."""
+
+    copies: int
+    rows: int
+    batch: int
+    elements: int
+    placed: bool
+
+    @cached_property
+    def filler(self) -> np.random.Generator:
+        """Of what no row fills."""
+        return np.random.default_rng(self.rows)
+
+    def fill(self, values: Array, order: NDArray[np.int64], law: Law | None = None) -> Array:
+        """Values (rows, width) of every target in the cells they belong to: (cells, width).
+
+        What fills up the last event, and a batch of at least two, is no zero, nor the same in another call: entries
+        that mix show then.
+        """
+        cells, width, used = self.batch * self.elements, values.shape[1], self.copies * self.rows
+        given = np.empty((cells, width))
+        nodes = None if law is None else law.nodes
+        whole = values if nodes is None else nodes[values.astype(int)]
+        given[:used].reshape(self.copies, self.rows, width)[:] = whole
+        if cells > used:
+            filler, rest = self.filler, (cells - used, width)
+            given[used:] = filler.uniform(-2, 2, rest) if nodes is None else nodes[filler.integers(0, len(nodes), rest)]
+        if not self.placed:
+            return given
+        placed = np.empty_like(given)
+        placed[order] = given
+        return placed
+
+    def pack(self, values: Array) -> Tensor:
+        """Values (cells, width) as a batch (batch, width, elements)."""
+        stood = values.reshape(self.batch, self.elements, -1).transpose(0, 2, 1)
+        return torch.as_tensor(np.ascontiguousarray(stood))
+
+
 class Calls:
     """Calls of a black box on rows, and how they are laid out; `labels`, what `label` was when each draw was made.
 
@@ -82,43 +123,20 @@ class Calls:
         same: what was made of these states and noises in a call before, and will be of those of this one: nothing is
         made twice, where the numbers stand where they act.
         """
-        V, rows = self.copies, len(states)
-        elements = math.prod(self.event)
-        # What fills up the last event, and a batch of at least two, is no zero, nor the same in another call: entries
-        # that mix show then.
-        batch = max(2, math.ceil(V * rows / elements)) if rows > 1 or V > 1 else 1
-        filler = cache(partial(np.random.default_rng, rows))
+        rows, elements = len(states), math.prod(self.event)
+        batch = max(2, math.ceil(self.copies * rows / elements)) if rows > 1 or self.copies > 1 else 1
         made, layout = same if same is not None and self.layouts is None else Prepared(states), None
         if self.layouts is not None:
             batch, layout = self._layout(self.layouts, run, rows, batch)
-        cells = batch * elements
-        order = np.arange(cells) if layout is None else layout.orders[min(self.order, len(layout.orders) - 1)]
-
-        def fill(values: Array, law: Law | None = None, order: NDArray[np.int64] = order) -> Array:
-            """Values (rows, width) of every target in the cells they belong to: (cells, width)."""
-            width = values.shape[1]
-            given = np.empty((cells, width))
-            nodes = None if law is None else law.nodes
-            given[: V * rows].reshape(V, rows, width)[:] = values if nodes is None else nodes[values.astype(int)]
-            if cells > V * rows:
-                rest = (cells - V * rows, width)
-                more = filler().uniform(-2, 2, rest) if nodes is None else nodes[filler().integers(0, len(nodes), rest)]
-                given[V * rows :] = more
-            if layout is None:
-                return given
-            placed = np.empty_like(given)
-            placed[order] = given
-            return placed
-
-        def pack(values: Array) -> Tensor:
-            stood = values.reshape(batch, elements, -1).transpose(0, 2, 1)
-            return torch.as_tensor(np.ascontiguousarray(stood))
-
+        order = (
+            np.arange(batch * elements) if layout is None else layout.orders[min(self.order, len(layout.orders) - 1)]
+        )
+        cells = _Cells(self.copies, rows, batch, elements, layout is not None)
         labels: list[object] = []
         pool = np.empty(0) if layout is None else np.zeros(sum(layout.recorded.sizes))
         if layout is not None:
             for k, group in enumerate(layout.groups):
-                values = fill(noise(k, group.places.shape[1], group.law), group.law)
+                values = cells.fill(noise(k, group.places.shape[1], group.law), order, group.law)
                 # of the cells that share a number the first in order has its way
                 pool[group.places[order[::-1]]] = values[order[::-1]]
                 labels.append(None)
@@ -144,8 +162,8 @@ class Calls:
             if (known := made.draws.get(len(labels))) is not None and known.fits(shape, law, label):
                 return known.values.clone()
             # a score that is reordered answers, and draws its answer, in the order of the rows
-            own = order if label is None else np.arange(cells)
-            xi = pack(fill(noise(len(labels) - 1, width, law), law, own)).reshape(shape)
+            own = order if label is None else np.arange(len(order))
+            xi = cells.pack(cells.fill(noise(len(labels) - 1, width, law), own, law)).reshape(shape)
             if same is not None:
                 made.draws[len(labels)] = _Draw(law, label is None, xi.clone())
             return xi
@@ -154,7 +172,7 @@ class Calls:
         if layout is not None and len(layout.orders) > 1:
             score = _reordered(score, order, self.shape(batch), self.components)
         if made.states is None:
-            made.states = pack(fill(states)).reshape(self.shape(batch))
+            made.states = cells.pack(cells.fill(states, order)).reshape(self.shape(batch))
         self.label = None  # a call that was broken off may have left one
         response = call(run, made.states.clone(), score, draw, self.by_state, self.light)
         self.labels = labels
