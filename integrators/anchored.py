@@ -45,9 +45,10 @@ from torch import Tensor
 from ..theory.model import Parameters
 from ..theory.scheme import Scheme
 from .compiled import Array, Run, compile_run
-from .coupling import Coupling, couple, linear_image
+from .coupling import Coupling, couple
 from .grids import check_grid
 from .noise import START, check_samples, draw_pairs
+from .planes import linear_image
 from .sampler import Advance, Noise, Score
 
 # A sample's own normals are those of the sample with this number more: no study has as many samples.

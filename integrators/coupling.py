@@ -55,6 +55,7 @@ from .compiled import Array, Run, ScoreStage, compile_run, compile_step, noise_f
 from .grids import check_grid
 from .held import held_propagator
 from .noise import START, check_samples, draw_pairs
+from .planes import linear_image
 from .sampler import Score, recall_of
 
 Integers = NDArray[np.int64]
@@ -173,15 +174,6 @@ def run_coupled(coupling: Coupling, score: Score, u: Tensor, normals: Callable[[
                 state = linear_image(table, torch.cat([states[run], s], dim=1))
             states[run] = state if noise is None else state.add_(noise)
     return states
-
-
-def linear_image(table: Array, operand: Tensor) -> Tensor:
-    """The matrix `table` (rows, columns), float64, times `operand` (batch, columns, *event), in the operand's dtype and
-    on its device: (batch, rows, *event)."""
-    matrix = torch.from_numpy(np.array(table)).to(operand)
-    flat = operand.flatten(2) if operand.ndim > 2 else operand[..., None]
-    product = flat[..., 0] @ matrix.T if flat.shape[2] == 1 else matrix @ flat
-    return product.reshape(len(operand), len(matrix), *operand.shape[2:])
 
 
 class _Moment(NamedTuple):

@@ -56,6 +56,15 @@ def normals(
     return pairs.reshape(len(samples), -1)[:, :count].reshape(len(samples), *shape_of(size, event))
 
 
+def linear_image(table: Array, operand: Tensor) -> Tensor:
+    """The matrix `table` (rows, columns), float64, times `operand` (batch, columns, *event), in the operand's dtype and
+    on its device: (batch, rows, *event)."""
+    matrix = torch.from_numpy(np.array(table)).to(operand)
+    flat = operand.flatten(2) if operand.ndim > 2 else operand[..., None]
+    product = flat[..., 0] @ matrix.T if flat.shape[2] == 1 else matrix @ flat
+    return product.reshape(len(operand), len(matrix), *operand.shape[2:])
+
+
 def updates_for(coefficients: Array, u: Tensor) -> Updates:
     """The updates of rows P, K and the lower triangle of C (updates, 2 n^2 + n (n + 1) / 2) on states like u."""
     size = _COLUMNS[coefficients.shape[1]]
