@@ -17,9 +17,9 @@ from ....theory.scheme import FROZEN_FLOWS, Scheme
 from ..model import FLOAT32, PRECISIONS, Config
 
 Images = NDArray[np.float32]
-# The fine run of each kind of dynamics. Of all schemes they come closest to the exact law of CIFAR-10's spectrum for the
-# same evaluations (exact moments, quadratic grid). As their order is 2, that of a run with 16 times the steps is 1/256 of
-# their own error, where ROBA's was 1/16 of its own, more than theirs is at a sixteenth of the evaluations.
+# The fine run of each kind of dynamics. Of all schemes they come closest to the exact law of CIFAR-10's spectrum for
+# the same evaluations (exact moments, quadratic grid). Their order is 2: a run of 16 times the steps has 1/256 of their
+# own error. ROBA's has 1/16 of its own, which is more than theirs at a sixteenth of the evaluations.
 REFERENCES = {
     "stochastic": EXPONENTIAL["SDE-DPM-Solver++2M"],
     "deterministic": EXPONENTIAL["DPM-Solver++2M"],
