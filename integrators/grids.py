@@ -72,7 +72,7 @@ def time_grid(name: str, steps: int, params: Parameters, t_end: float | None = N
     stop = params.eps if t_end is None else t_end
     if not SMALLEST_TIME <= stop < params.T:
         raise ValueError(f"t_end = {stop:g} is outside [{SMALLEST_TIME:g}, {params.T:g}); stop between data and prior")
-    if name.startswith(_GRADED):
+    if is_graded(name):
         return _graded(name.removeprefix(_GRADED), steps, params, t_end)
     if name in GRIDS:
         return (params.T - stop) * GRIDS[name](steps)
@@ -94,6 +94,11 @@ def _graded(name: str, steps: int, params: Parameters, t_end: float | None) -> N
     return np.concatenate([taus[:1], taus[0] + (taus[1] - taus[0]) / 2.0 ** np.arange(cuts, 0, -1), taus[1:]])
 
 
+def is_graded(name: str) -> bool:
+    """Whether the grid's first step is cut in halves towards its beginning."""
+    return name.startswith(_GRADED)
+
+
 def check_grid(taus: ArrayLike, params: Parameters) -> NDArray[np.float64]:
     """`taus` as float64 (steps + 1,). Raises ValueError unless it increases strictly, by at least a step, in [0, T)."""
     taus = np.asarray(taus, dtype=float)
@@ -109,7 +114,7 @@ def check_grid(taus: ArrayLike, params: Parameters) -> NDArray[np.float64]:
 
 def label(name: str) -> str:
     """A grid in a line of text: given times are counted."""
-    if name.startswith(_GRADED):
+    if is_graded(name):
         return _GRADED + label(name.removeprefix(_GRADED))
     times = None if name in GRIDS else _times(name)
     return name if times is None else f"{len(times)} given times"
@@ -117,7 +122,7 @@ def label(name: str) -> str:
 
 def steps_of(name: str) -> int | None:
     """The number of steps that given times make; None for other grids, which have any."""
-    times = None if name in GRIDS or name.startswith(_GRADED) else _times(name)
+    times = None if name in GRIDS or is_graded(name) else _times(name)
     return None if times is None else len(times) - 1
 
 
