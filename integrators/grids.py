@@ -73,7 +73,7 @@ def time_grid(name: str, steps: int, params: Parameters, t_end: float | None = N
     if not SMALLEST_TIME <= stop < params.T:
         raise ValueError(f"t_end = {stop:g} is outside [{SMALLEST_TIME:g}, {params.T:g}); stop between data and prior")
     if is_graded(name):
-        return _graded(name.removeprefix(_GRADED), steps, params, t_end)
+        return _graded(base_of(name), steps, params, t_end)
     if name in GRIDS:
         return (params.T - stop) * GRIDS[name](steps)
     if (times := _times(name)) is None:
@@ -99,6 +99,11 @@ def is_graded(name: str) -> bool:
     return name.startswith(_GRADED)
 
 
+def base_of(name: str) -> str:
+    """The grid that a graded one cuts the first step of; another grid itself."""
+    return name.removeprefix(_GRADED)
+
+
 def check_grid(taus: ArrayLike, params: Parameters) -> NDArray[np.float64]:
     """`taus` as float64 (steps + 1,). Raises ValueError unless it increases strictly, by at least a step, in [0, T)."""
     taus = np.asarray(taus, dtype=float)
@@ -115,7 +120,7 @@ def check_grid(taus: ArrayLike, params: Parameters) -> NDArray[np.float64]:
 def label(name: str) -> str:
     """A grid in a line of text: given times are counted."""
     if is_graded(name):
-        return _GRADED + label(name.removeprefix(_GRADED))
+        return _GRADED + label(base_of(name))
     times = None if name in GRIDS else _times(name)
     return name if times is None else f"{len(times)} given times"
 
@@ -129,7 +134,7 @@ def steps_of(name: str) -> int | None:
 @lru_cache(maxsize=64)
 def check_name(name: str) -> None:
     """Raises ValueError, in one line, unless the text is a grid: a name, an expression from 0 to 1, or times from 0."""
-    name = name.removeprefix(_GRADED)
+    name = base_of(name)
     if name in GRIDS:
         return
     if (times := _times(name)) is not None:
