@@ -7,10 +7,12 @@ When to choose which, by what the papers found at few evaluations (the report sh
 SPS, the best stochastic one; SSCS costs the same and needs no tuning; RVV is the best deterministic one here; the naive
 ones (N...) are what the reduced ones (R...) are compared with; EM is the baseline.
 
-Three families. `CATALOGUE` has the splitting schemes, which hold the score for a step: what they do is in the word.
+Four families. `CATALOGUE` has the splitting schemes, which hold the score for a step: what they do is in the word.
 `EXPONENTIAL` has the solvers that follow the whole dynamics and differ in what they hold, over how many evaluations:
 SDE-DPM-Solver++2M and DPM-Solver++2M are nearest to the data at 20 to 100 evaluations on CIFAR-10's spectrum.
-`conjugate_scheme` makes the papers' conjugate integrators.
+`POSITION` has the solvers of diffusions in position alone, named after them: the flow's (DDIM, DEIS, DPM-Solver++) for
+few evaluations, those of the SDE where errors are to be forgotten on the way. `conjugate_scheme` makes the papers'
+conjugate integrators.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from ..theory.splitting import (
     PSLD_LINEAR,
     PSLD_WHOLE,
     SPLITTINGS,
+    VP_FLOW,
+    VP_WHOLE,
     Splitting,
 )
 
@@ -78,8 +82,11 @@ _ADAMS = "Buckwar and Winkler 2006, doi 10.1137/040602857"
 _RES = "Dockhorn, Vahdat and Kreis 2022, arXiv 2112.07068, the residual of SSCS, held over two evaluations here"
 
 
-def _exponential(name: str, splitting: Splitting, frozen: Frozen, memory: int, reference: str) -> Scheme:
-    return Scheme("S F", splitting, name, flow="exact", order=memory, reference=reference, frozen=frozen, memory=memory)
+def _exponential(
+    name: str, splitting: Splitting, frozen: Frozen, memory: int, reference: str, order: int | None = None
+) -> Scheme:
+    """order: `memory` unless given: beyond 2 the first steps of a run limit it, and noise that of an SDE."""
+    return Scheme("S F", splitting, name, "exact", 1.0, order or memory, reference, frozen, memory)
 
 
 EXPONENTIAL = {
@@ -95,6 +102,34 @@ EXPONENTIAL = {
         _exponential("DPM-Solver++2M", PSLD_FLOW_WHOLE, DATA_HELD, 2, _DPM_SOLVER),
         _exponential("RES-2-flow", PSLD_FLOW_WHOLE, RESIDUAL_HELD, 2, _RES),
         Scheme("S F", PSLD_WHOLE, "SAB2", order=2, reference=_ADAMS, memory=2),
+    )
+}
+
+# In position alone, where these solvers were published. What they extrapolate is a polynomial in theta = int beta; some
+# sources take log-SNR: orders are the same, what an older evaluation weighs is not.
+_SCORE_SDE = "Song et al. 2021, arXiv 2011.13456, appendix D"
+_DDPM = (
+    "Ho, Jain and Abbeel 2020, arXiv 2006.11239, algorithm 2 with the posterior's variance; it is SDE-DPM-Solver++(1)"
+)
+_SDE_DPM_SOLVER = "Lu et al. 2022, arXiv 2211.01095, appendix B"
+_SA_PREDICTOR = "Xue et al. 2023, arXiv 2309.05019, the 3-step predictor at tau = 1"
+_SEEDS = "Gonzalez et al. 2023, arXiv 2305.14267, SEEDS-1"
+
+POSITION = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme("S F", VP_WHOLE, "vp-EM", order=1, reference=_SCORE_SDE),
+        _exponential("vp-DDPM", VP_WHOLE, DATA_HELD, 1, _DDPM),
+        _exponential("vp-SEEDS-1", VP_WHOLE, EPS_HELD, 1, _SEEDS),
+        _exponential("vp-SDE-DPM-Solver++1", VP_WHOLE, DATA_HELD, 1, _SDE_DPM_SOLVER),
+        _exponential("vp-SDE-DPM-Solver++2M", VP_WHOLE, DATA_HELD, 2, _SDE_DPM_SOLVER),
+        _exponential("vp-SA-Solver-P3", VP_WHOLE, DATA_HELD, 3, _SA_PREDICTOR, order=2),
+        Scheme("S F", VP_FLOW, "vp-Euler", order=1, reference=_SCORE_SDE),
+        _exponential("vp-DDIM", VP_FLOW, EPS_HELD, 1, _DDIM.partition(";")[0]),
+        _exponential("vp-DEIS-2", VP_FLOW, EPS_HELD, 2, _DEIS),
+        _exponential("vp-DEIS-3", VP_FLOW, EPS_HELD, 3, _DEIS, order=2),
+        _exponential("vp-DPM-Solver++2M", VP_FLOW, DATA_HELD, 2, _DPM_SOLVER),
+        _exponential("vp-DPM-Solver++3M", VP_FLOW, DATA_HELD, 3, _DPM_SOLVER, order=2),
     )
 }
 
@@ -124,5 +159,6 @@ def conjugate_scheme(name: str, strength: float = LAMBDA) -> Scheme:
 
 
 def all_schemes() -> dict[str, Scheme]:
-    """The splitting schemes, the exponential integrators and the conjugate ones, by name. Imports sympy."""
-    return CATALOGUE | EXPONENTIAL | {name: conjugate_scheme(name) for name in CONJUGATE_WORDS}
+    """The splitting schemes, the exponential integrators, those in position alone and the conjugate ones, by name.
+    Imports sympy."""
+    return CATALOGUE | EXPONENTIAL | POSITION | {name: conjugate_scheme(name) for name in CONJUGATE_WORDS}

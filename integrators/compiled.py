@@ -28,14 +28,15 @@ from ..theory.scheme import FROZEN_FLOWS, Scheme
 from ..theory.splitting import Splitting
 from .held import Memory, compile_held
 from .stages import PartStage as PartStage
-from .stages import ScoreStage, stages
+from .stages import ScoreStage, position_scale, stages
 
 Array = NDArray[np.float64]
 
 
 class Segment(NamedTuple):
-    """u <- P u + K s + xi in each of n steps: `flow` has entries (n, 2, 2), and `time` (n,) is where s is conditioned
-    (None if the segment precedes every S). memory: of schemes that look back on more than the last evaluation."""
+    """u <- P u + K s + xi in each of n steps: `flow` has entries (n, d, d), of d components, and `time` (n,) is where s
+    is conditioned (None if the segment precedes every S). memory: of schemes that look back on more than the last
+    evaluation."""
 
     time: Array | None
     flow: Flow
@@ -51,8 +52,8 @@ class Run(NamedTuple):
 
 
 def scale_noise(flow: Flow, lambda_s: float) -> Flow:
-    """The flow with the standard deviation of its position noise multiplied by lambda_s, the momentum's untouched."""
-    scale = np.array([lambda_s, 1.0])
+    """The flow with the standard deviation of its position noise multiplied by lambda_s, all other noise untouched."""
+    scale = position_scale(lambda_s, np.shape(flow.noise_cov)[-1])
     return flow._replace(noise_cov=flow.noise_cov * scale[:, None] * scale)
 
 
@@ -70,8 +71,9 @@ def compile_step(scheme: Scheme, taus: Array, params: Parameters, past: int = 0)
     if not scheme.holds_score:
         return [Segment(*one) for one in compile_held(scheme, stages(scheme, taus, params), params, past)]
     taus = taus[past:]
-    shape = (len(taus) - 1, 2, 2)
-    identity = Flow(np.broadcast_to(np.eye(2), shape), np.zeros(shape), np.zeros(shape))
+    size = scheme.splitting.diffusion.size
+    shape = (len(taus) - 1, size, size)
+    identity = Flow(np.broadcast_to(np.eye(size), shape), np.zeros(shape), np.zeros(shape))
     segments = [Segment(None, identity)]
     for stage in stages(scheme, taus, params):
         if isinstance(stage, ScoreStage):
@@ -93,7 +95,7 @@ def compile_run(scheme: Scheme, taus: Array, params: Parameters) -> Run:
         prologue = Flow(*(entry[0] for entry in leading.flow))
         for step in range(1, len(taus) - 1):
             prologue = prologue.then(Flow(*(entry[step] for entry in leading.flow)))
-        empty = Flow(*(np.zeros((0, 2, 2)) for _ in range(3)))
+        empty = Flow(*(np.zeros((0, *prologue.propagator.shape)) for _ in range(3)))
         return Run(scheme, prologue, Segment(np.zeros(0), empty))
     last = scored[-1].flow
     merged = Flow(*(entry[:-1] for entry in last)).then(Flow(*(entry[1:] for entry in leading.flow)))
@@ -103,7 +105,10 @@ def compile_run(scheme: Scheme, taus: Array, params: Parameters) -> Run:
     )
     times = np.stack([segment.time for segment in scored if segment.time is not None], axis=1).reshape(-1)
     flow = Flow(
-        *(np.stack(entries, axis=1).reshape(-1, 2, 2) for entries in zip(*(s.flow for s in scored), strict=True))
+        *(
+            np.stack(entries, axis=1).reshape(-1, *np.shape(entries[0])[1:])
+            for entries in zip(*(s.flow for s in scored), strict=True)
+        )
     )
     memories = [segment.memory for segment in scored if segment.memory is not None]
     updates = Segment(times, flow, _in_order(memories) if memories else None)
@@ -117,8 +122,8 @@ def _in_order(memories: list[Memory]) -> Memory:
 
 
 def _behind(memory: Memory | None, propagator: Array) -> Memory | None:
-    """A step's last memory, carried on by the part of the next step that precedes its S, `propagator` (steps - 1, 2,
-    2)."""
+    """A step's last memory, carried on by the part of the next step that precedes its S, `propagator` (steps - 1,
+    d, d)."""
     if memory is None:
         return None
     gains = memory.gains.copy()
@@ -130,17 +135,20 @@ def denoising_step(splitting: Splitting, t: float, params: Parameters) -> Segmen
     """The last step of the published samplers: Euler on the whole reverse drift, without noise, from t over a time t
     (arXiv 2303.01748, appendix). One evaluation of the score, at t."""
     flow = euler_flow(splitting.whole, np.array([t * params.beta(t)]), params.values())
-    return Segment(np.array([t]), flow._replace(noise_cov=np.zeros((1, 2, 2))))
+    return Segment(np.array([t]), flow._replace(noise_cov=np.zeros_like(flow.noise_cov)))
 
 
 def denoising_run(scheme: Scheme, t: float, params: Parameters) -> Run:
     """The denoising step of `scheme`'s dynamics as a run of its own."""
-    nothing = Flow(np.eye(2), np.zeros((2, 2)), np.zeros((2, 2)))
+    size = scheme.splitting.diffusion.size
+    nothing = Flow(np.eye(size), *(np.zeros((size, size)) for _ in range(2)))
     return Run(scheme, nothing, denoising_step(scheme.splitting, t, params))
 
 
 def noise_factor(noise_cov: Array) -> Array:
-    """The lower Cholesky factor C of (..., 2, 2) covariances, C C^T = Q, also where they are singular (Gamma = 0)."""
+    """The lower Cholesky factor C of (..., d, d) covariances, C C^T = Q, also where they are singular (Gamma = 0)."""
+    if noise_cov.shape[-1] != 2:
+        return _semidefinite_factor(noise_cov)
     xx, xm, mm = noise_cov[..., 0, 0], noise_cov[..., 0, 1], noise_cov[..., 1, 1]
     factor = np.zeros(noise_cov.shape)
     factor[..., 0, 0] = np.sqrt(xx)
@@ -149,13 +157,30 @@ def noise_factor(noise_cov: Array) -> Array:
     return factor
 
 
+def _semidefinite_factor(noise_cov: Array) -> Array:
+    """The same of any d: a column whose pivot is 0 is 0."""
+    factor = np.zeros(noise_cov.shape)
+    for k in range(noise_cov.shape[-1]):
+        left = noise_cov[..., k:, k] - (factor[..., k:, :k] @ factor[..., k, :k, None])[..., 0]
+        pivot = np.sqrt(np.maximum(left[..., :1], 0))
+        factor[..., k:, k] = np.divide(left, pivot, out=np.zeros(left.shape), where=pivot > 0)
+        factor[..., k, k] = pivot[..., 0]
+    return factor
+
+
 def coefficients(run: Run) -> Array:
-    """The run's segments as rows of P, K (row by row), C00, C10 and C11 (1 + updates, 11), the prologue's first: what
-    kernels.Updates takes. Zeros in the last three columns: no noise. With a memory K is 1: in the score's place stands
-    the pull of all evaluations (integrators.recall)."""
+    """The run's segments as rows of P, K (row by row) and the lower triangle of C (1 + updates, 2 n^2 + n (n + 1) / 2),
+    of two components 11, the prologue's first: what planes.updates_for takes. Zeros in the last columns: no noise. With
+    a memory K is 1: in the score's place stands the pull of all evaluations (integrators.recall)."""
     updates = run.updates.flow
     if run.updates.memory is not None:
-        updates = updates._replace(score_gain=np.broadcast_to(np.eye(2), updates.score_gain.shape))
-    flow = Flow(*(np.concatenate([first[None], rest]) for first, rest in zip(run.prologue, updates, strict=True)))
-    lower = noise_factor(flow.noise_cov)[:, [0, 1, 1], [0, 0, 1]]
-    return np.concatenate([flow.propagator.reshape(-1, 4), flow.score_gain.reshape(-1, 4), lower], axis=1)
+        unit = np.eye(updates.score_gain.shape[-1])
+        updates = updates._replace(score_gain=np.broadcast_to(unit, updates.score_gain.shape))
+    return rows_of(Flow(*(np.concatenate([a[None], b]) for a, b in zip(run.prologue, updates, strict=True))))
+
+
+def rows_of(flow: Flow) -> Array:
+    """P, K and the lower triangle of C of m segments as rows, (m, 2 n^2 + n (n + 1) / 2)."""
+    P, K, Q = flow
+    i, j = np.tril_indices(P.shape[-1])
+    return np.concatenate([P.reshape(len(P), -1), K.reshape(len(K), -1), noise_factor(Q)[:, i, j]], axis=1)

@@ -24,14 +24,14 @@ from ..theory.frozen import NumericKernel, inverse
 from ..theory.held_flows import HeldFlow, extrapolated_flow, held_flow
 from ..theory.model import Parameters
 from ..theory.scheme import Scheme
-from .stages import PartStage, ScoreStage
+from .stages import PartStage, ScoreStage, position_scale
 
 Array = NDArray[np.float64]
 
 
 class Memory(NamedTuple):
-    """What a segment remembers, of each of n steps: `reading` (n, 2, 4) of its own evaluation, q = X u + Y s with (X Y)
-    side by side, and the `gains` (n, k - 1, 2, 2) of the k - 1 evaluations before it, the last one first."""
+    """What a segment remembers, of each of n steps: `reading` (n, d, 2 d) of its own evaluation, q = X u + Y s with (X
+    Y) side by side, and the `gains` (n, k - 1, d, d) of the k - 1 evaluations before it, the last one first."""
 
     reading: Array
     gains: Array
@@ -44,9 +44,10 @@ def compile_held(
     flow, and what it remembers (None for a memory of 1)."""
     evaluated = [stage.time for stage in stages if isinstance(stage, ScoreStage)]
     steps = len(stages[0][-1]) - past if stages else 0
-    unit = np.broadcast_to(np.eye(2), (steps, 2, 2))
-    nothing = np.zeros((steps, scheme.memory, 2, 2))
-    held = HeldFlow(unit, nothing, np.zeros((steps, 2, 2)))
+    size = scheme.splitting.diffusion.size
+    unit = np.broadcast_to(np.eye(size), (steps, size, size))
+    nothing = np.zeros((steps, scheme.memory, size, size))
+    held = HeldFlow(unit, nothing, np.zeros(unit.shape))
     found: list[tuple[Array | None, HeldFlow]] = [(None, held)]
     for stage in stages:
         if isinstance(stage, ScoreStage):
@@ -57,14 +58,14 @@ def compile_held(
         else:
             P, _, Q = stage.part.flow("exact", stage.length[past:], params)
             flow = HeldFlow(P, nothing, Q)
-        scale = np.array([scheme.lambda_s, 1.0])
+        scale = position_scale(scheme.lambda_s, size)
         time, before = found[-1]
         found[-1] = (time, before.then(flow._replace(noise_cov=flow.noise_cov * scale[:, None] * scale)))
     return [_segment(scheme, time, flow, params) for time, flow in found]
 
 
 def held_propagator(scheme: Scheme, stage: PartStage, params: Parameters) -> Array:
-    """What a part makes of noise that was drawn before it in its segment, in each step (steps, 2, 2): P with q held."""
+    """What a part makes of noise that was drawn before it in its segment, in each step (steps, d, d): P with q held."""
     if scheme.holds_score or not stage.part.sde.uses_score:
         return stage.part.flow(scheme.flow, stage.length, params).propagator
     nothing = np.full((len(stage.length), 1), np.nan)
@@ -104,8 +105,9 @@ def _segment(
 
 
 def _reading(scheme: Scheme, time: Array, params: Parameters) -> tuple[Array, Array]:
-    """X and Y of q = X u + Y s at the times t (n,), each (n, 2, 2)."""
-    shape = (len(time), 2, 2)
+    """X and Y of q = X u + Y s at the times t (n,), each (n, d, d)."""
+    size = scheme.splitting.diffusion.size
+    shape = (len(time), size, size)
     values = params.values()
     if scheme.flow == "euler":
         (part,) = (part for part in scheme.parts if part.sde.uses_score)

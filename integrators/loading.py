@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 from ..theory.scheme import Scheme, parse
 from ..theory.splitting import SPLITTINGS, Splitting
-from .catalogue import CATALOGUE, CONJUGATE_WORDS, EXPONENTIAL, LANGEVIN_CONTROLS, conjugate_scheme
+from .catalogue import CATALOGUE, CONJUGATE_WORDS, EXPONENTIAL, LANGEVIN_CONTROLS, POSITION, conjugate_scheme
 
 if TYPE_CHECKING:  # torch takes seconds to import, and only black boxes need it
     from .blackbox import Sampler
 
-_NAMED = {**CATALOGUE, **EXPONENTIAL, **{scheme.name: scheme for scheme in LANGEVIN_CONTROLS}}
+_NAMED = {**CATALOGUE, **EXPONENTIAL, **POSITION, **{scheme.name: scheme for scheme in LANGEVIN_CONTROLS}}
 _NAMES = (*_NAMED, *CONJUGATE_WORDS)
 _MISSING = object()
 _FILE_OBJECT = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")

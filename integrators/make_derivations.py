@@ -16,14 +16,14 @@ from ..theory import derivations
 from ..theory.cache import afresh
 from ..theory.flows import derivation
 from ..theory.frozen import DATA_HELD
-from ..theory.model import PSLD_DIFFUSION, STATIONARY, LinearSDE
+from ..theory.model import DIFFUSIONS, LinearSDE
 from ..theory.scheme import FLOWS, FROZEN_FLOWS, Scheme
 from ..theory.splitting import PSLD_FLOW_WHOLE, PSLD_WHOLE, SPLITTINGS
 from ..theory.step_map import step_map_text
 from ..theory.weak_order import prove_order
-from .catalogue import CATALOGUE, CONJUGATE_WORDS, EXPONENTIAL, LANGEVIN_CONTROLS, conjugate_scheme
+from .catalogue import CATALOGUE, CONJUGATE_WORDS, EXPONENTIAL, LANGEVIN_CONTROLS, POSITION, conjugate_scheme
 
-SCHEMES = (*CATALOGUE.values(), *LANGEVIN_CONTROLS)
+SCHEMES = (*CATALOGUE.values(), *LANGEVIN_CONTROLS, POSITION["vp-EM"], POSITION["vp-Euler"])
 # What no proof depends on, which of several quantities is held, is named here by one of them.
 LONGER = (
     Scheme("S F", PSLD_WHOLE, "memory 3 of data", "exact", frozen=DATA_HELD, memory=3),
@@ -41,7 +41,7 @@ _SCALED = 0.5
 def questions(schemes: Sequence[Scheme] = SCHEMES) -> dict[str, Callable[[], Any]]:
     """Everything that ships, by what it is; calling an entry asks for it (theory.cache)."""
     asked: dict[str, Callable[[], Any]] = {}
-    for diffusion in (PSLD_DIFFUSION, STATIONARY):
+    for diffusion in DIFFUSIONS.values():
         asked[f"the reverse SDE of {diffusion.name}"] = diffusion.reverse
         asked[f"the probability flow of {diffusion.name}"] = diffusion.probability_flow
         asked |= _of_sde(f"the forward SDE of {diffusion.name}", diffusion.forward)
@@ -56,7 +56,7 @@ def questions(schemes: Sequence[Scheme] = SCHEMES) -> dict[str, Callable[[], Any
             asked[f"step map of {scheme.name}, {flow}"] = lambda s=changed: step_map_text(s)
     for scheme in schemes:
         asked |= _orders(scheme)
-    for scheme in (*EXPONENTIAL.values(), *LONGER):
+    for scheme in (*EXPONENTIAL.values(), *POSITION.values(), *LONGER):
         asked |= _orders_held(scheme)
     for name in CONJUGATE_WORDS:
         conjugated = conjugate_scheme(name)

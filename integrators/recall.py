@@ -13,22 +13,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .held import Memory
-from .kernels import kernels_for
+from .planes import Updates, updates_for
 
 Array = NDArray[np.float64]
 
 
 class Recall:
-    """The old answers of one run on states like u: `score_gain` (n, 2, 2) and `memory` of its n updates."""
+    """The old answers of one run on states like u: `score_gain` (n, d, d) and `memory` of its n updates."""
 
     def __init__(self, score_gain: Array, memory: Memory, u: Tensor) -> None:
         reading, gains = memory
-        updates = kernels_for(u).Updates
-        unit, zero = np.broadcast_to(np.eye(2), score_gain.shape), np.zeros(score_gain.shape)
-        self._alone = updates(_rows(score_gain, zero), u)
-        self._first = updates(_rows(gains[:, 0], score_gain), u)
-        self._more = [updates(_rows(gains[:, j], unit), u) for j in range(1, gains.shape[1])]
-        self._reading = updates(_rows(reading[..., :2], reading[..., 2:]), u)
+        size = score_gain.shape[-1]
+        unit, zero = np.broadcast_to(np.eye(size), score_gain.shape), np.zeros(score_gain.shape)
+
+        def updates(state: Array, score: Array) -> Updates:
+            return updates_for(_rows(state, score), u)
+
+        self._alone = updates(score_gain, zero)
+        self._first = updates(gains[:, 0], score_gain)
+        self._more = [updates(gains[:, j], unit) for j in range(1, gains.shape[1])]
+        self._reading = updates(reading[..., :size], reading[..., size:])
         self._kept = gains.shape[1]
         self.old: list[Tensor] = []  # q_2, q_3, ...: the last evaluation first
 
@@ -42,5 +46,7 @@ class Recall:
 
 
 def _rows(state: Array, score: Array) -> Array:
-    """Rows that `kernels.Updates` takes: the gain of the first tensor, that of the second, no noise."""
-    return np.concatenate([state.reshape(-1, 4), score.reshape(-1, 4), np.zeros((len(state), 3))], axis=1)
+    """Rows that `updates_for` takes: the gain of the first tensor, that of the second, no noise."""
+    n, size = len(state), state.shape[-1]
+    nothing = np.zeros((n, size * (size + 1) // 2))
+    return np.concatenate([state.reshape(n, -1), score.reshape(n, -1), nothing], axis=1)

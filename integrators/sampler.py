@@ -4,8 +4,9 @@ A compiled run (integrators.compiled) is a prologue and one update u <- P u + K 
 score(u, t) and xi a pair of standard normals per element, C C^T = Q. The loop below is that formula and nothing else;
 which scheme runs is in the tables. (Where a scheme looks back on several evaluations, their pull stands in K s's place:
 integrators.recall.) An update draws its noise, advances the state and sees whether the score is finite in one pass over
-memory (integrators.kernels). It writes a new state and allocates nothing else, and no GPU is waited for. States have
-the layout (batch, 2, *event), position first, so that an image network reads (batch, 2 C, H, W) without a copy.
+memory (integrators.kernels). It writes a new state and allocates nothing else, and no GPU is waited for. States of n
+components have the layout (batch, n, *event), position first, so that an image network reads (batch, n C, H, W) without
+a copy; those of one component are (batch, *event).
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from ..theory.model import Diffusion, Parameters
 from ..theory.scheme import Scheme
 from .compiled import Array, Run, coefficients, compile_run, denoising_run
 from .grids import check_grid
-from .kernels import Draw, kernels_for
-from .noise import START, check_counter, normal_pairs
+from .kernels import Draw
+from .noise import START, check_counter
+from .planes import normals, shape_of, updates_for
 from .recall import Recall
 
 Score = Callable[[Tensor, float], Tensor]
@@ -43,10 +45,13 @@ def draw_prior(
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
-    """Initial states (batch, 2, *event) of the samples numbered `samples` (batch,), from the prior N(0, 1) x N(0,
-    M)."""
-    deviations = torch.as_tensor(np.sqrt(diffusion.variances(params.values())[1:]), dtype=dtype, device=samples.device)
-    return normal_pairs(seed, samples, START, event, dtype) * deviations.reshape(2, *(1 for _ in event))
+    """Initial states (batch, n, *event), or (batch, *event) of one component, of the samples numbered `samples`
+    (batch,), from the prior, of PSLD N(0, 1) x N(0, M)."""
+    deviations = torch.as_tensor(
+        np.sqrt(diffusion.prior_variances(params.values())), dtype=dtype, device=samples.device
+    )
+    u = normals(seed, samples, START, diffusion.size, event, dtype)
+    return u * deviations.reshape(*shape_of(diffusion.size, ()), *(1 for _ in event))
 
 
 def sample(
@@ -60,7 +65,8 @@ def sample(
     seed: int = 0,
     denoise: bool = False,
 ) -> Tensor:
-    """Run `scheme` from the states `u` (batch, 2, *event) over the grid `taus` (steps + 1,); the state it reaches.
+    """Run `scheme` from the states `u` (batch, n, *event), or (batch, *event) of one component, over the grid `taus`
+    (steps + 1,); the state it reaches.
 
     score(u, t): grad log p_t(u) in u's shape, t a float. samples (batch,): the numbers that the batch's noise goes by,
     default 0, 1, ...; a sample is the same in any batch and order. denoise: a last drift-only step follows, one
@@ -68,10 +74,12 @@ def sample(
     a terminal if it takes long. Raises ScoreError on a score that is not finite or has another shape than u, ValueError
     on a state or samples of the wrong shape.
     """
+    planes = shape_of(scheme.splitting.diffusion.size, ())
+    layout = f"(batch, {''.join(f'{n}, ' for n in planes)}*event)"
     if not isinstance(u, Tensor):
-        raise ValueError(f"state of type {type(u).__name__}: it must be a torch tensor (batch, 2, *event)")
-    if u.ndim < 2 or u.shape[1] != 2 or not u.is_floating_point():
-        raise ValueError(f"state of shape {tuple(u.shape)} and {u.dtype}: it must be floating, (batch, 2, *event)")
+        raise ValueError(f"state of type {type(u).__name__}: it must be a torch tensor {layout}")
+    if u.ndim <= len(planes) or u.shape[1 : 1 + len(planes)] != planes or not u.is_floating_point():
+        raise ValueError(f"state of shape {tuple(u.shape)} and {u.dtype}: it must be floating, {layout}")
     numbers = torch.arange(len(u), device=u.device) if samples is None else torch.as_tensor(samples, device=u.device)
     if numbers.shape != (len(u),) or numbers.is_floating_point() or bool((numbers < 0).any()):
         least = min(numbers.flatten().tolist(), default=0)
@@ -102,7 +110,7 @@ def _compiled(scheme: Scheme, taus: bytes, params: Parameters) -> Run:
 def integrate(run: Run, score: Score, u: Tensor, noise: Noise) -> Tensor:
     """Run compiled tables: the prologue, then u <- P u + K s + C xi for every evaluation.
 
-    noise(k): the standard normals (batch, 2, *event) of interval k, or which to draw; the prologue is interval 1, the
+    noise(k): the standard normals of interval k, in u's shape, or which to draw; the prologue is interval 1, the
     updates follow; asked for only where the segment has noise. Raises ScoreError as `sample`; on a GPU, which is not
     waited for, some steps later.
     """
@@ -135,15 +143,16 @@ class Advance:
 
     def __init__(self, run: Run, u: Tensor, noise: Noise) -> None:
         table = coefficients(run)
-        self.updates = kernels_for(u).Updates(table, u)
+        self.updates = updates_for(table, u)
         self.recall = recall_of(run, u)
-        self.noise, self.noisy = noise, (table[:, 8:] != 0).any(axis=1).tolist()
-        self.idle = not self.noisy[0] and np.array_equal(table[0, :4], [1, 0, 0, 1])
+        square = run.prologue.propagator.size
+        self.noise, self.noisy = noise, (table[:, 2 * square :] != 0).any(axis=1).tolist()
+        self.idle = not self.noisy[0] and np.array_equal(run.prologue.propagator, np.eye(math.isqrt(square)))
 
     def __call__(self, segment: int, u: Tensor, s: Tensor | None) -> Tensor:
         """u <- P u + K s + C xi in segment 0, the prologue, or that of the update `segment`: a new state.
 
-        u (batch, 2, *event); s: the score, in u's shape, None before the first evaluation.
+        u: states; s: the score, in u's shape, None before the first evaluation.
         """
         if segment == 0 and self.idle:
             return u

@@ -34,6 +34,11 @@ class PartStage(NamedTuple):
     begin: Array
 
 
+def position_scale(lambda_s: float, size: int) -> Array:
+    """What lambda_s multiplies noise by, per component: (size,)."""
+    return np.array([lambda_s, *(1.0 for _ in range(size - 1))])
+
+
 def stages(scheme: Scheme, taus: Array, params: Parameters) -> list[ScoreStage | PartStage]:
     """The word's tokens with their times, for every step of the grid `taus` (steps + 1,), increasing within [0, T].
 

@@ -11,11 +11,10 @@ through every token as a Gaussian vector, with mean (5,) and covariance (5, 5). 
     part    J = exp(X theta) (exact, true) or 1 + X theta (euler), X the generator of du = A u + G s, or, for a true
             sub-flow, of du = (A - G Lambda_t) u + G Lambda_t mean_t; its noise by Van Loan's block exponential
 
-All numbers are integers in units of 2^-BITS (fixed point, 2^-192 = 1.6e-58), so that no rounding has to be argued
-away: for the float64 parameters, times and data that it is given, the answer is exact to the last digit of float64.
-
-With every answer goes its condition: how far it moves, to first order, if each entry that enters it moves by its own
-size (see `_condition`). An honest float64 computation, whose entries are right to 1e-12, is right to 1e-12 times that.
+All numbers are integers in units of 2^-BITS (fixed point, 2^-192 = 1.6e-58): for the float64 parameters, times and
+data that it is given, the answer is exact to the last digit of float64.
+With every answer goes its condition: how far it moves, to first order, if each entry moves by its own size (see
+`_condition`). A float64 computation whose entries are right to 1e-12 is right to 1e-12 times that.
 """
 
 from __future__ import annotations
@@ -387,7 +386,7 @@ def _condition(states: list[tuple[Fixed, Fixed]], moves: list[_Move]) -> tuple[A
 
         |dz_n| <= sum_k |T_k| |dJ_k| |z_k|,   |dC_n| <= sum_k |T_k| (|dJ_k| |C_k| |J_k|^T + transposed + |dQ_k|) |T_k|^T
 
-    with T_k = J_n ... J_(k+1), the exact product. It is a property of the problem, and of no way to compute it.
+    with T_k = J_n ... J_(k+1), the exact product: a property of the problem, and of no way to compute it.
     """
     T = np.eye(5)
     mean_condition, cov_condition = np.zeros(5), np.zeros((5, 5))

@@ -30,6 +30,7 @@ settings.register_profile("nightly", settings.get_profile("default"), derandomiz
 
 # Files that take longest, which are begun first: one that is begun last would leave the other process idle.
 LONGEST = (
+    "test_thousand_variations.py",
     "test_report.py",
     "test_cli_cifar10_study.py",
     "test_mutants.py",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sympy as sp
 from sympy import Matrix
 from weakorder.theory.flows import Flow
-from weakorder.theory.model import M, M_inv, gamma, m, nu, s_m, s_x, x
+from weakorder.theory.model import M, M_inv, a, gamma, m, nu, s_a, s_m, s_x, x
 from weakorder.theory.splitting import SPLITTINGS, Part
 
 BUILT_IN = {f"{s.name}:{part.name}": part for s in SPLITTINGS.values() for part in s.parts}
@@ -16,6 +16,13 @@ DECLARED = {
     "rotation": Part("H", (-M_inv * m / 2, x / 2)),
     "rotation and score": Part("H", (-M_inv * m / 2, x / 2 + nu * M * s_m), (sp.S.Zero, sp.sqrt(nu * M))),
     "damped oscillator": Part("H", (m, -x - nu * m + s_x), (sp.S.Zero, sp.sqrt(2 * nu))),
+    # Three components: rates that differ, and higher-order Langevin dynamics of rates -1, -2 and -3.
+    "chain": Part("C", (-x / 2 + m, -m, -2 * a + s_x), (sp.S.Zero, sp.S.One, sp.S.One)),
+    "third order": Part(
+        "L",
+        (m, -x + 10 * a, -m - 6 * a + s_a),
+        (sp.S.Zero, sp.S.Zero, sp.sqrt(sp.Rational(6, 5))),
+    ),
     "saddle": Part("H", (x + 2 * m, 3 * x + m), (sp.S.One, sp.S.Zero)),
 }
 PARTS = BUILT_IN | DECLARED

@@ -23,7 +23,7 @@ def forward_kernel(scheme: Scheme, params: Parameters, t: float) -> tuple[np.nda
     theta = quad(params.beta, 0, t)[0]
     block = expm(np.block([[-A, D], [np.zeros((2, 2)), A.T]]) * theta)
     E = block[2:, 2:].T
-    momentum = scheme.splitting.diffusion.variances(params.values())[0]
+    (momentum,) = scheme.splitting.diffusion.data_variances(params.values())
     return E, E @ np.diag([0, momentum]) @ E.T + E @ block[:2, 2:]
 
 

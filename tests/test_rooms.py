@@ -30,12 +30,12 @@ ALLOWED = {
     "verification.verdicts": "theory",
     "verification.time_limit": "verification.verdicts",
     "verification.targets": "theory integrators integrators.kernels verification.verdicts verification.data",
-    "verification.exact": f"{_BELOW} verification.data verification.time_limit",
+    "verification.exact": f"{_BELOW} integrators.kernels verification.data verification.time_limit",
     "verification.sampled": f"{_BELOW} verification.exact verification.files",
     "verification.blackbox": f"{_BELOW} verification.exact verification.files",
     "verification.unmodified": f"{_BELOW} integrators.unmodified verification.exact verification.blackbox "
     "verification.time_limit",
-    "verification.stability": f"{_BELOW} verification.exact verification.blackbox",
+    "verification.stability": f"{_BELOW} integrators.kernels verification.exact verification.blackbox",
     "verification.cifar10": "",
     "verification.cifar10.model": "theory verification.targets verification.files",
     "verification.cifar10.study": f"{_BELOW} verification.exact verification.sampled verification.cifar10.model "

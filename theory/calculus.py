@@ -18,6 +18,7 @@ from typing import Any
 import sympy as sp
 
 from .indeterminates import Indeterminates
+from .parameters import COMPONENTS
 from .polynomials import ONE, ZERO, Polynomial, add_product, exponents, kept, monomial, number
 from .splitting import Part
 
@@ -83,7 +84,7 @@ class Calculus(Indeterminates):
         for i in range(self.size):
             row, copy = divmod(i, self.dims)
             total = self.constant(ZERO)
-            for column in range(2):
+            for column in range(self.components):
                 j = column * self.dims + copy
                 for name, factor in (("Phi", state[j]), ("Psi", held[j])):
                     total = plus(total, self.times(self._matrix_function(name, row, column, offset), factor))
@@ -91,7 +92,7 @@ class Calculus(Indeterminates):
         return rows
 
     def _matrix_function(self, name: str, row: int, column: int, offset: Polynomial) -> Series:
-        base = f"{name}_{'xm'[row]}{'xm'[column]}"
+        base = f"{name}_{COMPONENTS[row]}{COMPONENTS[column]}"
         unit = [number(int(row == column))] if name == "Psi" else [self.generators[base]]
         return self.at(unit + [self.generators[f"{base},{'t' * k}"] for k in range(1, self.n)], offset)
 
@@ -102,7 +103,7 @@ class Calculus(Indeterminates):
         for i in range(self.size):
             row, copy = divmod(i, self.dims)
             total = self.constant(ZERO)
-            for column in range(2):
+            for column in range(self.components):
                 j = column * self.dims + copy
                 for label, matrix, factor in (("A", part.sde.matrix, state), ("G", part.sde.score_gain, score)):
                     if entry := self.entry(part, label, matrix, row, column):

@@ -13,6 +13,7 @@ must simplify to exactly 0. theory.flows evaluates what is derived here.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import sympy as sp
@@ -25,16 +26,24 @@ from .symbols import SYMBOLS, theta
 
 
 def derive(sde: LinearSDE) -> dict[str, Any]:
-    """The exact flow's terms, and the exact and the Euler flow in text (see `flows.derivation`).
-
-    Raises ValueError if the proof does not close.
+    """The exact flow's terms, and the exact and the Euler flow in text (see `flows.derivation`); no exact one where the
+    rates are roots of a cubic or a higher polynomial. Raises ValueError if the proof does not close.
     """
+    euler = in_text(euler_matrices(sde))
+    if sde.size > 2 and not _has_plain_rates(sde.matrix):
+        return {"terms": None, "exact": None, "euler": euler}
     terms = derive_terms(sde)
-    return {"terms": terms, "exact": in_text(matrices(terms)), "euler": in_text(euler_matrices(sde))}
+    return {"terms": terms, "exact": in_text(matrices(terms)), "euler": euler}
+
+
+def _has_plain_rates(A: Any) -> bool:
+    """Whether the eigenvalues hold nothing beyond square roots: Cardano's formulas do not simplify."""
+    powers = [power.exp for rate in A.eigenvals() for power in rate.atoms(sp.Pow)]
+    return all(exponent.is_Rational and exponent.q <= 2 for exponent in powers)
 
 
 def in_text(flow: Flow) -> dict[str, list[str]]:
-    """P, K and Q, four entries each, row-major."""
+    """P, K and Q, n^2 entries each, row-major."""
     return {name: [text(entry) for entry in matrix.flat()] for name, matrix in zip("PKQ", flow, strict=True)}
 
 
@@ -44,12 +53,17 @@ def matrices(terms: list[list[Terms]]) -> Flow:
     def entry(of: Terms) -> Expr:
         return sp.Add(*(parse(c, SYMBOLS) * theta**p * sp.exp(parse(r, SYMBOLS) * theta) for c, p, r in of))
 
-    return Flow(*(Matrix(2, 2, [entry(of) for of in matrix]) for matrix in terms))
+    return Flow(*(_square([entry(of) for of in matrix]) for matrix in terms))
+
+
+def _square(entries: list[Any]) -> Matrix:
+    n = math.isqrt(len(entries))
+    return Matrix(n, n, entries)
 
 
 def euler_matrices(sde: LinearSDE) -> Flow:
     """The Euler flow as sympy matrices in theta: P = 1 + A theta, K = G theta, Q = D theta."""
-    return Flow(sp.eye(2) + sde.matrix * theta, sde.score_gain * theta, sde.noise * theta)
+    return Flow(sp.eye(sde.size) + sde.matrix * theta, sde.score_gain * theta, sde.noise * theta)
 
 
 def _collect(entry: Expr) -> dict[tuple[int, Expr], Expr]:
@@ -73,8 +87,14 @@ def _expand(collected: dict[tuple[int, Expr], Expr]) -> Expr:
 
 
 def _exponential(A: Any) -> Any:
-    """exp(A theta) of a 2x2 matrix: with a = tr A / 2, B = A - a and B^2 = r^2 1, it is e^(a theta) times
-    cosh(r theta) + B sinh(r theta) / r, or times 1 + B theta if r = 0. (sympy's own need not simplify.)"""
+    """exp(A theta). Of one component it is that number; of a 2x2 matrix, with a = tr A / 2, B = A - a and B^2 = r^2 1,
+    e^(a theta) times cosh(r theta) + B sinh(r theta) / r, or times 1 + B theta if r = 0 (sympy's own need not
+    simplify); of a larger one Putzer's sum over its eigenvalues (Putzer 1966), which the proof checks as well."""
+    n = A.shape[0]
+    if n == 1:
+        return Matrix([[sp.exp(A[0, 0] * theta)]])
+    if n > 2:
+        return _putzer(A)
     a = sp.simplify(A.trace() / 2)
     square = sp.factor(sp.simplify(a**2 - A.det()))
     B = (A - a * sp.eye(2)).applyfunc(sp.simplify)
@@ -83,6 +103,20 @@ def _exponential(A: Any) -> Any:
     r: Any = sp.sqrt(square).replace(sp.Abs, lambda inside: inside)  # either root will do
     up, down = (sp.exp(rate * theta) for rate in map(sp.simplify, (a + r, a - r)))
     return (up + down) / 2 * sp.eye(2) + (up - down) / (2 * r) * B
+
+
+def _putzer(A: Any) -> Any:
+    """exp(A theta) = sum_k r_(k+1)(theta) P_k, P_k = (A - l_1) ... (A - l_k) over the eigenvalues l with their
+    multiplicities, r_1' = l_1 r_1, r_k' = l_k r_k + r_(k-1), r_1(0) = 1 and the others 0."""
+    rates = [rate for rate, count in A.eigenvals().items() for _ in range(count)]
+    unit = sp.eye(A.shape[0])
+    product, total, r = unit, sp.zeros(*A.shape), sp.S.Zero
+    for k, rate in enumerate(rates):
+        grown = sp.exp(rate * theta)
+        r = grown if k == 0 else sp.expand(grown * _integrate(sp.expand(r / grown)))
+        total += r * product
+        product = (product * (A - rate * unit)).applyfunc(sp.simplify)
+    return total
 
 
 def _integrate(entry: Expr) -> Expr:
@@ -104,7 +138,7 @@ def residuals(sde: LinearSDE, propagator: Matrix, score_gain: Matrix, noise_cov:
     A, G, D = sde.matrix, sde.score_gain, sde.noise
     differences: tuple[Any, ...] = (
         propagator.diff(theta) - A * propagator,
-        propagator.subs(theta, 0) - sp.eye(2),
+        propagator.subs(theta, 0) - sp.eye(sde.size),
         score_gain.diff(theta) - A * score_gain - G,
         score_gain.subs(theta, 0),
         noise_cov.diff(theta) - A * noise_cov - noise_cov * A.T - D,
@@ -114,12 +148,12 @@ def residuals(sde: LinearSDE, propagator: Matrix, score_gain: Matrix, noise_cov:
 
 
 def derive_terms(sde: LinearSDE) -> list[list[Terms]]:
-    """P, K and Q, each a row-major list of four entries. Raises ValueError if the proof does not close."""
+    """P, K and Q, each a row-major list of n^2 entries. Raises ValueError if the proof does not close."""
     propagator = _exponential(sde.matrix)
     gain = propagator.applyfunc(_integrate) * sde.score_gain
     noise = (propagator * sde.noise * propagator.T).applyfunc(_integrate)
     collected = [[_collect(entry) for entry in matrix.flat()] for matrix in (propagator, gain, noise)]
-    rebuilt = [Matrix(2, 2, [_expand(entry) for entry in matrix]) for matrix in collected]
+    rebuilt = [_square([_expand(entry) for entry in matrix]) for matrix in collected]
     for left_over in residuals(sde, *rebuilt):
         if any(entry != 0 for entry in left_over):
             raise ValueError(

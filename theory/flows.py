@@ -16,6 +16,7 @@ not cancel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -36,7 +37,7 @@ Terms = list[tuple[str, int, str]]
 
 
 class Flow(NamedTuple):
-    """The affine map u -> P u + K s + xi, xi ~ N(0, Q): arrays (..., 2, 2), float64, or 2x2 sympy matrices."""
+    """The affine map u -> P u + K s + xi, xi ~ N(0, Q): arrays (..., n, n), float64, or n x n sympy matrices."""
 
     propagator: Any
     score_gain: Any
@@ -59,7 +60,7 @@ class Flow(NamedTuple):
 def linear_flow(A: ArrayLike, D: ArrayLike, length: ArrayLike) -> tuple[Array, Array, Array]:
     """exp(A theta) - 1, int exp(A r) dr and int exp(A r) D exp(A r)^T dr over [0, theta], for any numbers.
 
-    A, D: (..., 2, 2); length: (...), theta >= 0; all broadcast. A Taylor series on theta / 2^k, where the norm of
+    A, D: (..., n, n); length: (...), theta >= 0; all broadcast. A Taylor series on theta / 2^k, where the norm of
     A theta / 2^k is at most 1/2, then k doublings that keep E = P - 1, so that small entries keep their digits:
     E <- 2E + E E,   Phi <- 2 Phi + E Phi,   Q <- 2Q + E Q + Q E^T + E Q E^T.
     """
@@ -68,8 +69,9 @@ def linear_flow(A: ArrayLike, D: ArrayLike, length: ArrayLike) -> tuple[Array, A
     doublings = np.ceil(np.log2(np.maximum(norm, 0.5) / 0.5)).astype(int)
     step = length / 2.0**doublings
     X = np.ascontiguousarray(np.moveaxis(A * step[..., None, None], (-2, -1), (0, 1)))
-    unit, D = np.eye(2).reshape(2, 2, *(1 for _ in X.shape[2:])), np.moveaxis(D, (-2, -1), (0, 1))
-    D = D.reshape(2, 2, *(1 for _ in X.shape[len(D.shape) :]), *D.shape[2:])
+    n = len(X)
+    unit, D = np.eye(n).reshape(n, n, *(1 for _ in X.shape[2:])), np.moveaxis(D, (-2, -1), (0, 1))
+    D = D.reshape(n, n, *(1 for _ in X.shape[len(D.shape) :]), *D.shape[2:])
     power, lyapunov = np.broadcast_to(unit, X.shape), np.broadcast_to(D, np.broadcast_shapes(D.shape, X.shape))
     E, Phi, Q = np.zeros(X.shape), power, lyapunov
     for i in range(1, 19):  # the norms of X and of Y -> XY + YX^T are at most 1/2 and 1: 1/19! < 2^-53
@@ -96,22 +98,28 @@ def _and_transposed(a: Array) -> Array:
 
 @dataclass(frozen=True)
 class ExactFlow:
-    """The derived flow of one linear SDE. `matrices` are its formulas in theta; calling it gives numbers."""
+    """The derived flow of one linear SDE. `matrices` are its formulas in theta; calling it gives numbers. terms: None
+    where there is no closed form, of three components and more, whose numbers are those of the series alone."""
 
     sde: LinearSDE
-    terms: list[list[Terms]]
+    terms: list[list[Terms]] | None
 
     @property
     def matrices(self) -> Flow:
-        """P, K and Q as sympy matrices in theta, gamma, nu."""
+        """P, K and Q as sympy matrices in theta, gamma, nu. Raises ValueError where there is no closed form."""
         from .flow_proof import matrices
 
+        if self.terms is None:
+            raise ValueError(
+                f"the flow of ({', '.join(map(str, self.sde.drift))}) has no closed form: its rates are roots of a "
+                "polynomial of degree 3 or more; its numbers are known, and orders are"
+            )
         return matrices(self.terms)
 
     @cached_property
     def _coefficients_and_rates(self) -> Compiled:
         """All coefficients and rates as one function of the parameters, in the order of `terms`."""
-        entries = [entry for matrix in self.terms for entry in matrix]
+        entries = [entry for matrix in self.terms or () for entry in matrix]
         return compiled([text for entry in entries for c, _, r in entry for text in (c, r)], complex_roots=True)
 
     @cached_property
@@ -121,7 +129,7 @@ class ExactFlow:
         @lru_cache(maxsize=16)
         def numbers(values: frozenset[tuple[str, float]]) -> list[list[list[tuple[complex, complex]]]]:
             found = iter(self._coefficients_and_rates({name: np.float64(value) for name, value in values}))
-            return [[[(next(found), next(found)) for _ in entry] for entry in matrix] for matrix in self.terms]
+            return [[[(next(found), next(found)) for _ in entry] for entry in matrix] for matrix in self.terms or ()]
 
         return numbers
 
@@ -148,13 +156,16 @@ class ExactFlow:
 
     def _computed(self, length: Array, values: Mapping[str, float]) -> Flow:
         A, G, D = self.sde.numbers(values)
+        if self.terms is None:
+            E, Phi, Q = linear_flow(A, D, length)
+            return Flow(E + np.eye(len(A)), Phi @ G, Q)
         with np.errstate(all="ignore"):  # poles of the closed form (Gamma = 0, equal rates) give inf or nan: not used
             numbers = self._numbers(frozenset(values.items()))
             closed = [_closed_form(length, terms, pairs) for terms, pairs in zip(self.terms, numbers, strict=True)]
             lacking = ~np.logical_and.reduce([use.all((-2, -1)) for _, use in closed])  # lengths that need the series
             if lacking.any():
                 E, Phi, Q = linear_flow(A, D, length[lacking])
-                for (matrix, use), series in zip(closed, (E + np.eye(2), Phi @ G, Q), strict=True):
+                for (matrix, use), series in zip(closed, (E + np.eye(len(A)), Phi @ G, Q), strict=True):
                     matrix[lacking] = np.where(use[lacking], matrix[lacking], series)
         return Flow(*(matrix for matrix, _ in closed))
 
@@ -170,12 +181,13 @@ _MAX_CANCELLATION = 100.0
 def _closed_form(
     length: Array, terms: list[Terms], numbers: list[list[tuple[complex, complex]]]
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """A matrix of the closed form, (*length.shape, 2, 2), and which of its entries are finite and do not cancel."""
-    matrix = np.empty((*length.shape, 2, 2))
+    """A matrix of the closed form, (*length.shape, n, n), and which of its entries are finite and do not cancel."""
+    n = math.isqrt(len(terms))
+    matrix = np.empty((*length.shape, n, n))
     use = np.empty(matrix.shape, dtype=bool)
     growth = {rate: np.exp(rate * length) for rate in {rate for pairs in numbers for _, rate in pairs}}
     for index, (entry, pairs) in enumerate(zip(terms, numbers, strict=True)):
-        place = (..., *divmod(index, 2))
+        place = (..., *divmod(index, n))
         parts = [c * length**power * growth[r] for (_, power, _), (c, r) in zip(entry, pairs, strict=True)]
         total = sum(parts, np.zeros_like(length))
         size = sum((np.abs(part) for part in parts), np.zeros_like(length))
@@ -191,8 +203,8 @@ def exact_flow(sde: LinearSDE) -> ExactFlow:
 
 
 def derivation(sde: LinearSDE) -> dict[str, Any]:
-    """What theory.flow_proof derives of `sde`: the exact flow's terms, and it and the Euler flow in text, by name P, K
-    and Q with four entries, row-major."""
+    """What theory.flow_proof derives of `sde`: the exact flow's terms, None without closed form, and it and the Euler
+    flow in text, by name P, K and Q with n^2 entries, row-major."""
 
     def derive() -> dict[str, Any]:
         from .flow_proof import derive
@@ -206,4 +218,4 @@ def euler_flow(sde: LinearSDE, length: ArrayLike, values: Mapping[str, float]) -
     """Explicit Euler(-Maruyama) over theta = `length`: P = 1 + A theta, K = G theta, Q = D theta."""
     scale = np.asarray(length, dtype=float)[..., None, None]
     A, G, D = sde.numbers(values)
-    return Flow(np.eye(2) + A * scale, G * scale, D * scale)
+    return Flow(np.eye(sde.size) + A * scale, G * scale, D * scale)

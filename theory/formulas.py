@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sympy import Expr, Symbol
 
 # The jets of a score, or of what else is held, are named by their derivatives, s_x,mt, and in two dimensions s_x1,x1m2.
-_JET = re.compile(r"([sq]_[xm]\d?|P[hs]i_[xm]{2}),(\w+)")
+_JET = re.compile(r"([sq]_[xmaj]\d?|P[hs]i_[xmaj]{2}),(\w+)")
 _CONSTANTS = {"pi": np.pi, "E": np.e, "I": np.complex128(1j)}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(np, name) for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "exp", "sign", "floor")},

@@ -45,8 +45,8 @@ Array = NDArray[np.float64]
 
 
 class Kernel(Protocol):
-    """The forward process at a time t: 2x2 matrices, numpy's (..., 2, 2) or sympy's. `prior`, `one` and `zero` have no
-    time axis."""
+    """The forward process at a time t: n x n matrices, numpy's (..., n, n) or sympy's. `prior`, `one` and `zero`
+    have no time axis."""
 
     @property
     def propagator(self) -> Any:
@@ -80,7 +80,7 @@ class Kernel(Protocol):
 
 
 class NumericKernel:
-    """The kernel of `diffusion` in numbers, at theta = int_0^t beta of any shape (...): matrices (..., 2, 2), float64.
+    """The kernel of `diffusion` in numbers, at theta = int_0^t beta of any shape (...): matrices (..., n, n), float64.
 
     values: what gamma, nu and kappa stand for. A matrix is computed when it is asked for. Raises ValueError where the
     covariance is singular (theta = 0; a diffusion that does not noise its data) and its factor is asked for.
@@ -88,7 +88,8 @@ class NumericKernel:
 
     def __init__(self, diffusion: Diffusion, theta: ArrayLike, values: Mapping[str, float]) -> None:
         self.diffusion, self.theta, self.values = diffusion, np.asarray(theta, dtype=float), values
-        self.one, self.zero = np.eye(2), np.zeros((2, 2))
+        n = diffusion.size
+        self.one, self.zero = np.eye(n), np.zeros((n, n))
 
     @cached_property
     def _flow(self) -> Any:
@@ -102,9 +103,11 @@ class NumericKernel:
     @cached_property
     def cov(self) -> Array:
         """Sigma_t."""
-        momentum = self.diffusion.variances(self.values)[0]
-        column = self.propagator[..., 1]
-        return momentum * column[..., :, None] * column[..., None, :] + self._flow.noise_cov
+        cov = self._flow.noise_cov
+        for i, variance in enumerate(self.diffusion.data_variances(self.values), 1):
+            column = self.propagator[..., i]
+            cov = variance * column[..., :, None] * column[..., None, :] + cov
+        return cov
 
     @cached_property
     def factor(self) -> Array:
@@ -120,20 +123,23 @@ class NumericKernel:
     @property
     def prior(self) -> Array:
         """The prior's covariance."""
-        return np.diag(self.diffusion.variances(self.values)[1:])
+        return np.diag(self.diffusion.prior_variances(self.values))
 
 
 def inverse(matrix: Any) -> Any:
-    """The inverse of numpy's (..., 2, 2), not finite where there is none, or of sympy's matrix."""
+    """The inverse of numpy's (..., n, n), not finite where there is none (n of 1 and 2), or of sympy's matrix."""
     if hasattr(matrix, "inv"):
         return matrix.inv()
+    n = np.shape(matrix)[-1]
+    if n != 2:
+        return 1 / np.asarray(matrix, dtype=float) if n == 1 else np.linalg.inv(matrix)
     (a, b), (c, d) = np.moveaxis(np.asarray(matrix, dtype=float), (-2, -1), (0, 1))
     adjugate = np.moveaxis(np.array([[d, -b], [-c, a]]), (0, 1), (-2, -1))
     return adjugate / (a * d - b * c)[..., None, None]
 
 
 def transposed(matrix: Any) -> Any:
-    """The transposes of numpy's (..., 2, 2) or of sympy's matrix."""
+    """The transposes of numpy's (..., n, n) or of sympy's matrix."""
     return np.swapaxes(matrix, -1, -2) if isinstance(matrix, np.ndarray) else matrix.T
 
 
@@ -141,7 +147,7 @@ def transposed(matrix: Any) -> Any:
 class Frozen:
     """What is held: q of s(u, t) = phi(kernel) u + psi(kernel) q; `psi` must be invertible at every t > 0.
 
-    name: a word for options and titles. phi, psi: of a `Kernel`, 2x2; without a time axis where they do not change.
+    name: a word for options and titles. phi, psi: of a `Kernel`, n x n; without a time axis where they do not change.
     Raises ValueError on a bad name.
     """
 
@@ -160,16 +166,18 @@ class Frozen:
 
     def check(self, diffusion: Diffusion) -> None:
         """Raises ValueError unless Phi and Psi exist under `diffusion`, tried at the default parameters."""
+        n = diffusion.size
         with np.errstate(all="ignore"):
             try:
                 phi, psi = self._tried(diffusion)
-                fits = phi.shape == psi.shape == (2, 2) and bool(np.isfinite([phi, psi, np.linalg.inv(psi)]).all())
+                square = phi.shape == psi.shape == (n, n)
+                fits = square and bool(np.isfinite([phi, psi, np.linalg.inv(psi)]).all())
             except (ValueError, np.linalg.LinAlgError):
                 fits = False
         if not fits:
             raise ValueError(
-                f"frozen {self.name!r} has no 2x2 Phi and invertible Psi under {diffusion.name!r}, whose kernel it is "
-                "made of; choose another, such as score"
+                f"frozen {self.name!r} has no {n}x{n} Phi and invertible Psi under {diffusion.name!r}, whose kernel it "
+                "is made of; choose another, such as score"
             )
 
     def fingerprint(self, diffusion: Diffusion) -> list[float]:

@@ -43,8 +43,8 @@ _BLOCK = 1 << 12
 
 
 class HeldFlow(NamedTuple):
-    """u <- P u + sum_j K_j q_j + xi, xi ~ N(0, Q), of n intervals: propagator (n, 2, 2), gains (n, k, 2, 2), noise_cov
-    (n, 2, 2), float64."""
+    """u <- P u + sum_j K_j q_j + xi, xi ~ N(0, Q), of n intervals and d components: propagator (n, d, d), gains (n, k,
+    d, d), noise_cov (n, d, d), float64."""
 
     propagator: Array
     gains: Array
@@ -90,8 +90,9 @@ def extrapolated_flow(sde: LinearSDE, length: ArrayLike, times: ArrayLike, value
     """
     length, times = (np.asarray(a, dtype=float) for a in (length, times))
     weights = length[:, None] * (lagrange(times, length[:, None] * _C) * _B).sum(-1)
-    unit = np.broadcast_to(np.eye(2), (len(length), 2, 2))
-    return HeldFlow(unit, weights[..., None, None] * np.eye(2), sde.numbers(values)[2] * length[:, None, None])
+    one = np.eye(sde.size)
+    unit = np.broadcast_to(one, (len(length), *one.shape))
+    return HeldFlow(unit, weights[..., None, None] * one, sde.numbers(values)[2] * length[:, None, None])
 
 
 def _solved(
@@ -154,7 +155,7 @@ def _on_panels(
             Y = _to_end(drift[:, here])
             weighted = _B[:, None, None] * Y
             one = HeldFlow(
-                np.eye(2) + (weighted @ drift[:, here]).sum(1),
+                np.eye(sde.size) + (weighted @ drift[:, here]).sum(1),
                 np.einsum("nkm,nmij->nkij", weights[..., here], weighted @ gain[:, here]),
                 (weighted @ (D * scale[:, here]) @ np.swapaxes(Y, -1, -2)).sum(1),
             )
@@ -181,23 +182,23 @@ def _clock(begin: Array, length: Array, panels: int, steady: bool) -> tuple[Arra
 def _drift(
     sde: LinearSDE, frozen: Frozen, diffusion: Diffusion, theta: Array, values: Mapping[str, float]
 ) -> tuple[Array, Array]:
-    """B = A + G Phi and G Psi at theta (...): (..., 2, 2)."""
+    """B = A + G Phi and G Psi at theta (...): (..., d, d)."""
     A, G, _ = sde.numbers(values)
     kernel = NumericKernel(diffusion, theta, values)
-    phi, psi = (np.broadcast_to(of, (*theta.shape, 2, 2)) for of in (frozen.phi(kernel), frozen.psi(kernel)))
+    phi, psi = (np.broadcast_to(of, (*theta.shape, *A.shape)) for of in (frozen.phi(kernel), frozen.psi(kernel)))
     return A + G @ phi, G @ psi
 
 
 def _to_end(drift: Array) -> Array:
-    """Y at the nodes of one panel, (n, nodes, 2, 2): Z = Y^T solves Z_i = 1 + sum_j a_ij B_j^T Z_j, a_ij = int_(c_i)^1
+    """Y at the nodes of one panel, (n, nodes, d, d): Z = Y^T solves Z_i = 1 + sum_j a_ij B_j^T Z_j, a_ij = int_(c_i)^1
     l_j. Where B is not finite Y is nan."""
-    n, m = drift.shape[:2]
-    system = -_TO_END[None, :, :, None, None] * np.swapaxes(drift, -1, -2)[:, None]  # (n, i, j, 2, 2)
-    matrix = np.eye(2 * m) + np.swapaxes(system, 2, 3).reshape(n, 2 * m, 2 * m)
+    n, m, d = drift.shape[:3]
+    system = -_TO_END[None, :, :, None, None] * np.swapaxes(drift, -1, -2)[:, None]  # (n, i, j, d, d)
+    matrix = np.eye(d * m) + np.swapaxes(system, 2, 3).reshape(n, d * m, d * m)
     bad = ~np.isfinite(matrix).all((1, 2))
-    matrix[bad] = np.eye(2 * m)
-    right = np.broadcast_to(np.tile(np.eye(2), (m, 1)), (n, 2 * m, 2))
-    solved = np.asarray(np.linalg.solve(matrix, right), dtype=float).reshape(n, m, 2, 2)
+    matrix[bad] = np.eye(d * m)
+    right = np.broadcast_to(np.tile(np.eye(d), (m, 1)), (n, d * m, d))
+    solved = np.asarray(np.linalg.solve(matrix, right), dtype=float).reshape(n, m, d, d)
     solved[bad] = np.nan
     return np.swapaxes(solved, -1, -2)
 
@@ -210,17 +211,17 @@ def _is_steady(frozen: Frozen, diffusion: Diffusion, values: Mapping[str, float]
 
 class Noise(NamedTuple):
     """Noise xi = int Y D^(1/2) dw of `sde`: Y the propagator of its exact flow that holds `frozen`; 1, where only
-    increments are added (`frozen` None). drivers: the names of the Brownian motions of x and of m."""
+    increments are added (`frozen` None). drivers: the names of the Brownian motions of the components."""
 
     sde: LinearSDE
     frozen: Frozen | None
-    drivers: tuple[object, object]
+    drivers: tuple[object, ...]
 
 
 def joint_noise_cov(
     noises: Sequence[Noise], diffusion: Diffusion, begin: ArrayLike, length: ArrayLike, values: Mapping[str, float]
 ) -> Array:
-    """The covariance of several noises over the same n intervals, as in `held_flow`: (n, 2 noises, 2 noises).
+    """The covariance of several noises over the same n intervals, as in `held_flow`: (n, d noises, d noises).
 
     E xi_1 xi_2^T = int Y_1 D_12 Y_2^T dr, D_12 = (D_1 D_2)^(1/2) where they share a Brownian motion, else 0. Raises
     ValueError as `held_flow`.
@@ -244,26 +245,27 @@ def _joint_on_panels(
     values: Mapping[str, float],
     panels: int,
 ) -> Array:
-    size = 2 * len(noises)
+    d = diffusion.size
+    size = d * len(noises)
     D = np.zeros((size, size))
     for i, first in enumerate(noises):
         for j, second in enumerate(noises):
-            for axis in range(2):
+            for axis in range(d):
                 if first.drivers[axis] == second.drivers[axis]:
                     pair = (noise.sde.numbers(values)[2][axis, axis] for noise in (first, second))
-                    D[2 * i + axis, 2 * j + axis] = np.sqrt(np.prod(list(pair)))
+                    D[d * i + axis, d * j + axis] = np.sqrt(np.prod(list(pair)))
     elapsed, scale = _clock(begin, length, panels, steady=False)
     Y, P = np.zeros((*elapsed.shape, size, size)), np.zeros((panels, len(begin), size, size))
     for k, noise in enumerate(noises):
-        own = slice(2 * k, 2 * k + 2)
+        own = slice(d * k, d * k + d)
         if noise.frozen is None:
-            Y[..., own, own] = P[..., own, own] = np.eye(2)
+            Y[..., own, own] = P[..., own, own] = np.eye(d)
             continue
         drift = _drift(noise.sde, noise.frozen, diffusion, begin[:, None] - elapsed, values)[0] * scale
         for panel in range(panels):
             here = slice(panel * _NODES, panel * _NODES + _NODES)
             Y[:, here, own, own] = _to_end(drift[:, here])
-            P[panel][:, own, own] = np.eye(2) + (_B[:, None, None] * Y[:, here, own, own] @ drift[:, here]).sum(1)
+            P[panel][:, own, own] = np.eye(d) + (_B[:, None, None] * Y[:, here, own, own] @ drift[:, here]).sum(1)
     total = np.zeros((len(begin), size, size))
     for panel in range(panels):
         here = slice(panel * _NODES, panel * _NODES + _NODES)

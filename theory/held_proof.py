@@ -29,14 +29,15 @@ from sympy import Matrix
 from .formulas import text
 from .frozen import Frozen, inverse, transposed
 from .model import Diffusion, LinearSDE
-from .symbols import m, s_m, s_x, x
+from .symbols import SCORE, STATE
 
 
 class SymbolicPrior:
     """A kernel that has no more than what does not change in time; a kind that asks for more is not steady."""
 
     def __init__(self, diffusion: Diffusion) -> None:
-        self.prior, self.one, self.zero = sp.diag(*diffusion.prior_variance), sp.eye(2), sp.zeros(2, 2)
+        n = diffusion.size
+        self.prior, self.one, self.zero = sp.diag(*diffusion.prior_variance), sp.eye(n), sp.zeros(n, n)
 
     @property
     def propagator(self) -> Matrix:
@@ -59,16 +60,16 @@ def steady(sde: LinearSDE, frozen: Frozen, diffusion: Diffusion) -> LinearSDE | 
     except NotSteadyError:
         return None
     A, G = ((of).applyfunc(sp.factor) for of in (sde.matrix + sde.score_gain * phi, sde.score_gain * psi))
-    drift = A * Matrix([x, m]) + G * Matrix([s_x, s_m])
-    return LinearSDE((drift[0], drift[1]), sde.diffusion)
+    drift = A * Matrix(STATE[: sde.size]) + G * Matrix(SCORE[: sde.size])
+    return LinearSDE(tuple(drift), sde.diffusion)
 
 
 def steady_text(sde: LinearSDE, frozen: Frozen, diffusion: Diffusion) -> list[str] | None:
-    """Its drift in text, q_x and q_m in the score's place; None where there is none."""
+    """Its drift in text, q_x, q_m, ... in the score's place; None where there is none."""
     found = steady(sde, frozen, diffusion)
     if found is None:
         return None
-    q = {s_x: sp.Symbol("q_x"), s_m: sp.Symbol("q_m")}
+    q = {score: sp.Symbol(f"q_{component}") for score, component in zip(SCORE, STATE, strict=True)}
     return [text(entry.subs(q)) for entry in found.drift]
 
 

@@ -25,9 +25,10 @@ from .weak_order import Powers, coordinate_names
 class Indeterminates:
     """The generators of the ring of a splitting's words up to h^n, and what polynomials in them are in sympy.
 
-    They are the state u (2d: positions, then momenta), its duals p, for each evaluation that is remembered what is held
-    and its dual, a frozen drift b, beta and the rate beta' / beta (beta is linear in t), the entries of the parts'
-    matrices, the jets. dims: d. general: whether Phi and Psi are any, else 0 and 1. memory: evaluations remembered.
+    They are the state u (n d: positions, then momenta, ...), its duals p, for each evaluation that is remembered what
+    is held and its dual, a frozen drift b, beta and the rate beta' / beta (beta is linear in t), the entries of the
+    parts' matrices, the jets. dims: d. general: whether Phi and Psi are any, else 0 and 1. memory: evaluations
+    remembered.
     """
 
     def __init__(
@@ -39,11 +40,12 @@ class Indeterminates:
         general: bool = False,
         memory: int = 1,
     ) -> None:
-        self.splitting, self.dims, self.n, self.size = splitting, dims, n, 2 * dims
+        self.components = splitting.diffusion.size
+        self.splitting, self.dims, self.n, self.size = splitting, dims, n, self.components * dims
         self.general = general
-        self.coordinates = coordinate_names(dims)
+        self.coordinates = coordinate_names(dims, splitting.diffusion.components)
         arguments = splitting.diffusion.score_names
-        self.seen = [i for i in range(self.size) if general or "xm"[i // dims] in arguments]
+        self.seen = [i for i in range(self.size) if general or splitting.diffusion.components[i // dims] in arguments]
         self.in_time = general or "t" in arguments
         self.entries: dict[str, Expr] = {"rate": sp.Symbol("dbeta") / sp.Symbol("beta")}
         self._inverses: dict[str, Polynomial] = {}

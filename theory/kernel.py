@@ -1,8 +1,9 @@
 """The law of noised Gaussian data, in closed form, and the perturbation kernel, its case of a single point.
 
-With the forward SDE's exact flow (P, Q) and data N(mu, s2), momentum N(0, kappa M):
+With the forward SDE's exact flow (P, Q), data N(mu, s2), and the variances V of the other components at the data (of
+PSLD kappa M of the momentum):
 
-    mean = P (mu, 0)^T,    cov = P diag(s2, kappa M) P^T + Q
+    mean = P (mu, 0)^T,    cov = P diag(s2, V) P^T + Q
 
 proven by substitution into the moment equations mean' = A mean, cov' = A cov + cov A^T + D. The kernel p(u_t | x_0) is
 the marginal at s2 = 0, mu = x_0; its lower Cholesky factor L turns a network's eps into a score, s = -L^-T eps.
@@ -23,10 +24,14 @@ s2 = sp.symbols("s2", nonnegative=True)
 
 
 def marginal(diffusion: Diffusion) -> tuple[Matrix, Matrix]:
-    """Mean (2, 1) and covariance (2, 2) of u at theta = int_0^t beta, for data N(mu, s2); sympy."""
+    """Mean (n, 1) and covariance (n, n) of u at theta = int_0^t beta, for data N(mu, s2); sympy."""
     propagator, _, noise = exact_flow(diffusion.forward).matrices
-    start = sp.diag(s2, diffusion.momentum_variance)
-    return propagator * Matrix([mu, 0]), propagator * start * propagator.T + noise
+    start = sp.diag(s2, *diffusion.data_variance)
+    return propagator * _at_data(diffusion), propagator * start * propagator.T + noise
+
+
+def _at_data(diffusion: Diffusion) -> Matrix:
+    return Matrix([mu, *(0 for _ in diffusion.data_variance)])
 
 
 def moment_residuals(diffusion: Diffusion, mean: Matrix, cov: Matrix) -> tuple[Matrix, ...]:
@@ -35,8 +40,8 @@ def moment_residuals(diffusion: Diffusion, mean: Matrix, cov: Matrix) -> tuple[M
     differences = (
         mean.diff(theta) - A * mean,
         cov.diff(theta) - (A * cov + cov * A.T + D),
-        mean.subs(theta, 0) - Matrix([mu, 0]),
-        cov.subs(theta, 0) - sp.diag(s2, diffusion.momentum_variance),
+        mean.subs(theta, 0) - _at_data(diffusion),
+        cov.subs(theta, 0) - sp.diag(s2, *diffusion.data_variance),
     )
     return tuple(sp.Matrix(difference).applyfunc(sp.simplify) for difference in differences)
 
@@ -49,6 +54,4 @@ def kernel(diffusion: Diffusion) -> tuple[Matrix, Matrix]:
 
 def lower_cholesky(cov: Matrix) -> Matrix:
     """L with L L^T = cov, lower triangular with a positive diagonal; cov symmetric positive definite."""
-    xx, xm, _, mm = cov.flat()
-    root = sp.sqrt(xx)
-    return Matrix([[root, 0], [xm / root, sp.sqrt(mm - xm**2 / xx)]])
+    return Matrix(cov.cholesky(hermitian=False))

@@ -1,17 +1,19 @@
-"""The phase-space Langevin diffusion (PSLD): one forward SDE, and everything that follows from it.
+"""Diffusions: one linear forward SDE, and everything that follows from it.
 
-State u = (x, m), position and momentum; every formula acts per coordinate. A linear SDE and a diffusion are values
+A state u has n components, (x,) in position alone, (x, m) position and momentum, (x, m, a) and so on; every formula
+acts per coordinate of the data. A linear SDE and a diffusion are values
 made from sympy expressions, or, if they are built in, from the text of them that ships (theory.derivations), and then
 sympy is imported only when an expression is asked for. The built-in ones are written down in theory.declarations.
 
-This module offers the symbols that declarations are written in, too: x, m, s_x, s_m, t, the parameters gamma, nu,
-kappa, theta, and M, M_inv.
+This module offers the symbols that declarations are written in, too: x, m, a, j, s_x, s_m, s_a, s_j, t, the parameters
+gamma, nu, kappa, theta, and M, M_inv.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +23,15 @@ from numpy.typing import NDArray
 from .cache import cached
 from .derivations import declared
 from .formulas import Compiled, compiled
-from .parameters import LARGEST, NAMES, SMALLEST_TIME, Parameters, critical_mass_inverse
+from .parameters import COMPONENTS, LARGEST, NAMES, SMALLEST_TIME, Parameters, critical_mass_inverse
 
 if TYPE_CHECKING:
     from sympy import Expr, Matrix, Symbol
 
-    from .symbols import PARAMETERS, M, M_inv, gamma, kappa, m, nu, s_m, s_x, t, theta, x
+    from .symbols import PARAMETERS, M, M_inv, a, gamma, j, kappa, m, nu, s_a, s_j, s_m, s_x, t, theta, x
 
 __all__ = [
+    "DIFFUSIONS",
     "LANGEVIN_DYNAMICS",
     "LARGEST",
     "PARAMETERS",
@@ -40,11 +43,15 @@ __all__ = [
     "M",
     "M_inv",
     "Parameters",
+    "a",
     "critical_mass_inverse",
     "gamma",
+    "j",
     "kappa",
     "m",
     "nu",
+    "s_a",
+    "s_j",
     "s_m",
     "s_x",
     "t",
@@ -62,13 +69,6 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def no_diffusion() -> Any:
-    """The diffusion of dynamics without noise: (0, 0), sympy expressions."""
-    import sympy as sp
-
-    return (sp.S.Zero, sp.S.Zero)
-
-
 def _parsed(entries: Sequence[str]) -> tuple[Any, ...]:
     from .formulas import parse
     from .symbols import SYMBOLS
@@ -80,13 +80,14 @@ def _parsed(entries: Sequence[str]) -> tuple[Any, ...]:
 class LinearSDE:
     """du = (A u + G s) dtheta + diag(g) dw: linear in the state and in the score.
 
-    `drift` is (dx, dm) per unit theta, as expressions in x, m, s_x, s_m and the parameters gamma, nu, kappa;
-    `diffusion` is the pair of coefficients of dw_x and dw_m. Two SDEs of the same declaration are equal.
+    `drift` is (dx, dm) per unit theta, or as many entries as the state has components, as expressions in x, m, s_x, s_m
+    (the first n of x, m, a, j) and the parameters gamma, nu, kappa; `diffusion` holds the coefficients of dw_x, dw_m,
+    none given: no noise. Two SDEs of the same declaration are equal.
     Raises ValueError if the drift is not linear or an unknown symbol occurs.
     """
 
-    drift: tuple[Expr, Expr]
-    diffusion: tuple[Expr, Expr] = field(default_factory=no_diffusion)
+    drift: tuple[Expr, ...]
+    diffusion: tuple[Expr, ...] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
         from .linear import checked
@@ -104,8 +105,8 @@ class LinearSDE:
 
     def __getattr__(self, name: str) -> Any:
         if name in ("drift", "diffusion") and "declaration" in self.__dict__:
-            start = 0 if name == "drift" else 2
-            object.__setattr__(self, name, _parsed(self.declaration[start : start + 2]))
+            half = self.declaration[: self.size] if name == "drift" else self.declaration[self.size :]
+            object.__setattr__(self, name, _parsed(half))
             return self.__dict__[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -120,10 +121,15 @@ class LinearSDE:
 
     @cached_property
     def declaration(self) -> tuple[str, ...]:
-        """The text that the SDE is known by: drift of x and m, diffusion of x and m."""
+        """The text that the SDE is known by: the drift of every component, then its diffusion."""
         from .formulas import text
 
         return tuple(text(entry) for entry in (*self.drift, *self.diffusion))
+
+    @property
+    def size(self) -> int:
+        """The number n of components."""
+        return len(self.declaration) // 2
 
     @cached_property
     def _facts(self) -> dict[str, list[str]]:
@@ -139,16 +145,16 @@ class LinearSDE:
     def _matrix(self, name: str) -> Matrix:
         from sympy import Matrix
 
-        return Matrix(2, 2, _parsed(self._facts[name]))
+        return Matrix(self.size, self.size, _parsed(self._facts[name]))
 
     @cached_property
     def matrix(self) -> Matrix:
-        """A, the 2x2 matrix of the drift in (x, m)."""
+        """A, the n x n matrix of the drift in the state."""
         return self._matrix("A")
 
     @cached_property
     def score_gain(self) -> Matrix:
-        """G, the 2x2 matrix of the drift in (s_x, s_m)."""
+        """G, the n x n matrix of the drift in the score."""
         return self._matrix("G")
 
     @cached_property
@@ -161,14 +167,14 @@ class LinearSDE:
         return compiled([entry for name in "AGD" for entry in self._facts[name]])
 
     def numbers(self, values: Mapping[str, float]) -> NDArray[np.float64]:
-        """A, G and D at the parameters `values`, stacked: (3, 2, 2), float64."""
+        """A, G and D at the parameters `values`, stacked: (3, n, n), float64."""
         with np.errstate(all="ignore"):
             entries = self._numbers({name: np.float64(value) for name, value in values.items()})
-            numbers = np.array(entries, dtype=float).reshape(3, 2, 2)
+            numbers = np.array(entries, dtype=float).reshape(3, self.size, self.size)
         if not np.isfinite(numbers).all():
             shown = ", ".join(f"{name} = {value:g}" for name, value in values.items())
             raise ValueError(
-                f"the drift ({self.drift[0]}, {self.drift[1]}) or its noise is singular at {shown}; choose others"
+                f"the drift ({', '.join(map(str, self.drift))}) or its noise is singular at {shown}; choose others"
             )
         return numbers
 
@@ -178,10 +184,9 @@ class LinearSDE:
         return any(entry != "0" for entry in self._facts["G"])
 
     @property
-    def noisy(self) -> tuple[bool, bool]:
-        """Whether x and m have noise of their own."""
-        D = self._facts["D"]
-        return D[0] != "0", D[3] != "0"
+    def noisy(self) -> tuple[bool, ...]:
+        """Which components have noise of their own."""
+        return tuple(entry != "0" for entry in self._facts["D"][:: self.size + 1])
 
     @property
     def has_noise(self) -> bool:
@@ -195,34 +200,55 @@ def _unit_variances() -> Any:
     return (M**0, M)
 
 
-def _state_and_time() -> Any:
-    from .symbols import m, t, x
-
-    return (x, m, t)
-
-
 @dataclass(frozen=True, eq=False)
 class Diffusion:
-    """A forward SDE and the momentum's variance at the data: together they fix every p_t and its score.
+    """A forward SDE, and the variances at the data of all components but x: together they fix every p_t and its score.
 
-    `prior_variance` is that of (x, m) in the law N(0, .) that samplers start from; `score_arguments` are what the score
-    that the dynamics use depends on. Two diffusions of the same name and declaration are equal.
+    The state's components are the first n of x, m, a, j, as many as `forward` has. `data_variance` (n - 1 entries): of
+    m, ... at the data. `prior_variance` (n): in the law N(0, .) that samplers start from; both may use the parameters.
+    `score_arguments`: what the score that the dynamics use depends on; none given, the state and t. `defaults`: the
+    parameters' values where others than the published PSLD model's are usual, such as {"beta_min": 0.1}. Two diffusions
+    of the same name and declaration are equal. Raises ValueError on a wrong number of variances.
     """
 
     name: str
     forward: LinearSDE
-    momentum_variance: Expr
-    prior_variance: tuple[Expr, Expr] = field(default_factory=_unit_variances)
-    score_arguments: tuple[Symbol, ...] = field(default_factory=_state_and_time)
+    data_variance: tuple[Expr, ...]
+    prior_variance: tuple[Expr, ...] = field(default_factory=_unit_variances)
+    score_arguments: tuple[Symbol, ...] = field(default_factory=tuple)
+    defaults: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = self.forward.size
+        for name, least in (("data_variance", n - 1), ("prior_variance", n)):
+            given = getattr(self, name)
+            if not isinstance(given, tuple) or len(given) != least:
+                raise ValueError(
+                    f"{name} {given} of diffusion {self.name!r}: its state is ({', '.join(self.components)}); give "
+                    f"a tuple of {least}, one for each component{' but x' if least < n else ''}"
+                )
+        if not self.score_arguments:
+            from .symbols import STATE, t
+
+            object.__setattr__(self, "score_arguments", (*STATE[:n], t))
 
     @classmethod
     def declared(
-        cls, name: str, forward: LinearSDE, variances: Sequence[str], score_arguments: Sequence[str]
+        cls,
+        name: str,
+        forward: LinearSDE,
+        variances: Sequence[str],
+        score_arguments: Sequence[str],
+        defaults: Mapping[str, float] | None = None,
     ) -> Diffusion:
-        """The diffusion of a declaration in text: `variances` of the momentum at the data and of the prior's x and
-        m."""
+        """The diffusion of a declaration in text: `variances` at the data and of the prior, 2n - 1."""
         diffusion = object.__new__(cls)
-        texts = {"name": name, "forward": forward, "_declaration": (tuple(variances), tuple(score_arguments))}
+        texts = {
+            "name": name,
+            "forward": forward,
+            "_declaration": (tuple(variances), tuple(score_arguments)),
+            "defaults": dict(defaults or {}),
+        }
         for attribute, value in texts.items():
             object.__setattr__(diffusion, attribute, value)
         return diffusion
@@ -230,16 +256,17 @@ class Diffusion:
     def __getattr__(self, name: str) -> Any:
         if "_declaration" in self.__dict__:
             variances, arguments = self._declaration
-            if name == "momentum_variance":
-                return _parsed(variances[:1])[0]
+            others = self.forward.size - 1
+            if name == "data_variance":
+                return _parsed(variances[:others])
             if name == "prior_variance":
-                return _parsed(variances[1:])
+                return _parsed(variances[others:])
             if name == "score_arguments":
                 return _parsed(arguments)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __reduce__(self) -> Any:
-        return Diffusion.declared, (self.name, self.forward, *self._declaration)
+        return Diffusion.declared, (self.name, self.forward, *self._declaration, dict(self.defaults))
 
     def __eq__(self, other: object) -> bool:
         return self._key == other._key if isinstance(other, Diffusion) else NotImplemented
@@ -257,8 +284,18 @@ class Diffusion:
 
         from .formulas import text
 
-        variances = tuple(text(sympify(entry)) for entry in (self.momentum_variance, *self.prior_variance))
+        variances = tuple(text(sympify(entry)) for entry in (*self.data_variance, *self.prior_variance))
         return variances, tuple(map(str, self.score_arguments))
+
+    @property
+    def size(self) -> int:
+        """The number n of components of a state."""
+        return self.forward.size
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The names of a state's components."""
+        return COMPONENTS[: self.size]
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -266,46 +303,76 @@ class Diffusion:
         return self._declaration[1]
 
     @property
-    def mass(self) -> str:
-        """The momentum's variance at the data, in text."""
-        return self._declaration[0][0]
+    def data_variance_text(self) -> tuple[str, ...]:
+        """`data_variance` in text."""
+        return self._declaration[0][: self.size - 1]
 
-    def reverse(self) -> LinearSDE:
-        """The reverse SDE du = [-f + g^2 s] dtheta + g dw (Anderson 1982)."""
-        return self._reversed("1", with_noise=True)
+    def parameters(self, **given: float) -> Parameters:
+        """Parameters with the diffusion's defaults where nothing is given. Raises ValueError as `Parameters`."""
+        return Parameters(**{**self.defaults, **given})
 
-    def probability_flow(self) -> LinearSDE:
-        """The probability-flow ODE du = [-f + g^2 s / 2] dtheta (Song et al. 2021)."""
-        return self._reversed("1/2", with_noise=False)
+    def reverse(self, noise: float | Fraction = 1) -> LinearSDE:
+        """The reverse dynamics du = [-f + (1 + noise^2) / 2 g^2 s] dtheta + noise g dw, which all have the laws p_t.
 
-    def _reversed(self, score_weight: str, with_noise: bool) -> LinearSDE:
+        noise: a constant >= 0; 1 is the reverse SDE (Anderson 1982), 0 the probability flow (Song et al. 2021), the
+        numbers between and beyond are the family of Zhang and Chen 2023 (arXiv 2204.13902, equation 4) and SA-Solver's
+        constant tau (Xue et al. 2023, arXiv 2309.05019). Raises ValueError on another noise.
+        """
+        if not 0 <= noise <= LARGEST:
+            raise ValueError(f"noise = {noise} of reverse dynamics must be a number in [0, {LARGEST:g}]; 1 is the SDE")
+        amount = Fraction(noise)
+        weight = str((1 + amount**2) / 2)
+
         def derive() -> list[str]:
             from sympy import Rational
 
-            from .declarations import ZERO, Dynamics, declaration, reverse_drift
+            from .declarations import Dynamics, declaration, reverse_drift
 
             forward = Dynamics(self.forward.drift, self.forward.diffusion)
-            drift = reverse_drift(forward, Rational(score_weight))
-            return declaration(Dynamics(drift, forward.diffusion if with_noise else ZERO))
+            scale = Rational(amount.numerator, amount.denominator)
+            return declaration(
+                Dynamics(reverse_drift(forward, Rational(weight)), tuple(scale * g for g in forward.diffusion))
+            )
 
-        question = ("reverse drift", self.forward.declaration, score_weight, with_noise)
+        kind = bool(amount) if amount in (0, 1) else str(amount)
+        question = ("reverse drift", self.forward.declaration, weight, kind)
         return LinearSDE.declared(cached(question, derive, keep=False))
 
-    def variances(self, values: Mapping[str, float]) -> tuple[float, float, float]:
-        """The momentum's variance at the data and the prior's two variances, at the parameters `values`."""
-        momentum, position, last = self._variances({name: values[name] for name in NAMES})
-        return float(momentum), float(position), float(last)
+    def probability_flow(self) -> LinearSDE:
+        """The probability-flow ODE du = [-f + g^2 s / 2] dtheta (Song et al. 2021)."""
+        return self.reverse(0)
+
+    def data_variances(self, values: Mapping[str, float]) -> NDArray[np.float64]:
+        """The variances at the data of the components but x, (n - 1,), at the parameters `values`."""
+        return self._variances_at(values)[: self.size - 1]
+
+    def prior_variances(self, values: Mapping[str, float]) -> NDArray[np.float64]:
+        """The prior's variances, (n,), at the parameters `values`."""
+        return self._variances_at(values)[self.size - 1 :]
+
+    def _variances_at(self, values: Mapping[str, float]) -> NDArray[np.float64]:
+        return np.array(self._variances({name: values[name] for name in NAMES}), dtype=float)
 
     @cached_property
     def _variances(self) -> Compiled:
         return compiled(self._declaration[0])
 
 
+def check_components(diffusion: Diffusion, reading: str) -> None:
+    """Raises ValueError, in the name of a `reading`, on a diffusion with other components than (x, m)."""
+    if diffusion.size != 2:
+        raise ValueError(
+            f"{reading} known of states (x, m), and {diffusion.name!r} has ({', '.join(diffusion.components)}); choose "
+            "a scheme of psld, or exact moments, which are known of all"
+        )
+
+
 def _built_in(name: str) -> Diffusion:
     entry = declared()["diffusions"][name]
-    return Diffusion.declared(name, LinearSDE.declared(entry["forward"]), entry["variances"], entry["score_arguments"])
+    sde = LinearSDE.declared(entry["forward"])
+    return Diffusion.declared(name, sde, entry["variances"], entry["score_arguments"], entry.get("defaults"))
 
 
-PSLD_DIFFUSION = _built_in("psld")
-STATIONARY = _built_in("stationary")
+DIFFUSIONS = {name: _built_in(name) for name in declared()["diffusions"]}
+PSLD_DIFFUSION, STATIONARY = DIFFUSIONS["psld"], DIFFUSIONS["stationary"]
 LANGEVIN_DYNAMICS = LinearSDE.declared(declared()["splittings"]["langevin"]["whole"])

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, fields
 
 NAMES = ("gamma", "nu", "kappa")  # of the numbers that formulas depend on
+# The components of a state, in order: position, momentum, acceleration, jerk. A diffusion has the first n of them.
+COMPONENTS = ("x", "m", "a", "j")
 
 
 def critical_mass_inverse(gamma, nu):

@@ -10,6 +10,15 @@ be told: which noise a network was trained on at the time it is asked for.
     cosine   alpha = cos(pi (t + s) / (2 (1 + s))) / cos(pi s / (2 (1 + s))), s = 0.008 (Nichol and Dhariwal 2021)
     flow     alpha = 1 - t, sigma = t: rectified flow (Liu et al. 2023)
 
+Every path is that of an SDE, dx = f x dt + g dw with f = (log alpha)' and g^2 = (sigma^2)' - 2 f sigma^2, and all of
+them are one: x divided by scale = (alpha^2 + sigma^2)^(1/2) preserves variance, and moves as the diffusion vp does in
+
+    theta(t) = log(1 + sigma^2 / alpha^2),
+
+which is int beta of vp. So a word on vp with a grid of these theta is that word on the path (`as_vp`); where it holds
+eps or the data point it is the solver as it is written down for the path: Euler on rectified flow, and on EDM's ODE in
+sigma, is DDIM.
+
 A table of rows alpha_bar, as networks with integer timesteps were trained on, is a path with the row's index as its
 time; between rows log(alpha / sigma) goes linearly, and `refined` makes more rows of the same curve.
 """
@@ -22,6 +31,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from .parameters import SMALLEST_TIME, Parameters
 
 Array = NDArray[np.float64]
 
@@ -50,6 +61,61 @@ class GaussianPath:
             raise ValueError(f"t = {t:g} is not on the path {self.name!r}, which goes from 0 to {self.end:g}")
         time = np.asarray(t, dtype=float)
         return Level(float(self.alpha(time)), float(self.sigma(time)))
+
+    def theta(self, t: ArrayLike) -> Array:
+        """The time of the diffusion vp that has the same ratio of noise to data, for t in [0, end]; inf where there is
+        noise alone."""
+        t = np.asarray(t, dtype=float)
+        with np.errstate(divide="ignore"):
+            return np.log1p((self.sigma(t) / self.alpha(t)) ** 2)
+
+    def scale(self, t: ArrayLike) -> Array:
+        """x of the path over x of vp: (alpha^2 + sigma^2)^(1/2)."""
+        t = np.asarray(t, dtype=float)
+        return np.hypot(self.alpha(t), self.sigma(t))
+
+    def sde(self, t: ArrayLike) -> tuple[Array, Array]:
+        """f and g^2 of dx = f x dt + g dw at times inside (0, end), to some 9 digits where the path is smooth.
+
+        Derivatives are central differences of fourth order. Raises ValueError on a time that is not inside.
+        """
+        t = np.asarray(t, dtype=float)
+        if not ((t > 0) & (t < self.end)).all():
+            raise ValueError(f"t = {t}: the SDE of {self.name!r} is known inside of (0, {self.end:g})")
+        step = np.minimum(1e-3 * self.end, np.minimum(t, self.end - t) / 4)
+
+        def slope(function: Callable[[Array], Array]) -> Array:
+            near, far = (function(t + k * step) - function(t - k * step) for k in (1, 2))
+            return (8 * near - far) / (12 * step)
+
+        drift = slope(lambda time: np.log(self.alpha(time)))
+        return drift, slope(lambda time: self.sigma(time) ** 2) - 2 * drift * self.sigma(t) ** 2
+
+
+class AsVP(NamedTuple):
+    """A path's times as those of the diffusion vp: its parameters, the grid taus (steps + 1,), and x of the path over x
+    of vp at each (steps + 1,)."""
+
+    params: Parameters
+    taus: Array
+    scale: Array
+
+
+def as_vp(path: GaussianPath, times: ArrayLike) -> AsVP:
+    """The run over `times` (steps + 1,) of a path, which fall from noise to data, as a run of vp over its own grid.
+
+    beta is constant, such that the first time is t = 1. Raises ValueError unless the times fall and there is data at
+    the first one and noise at the last.
+    """
+    t = np.asarray(times, dtype=float)
+    theta = path.theta(t)
+    if t.ndim != 1 or len(t) < 2 or not (np.isfinite(theta).all() and (np.diff(theta) < 0).all() and theta[-1] > 0):
+        raise ValueError(
+            f"times of {path.name!r} from {t.flat[0]:g} to {t.flat[-1]:g}: theta = log(1 + (sigma / alpha)^2) must "
+            "fall from a finite value to one above 0; begin where there is data, and end where there is noise"
+        )
+    params = Parameters(beta_min=float(theta[0]), beta_max=float(theta[0]), eps=SMALLEST_TIME)
+    return AsVP(params, 1 - theta / theta[0], path.scale(t))
 
 
 def _vp_alpha(t: Array, low: float = 0.1, high: float = 20.0) -> Array:

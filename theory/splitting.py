@@ -10,6 +10,9 @@ built-in ones are written down, in sympy, in theory.declarations.
     psld-flow     A B     the probability-flow ODE (arXiv 2310.07894, section 4)
     psld-flow-whole  F    the probability-flow ODE as one part
     langevin      O A B   underdamped Langevin dynamics, whose orders are known (Leimkuhler and Matthews 2013)
+    vp-whole      F       the reverse SDE of a diffusion in position alone (Song et al. 2021, arXiv 2011.13456)
+    vp-flow       F       its probability-flow ODE
+    vp-linear     U E     its linear part, and the score's
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from .cache import cached
 from .derivations import declared
 from .flows import ExactFlow, Flow, euler_flow, exact_flow
-from .model import PSLD_DIFFUSION, STATIONARY, Diffusion, LinearSDE, Parameters, no_diffusion
+from .model import DIFFUSIONS, Diffusion, LinearSDE, Parameters
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -46,12 +49,13 @@ class Part:
     """
 
     name: str
-    drift: tuple[Expr, Expr]
-    diffusion: tuple[Expr, Expr] = field(default_factory=no_diffusion)
+    drift: tuple[Expr, ...]
+    diffusion: tuple[Expr, ...] = field(default_factory=tuple)
     euler: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_part_name(self.name)
+        object.__setattr__(self, "diffusion", self.sde.diffusion)
         if self.sde.uses_score and self.euler:  # asked of every part: a drift that is not linear is refused here
             raise ValueError(
                 f"part {self.name!r} uses the score: the scheme's flow says how it is followed; drop euler"
@@ -130,6 +134,12 @@ class Splitting:
     def __post_init__(self) -> None:
         if not self.name.isprintable():
             raise ValueError(f"name {self.name!r} holds characters that cannot be printed; choose a plain name")
+        sizes = {sde.size for sde in (self.diffusion.forward, self.whole, *(part.sde for part in self.parts))}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"splitting {self.name!r} has dynamics of {' and '.join(map(str, sorted(sizes)))} components; all have "
+                f"those of {self.diffusion.name!r}, ({', '.join(self.diffusion.components)})"
+            )
         names = [part.name for part in self.parts]
         if not names:
             raise ValueError(f"splitting {self.name!r} has no parts; give at least one")
@@ -144,9 +154,10 @@ class Splitting:
             if any(entry != "0" for entry in difference):
                 raise ValueError(
                     f"the parts of splitting {self.name!r} do not add up: {what} of parts minus whole "
-                    f"is ({difference[0]}, {difference[1]}) in (x, m); it must be (0, 0)"
+                    f"is ({', '.join(difference)}) in ({', '.join(self.diffusion.components)}); it must be "
+                    f"({', '.join('0' * self.diffusion.size)})"
                 )
-        for name, excess in zip("xm", self._excess, strict=True):
+        for name, excess in zip(self.diffusion.components, self._excess, strict=True):
             if excess != "0":
                 raise ValueError(
                     f"the whole of splitting {self.name!r} does not keep the laws p_t of diffusion "
@@ -156,20 +167,21 @@ class Splitting:
 
     @property
     def _excess(self) -> tuple[str, ...]:
-        """What the drifts of x and m have too much to keep every p_t (theory.linear), in text."""
+        """What the drifts have too much to keep every p_t (theory.linear), in text."""
         forward, diffusion = self.diffusion.forward.declaration, self.diffusion
-        question = ("keeps the laws", self.whole.declaration, forward, diffusion.score_names, diffusion.mass)
+        unseen = [i for i, name in enumerate(diffusion.components) if name not in diffusion.score_names]
+        others = list(diffusion.data_variance_text)
+        question = ("keeps the laws", self.whole.declaration, forward, diffusion.score_names, *others)
 
         def derive() -> list[str]:
             from .linear import excess_drift
 
-            stationary = None if "m" in diffusion.score_names else diffusion.momentum_variance
-            return excess_drift(self.whole, diffusion.forward, stationary)
+            return excess_drift(self.whole, diffusion.forward, {i: diffusion.data_variance[i - 1] for i in unseen})
 
         return tuple(cached(question, derive, keep=False))
 
     @property
-    def _differences(self) -> dict[str, tuple[str, str]]:
+    def _differences(self) -> dict[str, tuple[str, ...]]:
         """`differences` in text, which ships for the built-in splittings."""
         question = ("adds up", self.whole.declaration, sorted(part.sde.declaration for part in self.parts))
 
@@ -180,15 +192,16 @@ class Splitting:
 
         return cached(question, derive, keep=False)
 
-    def differences(self) -> dict[str, tuple[Expr, Expr]]:
+    def differences(self) -> dict[str, tuple[Expr, ...]]:
         """Sum of the parts minus the whole, simplified: the drifts and the squared diffusion coefficients."""
         import sympy as sp
 
-        drift = sum((sp.Matrix(p.sde.drift) for p in self.parts), sp.zeros(2, 1)) - sp.Matrix(self.whole.drift)
-        noise = sum((p.sde.noise for p in self.parts), sp.zeros(2, 2)) - self.whole.noise
+        n = self.whole.size
+        drift = sum((sp.Matrix(p.sde.drift) for p in self.parts), sp.zeros(n, 1)) - sp.Matrix(self.whole.drift)
+        noise = sum((p.sde.noise for p in self.parts), sp.zeros(n, n)) - self.whole.noise
         return {
-            "drift": (sp.simplify(drift[0]), sp.simplify(drift[1])),
-            "squared diffusion": (sp.simplify(noise[0, 0]), sp.simplify(noise[1, 1])),
+            "drift": tuple(map(sp.simplify, drift)),
+            "squared diffusion": tuple(map(sp.simplify, noise.diagonal())),
         }
 
     def __getitem__(self, name: str) -> Part:
@@ -210,13 +223,11 @@ def _built_in(name: str, diffusion: Diffusion) -> Splitting:
     return Splitting(name, diffusion, LinearSDE.declared(entry["whole"]), tuple(parts))
 
 
-_DIFFUSIONS = {diffusion.name: diffusion for diffusion in (PSLD_DIFFUSION, STATIONARY)}
-SPLITTINGS = {
-    name: _built_in(name, _DIFFUSIONS[entry["diffusion"]]) for name, entry in declared()["splittings"].items()
-}
+SPLITTINGS = {name: _built_in(name, DIFFUSIONS[entry["diffusion"]]) for name, entry in declared()["splittings"].items()}
 PSLD, PSLD_LINEAR, PSLD_WHOLE, PSLD_FLOW, PSLD_FLOW_WHOLE, LANGEVIN = (
     SPLITTINGS[name] for name in ("psld", "psld-linear", "psld-whole", "psld-flow", "psld-flow-whole", "langevin")
 )
+VP_WHOLE, VP_FLOW, VP_LINEAR = (SPLITTINGS[name] for name in ("vp-whole", "vp-flow", "vp-linear"))
 
 
 def splitting_for(names: set[str]) -> Splitting:

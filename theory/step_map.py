@@ -38,15 +38,15 @@ def step_map(scheme: Scheme) -> list[SymbolicSegment]:
     from .formulas import parse
     from .symbols import SYMBOLS
 
-    segments = []
+    n, segments = scheme.splitting.diffusion.size, []
     for time, entries in step_map_text(scheme):
-        flow = Flow(*(sp.Matrix(2, 2, [parse(entry, SYMBOLS) for entry in entries[name]]) for name in "PKQ"))
+        flow = Flow(*(sp.Matrix(n, n, [parse(entry, SYMBOLS) for entry in entries[name]]) for name in "PKQ"))
         segments.append(SymbolicSegment(None if time is None else Fraction(time), flow))
     return segments
 
 
 def step_map_text(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:
-    """The same in text: for each segment the time, and by name P, K and Q four entries, row-major."""
+    """The same in text: for each segment the time, and by name P, K and Q n^2 entries, row-major."""
     if scheme.flow not in FROZEN_FLOWS:
         raise ValueError(
             f"the {scheme.flow} sub-flow follows the score inside a part; its step is no affine map of u and s; "
@@ -82,9 +82,10 @@ def _compose(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:
     from .flow_proof import euler_matrices, in_text
     from .symbols import theta
 
-    identity = Flow(sp.eye(2), sp.zeros(2, 2), sp.zeros(2, 2))
+    n = scheme.splitting.diffusion.size
+    identity = Flow(sp.eye(n), sp.zeros(n, n), sp.zeros(n, n))
     segments: list[tuple[str | None, Flow]] = [(None, identity)]
-    scale = sp.diag(sp.nsimplify(scheme.lambda_s), 1)
+    scale = sp.diag(sp.nsimplify(scheme.lambda_s), *(1 for _ in range(n - 1)))
     for token in scheme.tokens:
         if token.weight is None:
             segments.append((str(token.start), identity))

@@ -88,7 +88,8 @@ class Taylor:
                 (found[j] @ np.swapaxes(found[k - j], -1, -2) for j in range(1, k)), np.zeros_like(found[0])
             )
             half = np.tril(inverse @ lacking @ np.swapaxes(inverse, -1, -2))
-            half[..., range(2), range(2)] /= 2
+            diagonal = range(half.shape[-1])
+            half[..., diagonal, diagonal] /= 2
             found.append(found[0] @ half)
         return Taylor(found)
 
@@ -122,7 +123,7 @@ class TaylorKernel:
         self._numbers = NumericKernel(diffusion, params.theta(self.t, self.t), params.values())
         self._A, _, self._D = diffusion.forward.numbers(params.values())
         self._betas = (params.beta(self.t)[..., None, None], params.beta_max - params.beta_min)
-        self.one, self.zero = np.eye(2), np.zeros((2, 2))
+        self.one, self.zero = self._numbers.one, self._numbers.zero
 
     @cached_property
     def propagator(self) -> Taylor:

@@ -116,7 +116,7 @@ def prove_order(scheme: Scheme, dims: int = 1, linear_beta: bool = True) -> Orde
     if scheme.memory > 1:
         return _prove_run(scheme, dims, linear_beta)
     order, found = cached(_question(scheme, dims, linear_beta), lambda: _search(scheme, dims, linear_beta))
-    return OrderProof(order, _HIGHEST, coordinate_names(dims), _read(found), order, order_if_graded=order)
+    return OrderProof(order, _HIGHEST, _coordinates(scheme, dims), _read(found), order, order_if_graded=order)
 
 
 def _prove_run(scheme: Scheme, dims: int, linear_beta: bool) -> OrderProof:
@@ -129,7 +129,7 @@ def _prove_run(scheme: Scheme, dims: int, linear_beta: bool) -> OrderProof:
     start = limiting[0].coefficients if len(limiting) == 1 else coefficients(_sum(limiting))
     left_if_graded = [2 * power for power in left if power is not None]
     graded = min((power for power in (steps, *left_if_graded) if power is not None), default=None)
-    return OrderProof(order, _HIGHEST, coordinate_names(dims), _read(found), steps, start, any_steps, graded)
+    return OrderProof(order, _HIGHEST, _coordinates(scheme, dims), _read(found), steps, start, any_steps, graded)
 
 
 def _sum(proofs: Sequence[OrderProof]) -> dict[Powers, Any]:
@@ -152,10 +152,14 @@ def _read(found: Sequence[Any]) -> tuple[Coefficient, ...]:
     return tuple(Coefficient(tuple(powers), text, latex) for powers, text, latex in found)
 
 
-def coordinate_names(dims: int) -> tuple[str, ...]:
-    """x, m; in two dimensions x1, x2, m1, m2."""
+def _coordinates(scheme: Scheme, dims: int) -> tuple[str, ...]:
+    return coordinate_names(dims, scheme.splitting.diffusion.components)
+
+
+def coordinate_names(dims: int, components: Sequence[str]) -> tuple[str, ...]:
+    """Of the components x, m: x, m; in two dimensions x1, x2, m1, m2."""
     suffixes = [""] if dims == 1 else [str(i + 1) for i in range(dims)]
-    return tuple(f"{name}{suffix}" for name in ("x", "m") for suffix in suffixes)
+    return tuple(f"{name}{suffix}" for name in components for suffix in suffixes)
 
 
 def coefficients(leading: Mapping[Powers, Expr]) -> tuple[Coefficient, ...]:

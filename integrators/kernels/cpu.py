@@ -10,9 +10,6 @@ disk and goes by this file alone, so numbers from elsewhere are arguments.
 # pyright: reportIndexIssue=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import box_muller
+from .machine_code import compiled, split_rows
 from .tiers import Draw
 
 _CALLS = 128  # of Philox in a block
@@ -31,13 +29,6 @@ _SMALL = 16  # elements below which a loop over rows is the longer one
 u32, u64, f32, f64, i32, uintp = np.uint32, np.uint64, np.float32, np.float64, np.int32, np.uintp
 _M0, _M1, _W0, _W1 = u64(0xD2511F53), u64(0xCD9E8D57), u64(0x9E3779B9), u64(0xBB67AE85)
 _LOW, _HALF, _ONE, _SIGN = u64(0xFFFFFFFF), u64(32), u32(1), u32(0x80000000)
-
-
-def _compile(function: Any) -> Any:
-    try:
-        return njit(function, nogil=True, error_model="numpy", cache=True)
-    except RuntimeError:  # no folder that compiled code could be kept in
-        return njit(function, nogil=True, error_model="numpy")
 
 
 def _inline(function: Any) -> Any:
@@ -56,7 +47,7 @@ def _philox(c0, c1, c2, c3, k0, k1):
     return c0, c1, c2, c3
 
 
-@_compile
+@compiled
 def _row_words(first, count, interval, sample, key, radius, angle):
     """The words of the calls first, ... (count) of a row: of the radius and of the angle (2 count,)."""
     low, high, k0, k1 = sample & _LOW, sample >> _HALF, key[0], key[1]
@@ -66,7 +57,7 @@ def _row_words(first, count, interval, sample, key, radius, angle):
         angle[2 * j], angle[2 * j + 1] = u32(w1), u32(w3)
 
 
-@_compile
+@compiled
 def _words(calls, low, high, interval, key, count, radius, angle):
     """The words of counters (calls, interval, low, high), each (count,)."""
     k0, k1 = key[0], key[1]
@@ -76,7 +67,7 @@ def _words(calls, low, high, interval, key, count, radius, angle):
         angle[2 * j], angle[2 * j + 1] = u32(w1), u32(w3)
 
 
-@_compile
+@compiled
 def _single(radius, angle, p, count, xi, eta):
     """Normals in float32, see box_muller; p: the coefficients of LOG, SIN and COS, one after the other."""
     l0, l1, l2, l3 = p[0], p[1], p[2], p[3]
@@ -100,7 +91,7 @@ def _single(radius, angle, p, count, xi, eta):
         eta[j] = r * sine
 
 
-@_compile
+@compiled
 def _double(radius, angle, p, count, xi, eta):
     """`_single` in float64."""
     l0, l1, l2, l3, l4, l5, l6, l7 = p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]
@@ -126,7 +117,7 @@ def _double(radius, angle, p, count, xi, eta):
         eta[j] = r * sine
 
 
-@_compile
+@compiled
 def _draw(samples, row, rows, first, count, interval, key, p, counter, word, normal):
     """A block's normals (512,), xi and then eta, of rows one after the other: of the calls first, ... (count) of each
     of the rows row, ... (rows). Short rows are taken across: their counters (3, 128) are written down first."""
@@ -146,7 +137,7 @@ def _draw(samples, row, rows, first, count, interval, key, p, counter, word, nor
         _double(word[0], word[1], p, 2 * rows * count, normal[: 2 * _CALLS], normal[2 * _CALLS :])
 
 
-@_compile
+@compiled
 def _line(u, s, noise, at, xi, eta, n, width, c, out):
     """u <- P u + K s + C (xi, eta) on `width` elements of one row, at `at` in states u, scores s and results `out`
     (batch, 2, n), flat, and at xi and eta in `noise`; how many have a score that is not finite."""
@@ -162,7 +153,7 @@ def _line(u, s, noise, at, xi, eta, n, width, c, out):
     return bad
 
 
-@_compile
+@compiled
 def _copy(source, target, rows, width, begin, stride, place, pitch):
     """target[place + pitch r + e] = source[begin + stride r + e] for r < rows, e < width."""
     begin, stride, place, pitch = uintp(begin), uintp(stride), uintp(place), uintp(pitch)
@@ -176,7 +167,7 @@ def _copy(source, target, rows, width, begin, stride, place, pitch):
                 target[place + pitch * r + e] = source[begin + stride * r + e]
 
 
-@_compile
+@compiled
 def _small(u, s, given, normal, row, rows, n, c, state, out):
     """`_line` on several small events, brought together in `state` (3, 512)."""
     size, stride, base = normal.size // 2, 2 * ((n + 1) // 2), 2 * n * row
@@ -191,7 +182,7 @@ def _small(u, s, given, normal, row, rows, n, c, state, out):
     return bad
 
 
-@_compile
+@compiled
 def _fill(begin, end, samples, interval, key, p, n, out, planes, plane):
     """The normals of rows begin, ..., end - 1 into the planes plane, plane + 1 of out (batch, planes, n), flat."""
     half = (n + 1) // 2
@@ -208,7 +199,7 @@ def _fill(begin, end, samples, interval, key, p, n, out, planes, plane):
                 _copy(normal, out, rows, width, 2 * _CALLS * k, 2 * count, place, planes * n)
 
 
-@_compile
+@compiled
 def _update(begin, end, drawn, samples, interval, key, p, n, c, u, s, given, out):
     """The update of rows begin, ..., end - 1 of states, scores and results (batch, 2, n), flat; how many elements have
     a score that is not finite. The noise is drawn here, or `given` (batch, 2, n), or none (`given` is empty)."""
@@ -253,7 +244,9 @@ def fill(draw: Draw, out: Tensor, plane: int = 0) -> None:
         return
     samples, flat, p = draw.samples.numpy(), out.view(-1).numpy(), _POLYNOMIALS[out.dtype]
     interval, key = u64(draw.interval), _key(draw.seed)
-    _split(lambda begin, end: _fill(begin, end, samples, interval, key, p, n, flat, planes, plane), batch, n)
+    split_rows(
+        lambda begin, end: _fill(begin, end, samples, interval, key, p, n, flat, planes, plane), batch, n / _GRAIN
+    )
 
 
 class Updates:
@@ -282,7 +275,7 @@ class Updates:
         def update(begin: int, end: int) -> int:
             return _update(begin, end, drawn, samples, interval, key, p, n, c, state, score, given, result)
 
-        bad = _split(update, batch, n)
+        bad = split_rows(update, batch, n / _GRAIN)
         if s is not None and bad and self.first_wrong is None:
             self.first_wrong = k
         return out
@@ -298,38 +291,3 @@ def _flat(tensor: Tensor) -> NDArray[Any]:
 
 def _key(seed: int) -> NDArray[np.uint64]:
     return np.array([seed & 0xFFFFFFFF, seed >> 32], u64)
-
-
-# --- Threads ----------------------------------------------------------------------------------------------------------
-# Rows are shared out over as many threads as torch works with. They are Python's, which a fork or a call from several
-# threads at once does not disturb; the kernels run without the interpreter's lock.
-
-_pool: ThreadPoolExecutor | None = None
-_size = 0
-
-
-def _split(work: Callable[[int, int], int | None], batch: int, n: int) -> int:
-    """Call work(begin, end) on parts of the rows 0, ..., batch - 1; the sum of what it returns."""
-    parts = min(torch.get_num_threads(), batch, max(1, batch * n // _GRAIN))
-    if parts == 1:
-        return work(0, batch) or 0
-    ends = [batch * part // parts for part in range(parts + 1)]
-    others = [_threads(parts - 1).submit(work, ends[part], ends[part + 1]) for part in range(1, parts)]
-    return (work(0, ends[1]) or 0) + sum(other.result() or 0 for other in others)
-
-
-def _threads(count: int) -> ThreadPoolExecutor:
-    global _pool, _size
-    if _pool is None or _size < count:
-        _pool, _size = ThreadPoolExecutor(count, thread_name_prefix="weakorder"), count
-    return _pool
-
-
-def _forget_threads() -> None:
-    """A child process has none of its parent's threads."""
-    global _pool
-    _pool = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)

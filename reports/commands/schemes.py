@@ -10,7 +10,7 @@ import click
 
 from .lines import EXIT_CODES, cell, print_json, print_table, progress, title, warn
 from .options import EVENT, GRID, MODEL, OUTPUT, REAL, SCHEME, WHOLE, Chosen, Whole
-from .values import diffusion_of, parameters, sampler_of, scheme_of
+from .values import diffusion_of, given, parameters, sampler_of, scheme_of
 
 STEPS = 50
 
@@ -23,7 +23,8 @@ def schemes(as_json: bool, device: str, **model: float | None) -> None:
     from ...integrators.catalogue import all_schemes
     from ..pages import order_rows
 
-    rows = order_rows(list(all_schemes().values()), parameters(device, model))
+    _ = parameters(device, model)
+    rows = order_rows(list(all_schemes().values()), given(model))
     if as_json:
         print_json(rows)
         return
@@ -63,8 +64,8 @@ def derive(
     from ..pages import derivation_text
     from ..pages import derive as derivation
 
-    params = parameters(device, model)
     scheme = scheme_of(x, chosen)
+    params = parameters(device, model, scheme.splitting.diffusion)
     answer = derivation(scheme, dims, params.beta_min != params.beta_max)
     if as_json:
         print_json(answer)
@@ -104,13 +105,15 @@ def moments(
     **model: float | None,
 ) -> None:
     """Exact mean and covariance of scheme X on Gaussian data, at t = eps, without a denoising step."""
+    import numpy as np
+
     from ...integrators.grids import label, steps_of, time_grid
     from ...theory.scheme import Scheme
     from ...verification.exact import exact_moments
     from ...verification.targets import GaussianTarget
 
-    params = parameters(device, model)
     sampler = sampler_of(x, chosen)
+    params = parameters(device, model, diffusion_of(sampler))
     target = GaussianTarget.of(data_mean, data_variance, diffusion_of(sampler), params)
     steps = steps_of(grid) or STEPS if steps is None else steps
     taus = time_grid(grid, steps, params)
@@ -135,9 +138,12 @@ def moments(
         return
     run = f"{steps} steps ({label(grid)}) from the {start} law to t = {params.eps:g}, {result.nfe} NFE"
     click.echo(f"{title(sampler, x)}: {run}")
-    values = [[*law.mean[:, 0], law.cov[0, 0, 0], law.cov[0, 1, 0], law.cov[1, 1, 0]] for law in laws.values()]
+    i, j = np.triu_indices(len(result.exact.mean))
+    values = [[*law.mean[:, 0], *law.cov[i, j, 0]] for law in laws.values()]
     errors = [computed - exact for computed, exact in zip(*values, strict=True)]
-    header = ["", "mean x", "mean m", "cov xx", "cov xm", "cov mm"]
+    names = target.diffusion.components
+    header = ["", *(f"mean {name}" for name in names)]
+    header += [f"cov {names[a]}{names[b]}" for a, b in zip(i, j, strict=True)]
     rows = zip(("scheme", "exact", "error"), [*values, errors], strict=True)
     print_table(header, [[name, *(f"{number:.6e}" for number in row)] for name, row in rows])
 
@@ -165,8 +171,8 @@ def stability(
     from ...theory.scheme import Scheme
     from ..pages import judge, stability_text
 
-    params = parameters(device, model)
     sampler = sampler_of(x, chosen)
+    params = parameters(device, model, diffusion_of(sampler))
     with contextlib.redirect_stdout(sys.stderr):  # what a black box prints is not our answer
         answer, stable = judge(sampler, params, steps, grid, progress)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 import click
 from click.core import ParameterSource
@@ -35,8 +35,21 @@ _OPTIONS = together(
 )
 
 
+class Asked(NamedTuple):
+    """What the command line says of such a sampler: its name, NAME=VALUE of the library's settings, what one's own is
+    around, and which grid and shape of data."""
+
+    x: str
+    settings: tuple[str, ...]
+    diffusion: str | None
+    predicts: str | None
+    time: str | None
+    grid: str | None = None
+    event: list[int] | None = None
+
+
 def UNMODIFIED(command: Any) -> Any:
-    """The options of samplers with a grid of their own, and their way to `verify_unmodified`."""
+    """The options of samplers with a grid of their own, and their way to their verdict."""
 
     @functools.wraps(command)
     def routed(
@@ -50,7 +63,7 @@ def UNMODIFIED(command: Any) -> Any:
         x = options["x"]
         library = x.partition(":")[0]
         if library in LIBRARIES or diffusion is not None or predicts is not None:
-            verify_unmodified(x, settings, diffusion, predicts, time, options)
+            _verify(Asked(x, settings, diffusion, predicts, time, event=options["event"]), options)
         if settings or time:
             raise ValueError(
                 f"--set and --time are for {' and '.join(f'{name}:NAME' for name in LIBRARIES)}, or with --diffusion "
@@ -61,14 +74,7 @@ def UNMODIFIED(command: Any) -> Any:
     return _OPTIONS(routed)
 
 
-def verify_unmodified(
-    x: str,
-    settings: tuple[str, ...],
-    diffusion: str | None,
-    predicts: str | None,
-    time: str | None,
-    options: dict[str, Any],
-) -> NoReturn:
+def _verify(asked: Asked, options: dict[str, Any]) -> NoReturn:
     """The verdict on a sampler with a grid of its own; exits with its code. Raises ValueError on bad input."""
     from ...verification.time_limit import check_time_limit
     from ...verification.unmodified import STEPS, study_unmodified
@@ -78,23 +84,24 @@ def verify_unmodified(
     for name in options:
         source = context.get_parameter_source(name)
         if name not in _TAKEN and source is ParameterSource.COMMANDLINE:
-            raise ValueError(f"--{name.replace('_', '-')} is not for {x}, a sampler with a grid of its own; drop it")
+            raise ValueError(
+                f"--{name.replace('_', '-')} is not for {asked.x}, a sampler with a grid of its own; drop it"
+            )
     check_time_limit(options["time_limit"])
-    own = context.get_parameter_source("grid") is not ParameterSource.COMMANDLINE
-    samplers = samplers_of(
-        x, settings_of(settings), diffusion, predicts, time, None if own else options["grid"], options["event"]
-    )
+    if context.get_parameter_source("grid") is ParameterSource.COMMANDLINE:
+        asked = asked._replace(grid=options["grid"])
+    samplers = samplers_of(asked)
 
     def study(progress: Any) -> UnmodifiedStudy:
         return study_unmodified(samplers, options["order"], options["steps"] or STEPS, progress=progress)
 
     found, verdict, reason = within(options["time_limit"], study)
-    answer = {"sampler": x} if found is None else found.as_dict()
+    answer = {"sampler": asked.x} if found is None else found.as_dict()
     answer |= {"verdict": str(verdict), "reason": reason}
     if options["as_json"]:
         print_json(answer)
     else:
-        _print(x, found)
+        _print(asked.x, found)
         click.echo(f"{verdict}: {reason}")
     sys.exit(EXIT_CODES[verdict])
 
@@ -133,43 +140,28 @@ def settings_of(texts: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def samplers_of(
-    x: str,
-    settings: dict[str, Any],
-    diffusion: str | None,
-    predicts: str | None,
-    time: str | None,
-    grid: str | None,
-    event: list[int] | None,
-) -> dict[str, Unmodified]:
+def samplers_of(asked: Asked) -> dict[str, Unmodified]:
     """The samplers of a name by grid: the one asked for, or its own and one that is smooth in log sigma where it has
     one. Raises ValueError."""
     from ...verification.unmodified import samplers_of as of_library
 
-    library, _, name = x.partition(":")
+    x, library, name = asked.x, *asked.x.partition(":")[::2]
     if library not in LIBRARIES:
-        return _of_file(x, settings, diffusion, predicts, time, grid, event)
-    if event:
+        return _of_file(asked)
+    if asked.event:
         raise ValueError(f"--event is for FILE.py:sample; {x} takes data of any shape, drop it")
-    if diffusion or predicts or time:
+    if asked.diffusion or asked.predicts or asked.time:
         raise ValueError(f"--diffusion, --predicts and --time are for FILE.py:sample; {x} states its own, see --set")
-    return of_library(library, name, settings, grid)
+    return of_library(library, name, settings_of(asked.settings), asked.grid)
 
 
-def _of_file(
-    x: str,
-    settings: dict[str, Any],
-    diffusion: str | None,
-    predicts: str | None,
-    time: str | None,
-    grid: str | None,
-    event: list[int] | None,
-) -> dict[str, Unmodified]:
+def _of_file(asked: Asked) -> dict[str, Unmodified]:
     from ...integrators.loading import load_object
     from ...integrators.unmodified import function_sampler
     from ...theory.paths import PATHS as KNOWN
 
-    if settings or grid:
+    x, diffusion, predicts = asked.x, asked.diffusion, asked.predicts
+    if asked.settings or asked.grid:
         raise ValueError(f"--set and --grid are for samplers of a library; {x} has settings and a grid of its own")
     if diffusion is None or predicts is None:
         missing = "--diffusion" if diffusion is None else "--predicts"
@@ -177,5 +169,5 @@ def _of_file(
     sample = load_object(x)
     if not callable(sample):
         raise ValueError(f"{x} is of type {type(sample).__name__}; it must be sample(model, x, steps)")
-    shape = tuple(event) if event else (1, 1, 1)
-    return {"default": function_sampler(x, cast("Any", sample), KNOWN[diffusion], predicts, time or "t", shape)}
+    shape = tuple(asked.event) if asked.event else (1, 1, 1)
+    return {"default": function_sampler(x, cast("Any", sample), KNOWN[diffusion], predicts, asked.time or "t", shape)}

@@ -17,13 +17,19 @@ if TYPE_CHECKING:
     from ...verification.exact import Subject
 
 
-def parameters(device: str, model: dict[str, float | None]) -> Parameters:
-    """The values of MODEL's options, defaults where they are None. Raises ValueError, also on a bad device."""
-    from ...theory.model import Parameters
+def parameters(device: str, model: dict[str, float | None], diffusion: Diffusion | None = None) -> Parameters:
+    """The values of MODEL's options, where they are None the defaults of the diffusion (None: PSLD's). Raises
+    ValueError, also on a bad device."""
+    from ...theory.model import PSLD_DIFFUSION
 
     if device != "cpu":
         check_device(device)
-    return Parameters(**{name: value for name, value in model.items() if value is not None})
+    return (diffusion or PSLD_DIFFUSION).parameters(**given(model))
+
+
+def given(model: dict[str, float | None]) -> dict[str, float]:
+    """The MODEL's options that were given."""
+    return {name: value for name, value in model.items() if value is not None}
 
 
 def check_device(device: str) -> None:

@@ -77,8 +77,8 @@ def verify(
 
     names = ("accuracy", "evaluations", "seconds", "seed", "checkpoint")
     sampling = {name: options.pop(name) for name in names}
-    params = parameters(device, options)
     sampler = sampler_of(x, chosen)
+    params = parameters(device, options, diffusion_of(sampler))
     check_time_limit(time_limit)
     if target is not None and target != "gaussian":
         if not isinstance(sampler, Scheme):

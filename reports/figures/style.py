@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -86,17 +85,6 @@ def as_png(figure: Figure, dpi: int = 200) -> bytes:
     with mpl.rc_context(_STYLE):
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def inline(svg: bytes, prefix: str, description: str) -> str:
-    """SVG text to stand in an HTML page: the prologue dropped, identifiers made the page's own. `description` is for
-    readers who do not see it; it must hold no markup."""
-    text = svg.decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'\bid="', f'id="{prefix}-', text)
-    text = re.sub(r'xlink:href="#', f'xlink:href="#{prefix}-', text)
-    text = re.sub(r"url\(#", f"url(#{prefix}-", text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)
 
 
 def convergence(results: Results, against: str, label: str) -> Figure:
@@ -219,12 +207,18 @@ def _figure(width: float, height: float) -> Figure:
 def _finish(figure: Figure, panels: list[Panel]) -> Figure:
     """Label the curves' ends, now that limits are final; lay out once, so that every file shows the same."""
     with mpl.rc_context(_STYLE):
-        figure.draw_without_rendering()
+        _lay_out(figure)
         for axes, ends in panels:
             _label_ends(axes, ends, axes.get_position().height * figure.get_figheight())
-        figure.draw_without_rendering()
+        _lay_out(figure)
         figure.set_layout_engine("none")
     return figure
+
+
+def _lay_out(figure: Figure) -> None:
+    """Places the axes, without drawing anything."""
+    if layout := figure.get_layout_engine():
+        layout.execute(figure)
 
 
 def _groups(results: Results) -> list[tuple[str, list[tuple[int, Results]]]]:

@@ -29,7 +29,7 @@ from ...verification.files import write_atomically
 from ..figures import cells, cifar10_figures, cifar10_scatter, measured, names
 from ..figures import style as figures
 from .strict_json import dumps
-from .templates import number, template
+from .templates import inline, number, template
 
 Results = dict[str, Any]
 Images = Mapping[Any, NDArray[np.uint8]]
@@ -94,8 +94,7 @@ def render(results: Results, images: Images, svgs: Mapping[str, bytes]) -> str:
         "grid": grids.label,
     }
     drawings = {
-        name.removeprefix("cifar10-"): Markup(figures.inline(svg, name, _DESCRIPTIONS[name]))
-        for name, svg in svgs.items()
+        name.removeprefix("cifar10-"): Markup(inline(svg, name, _DESCRIPTIONS[name])) for name, svg in svgs.items()
     }
     labels = [scheme["label"] for scheme in results["schemes"]]
     if twice := [label for label in labels if labels.count(label) > 1]:

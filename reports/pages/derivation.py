@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 from ...theory.flows import derivation
 from ...theory.formulas import shown
 from ...theory.frozen import SCORE_HELD
+from ...theory.parameters import COMPONENTS
 from ...theory.scheme import Scheme
 from ...theory.splitting import Part
 from ...theory.step_map import followed, has_step_map, step_map_text
@@ -171,7 +173,8 @@ def _segments(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:
 def _matrices(flow: dict[str, list[str]]) -> dict[str, list[list[str]]]:
     names = {"P": "propagator", "K": "score_gain", "Q": "noise_cov"}
     entries = {names[letter]: [shown(entry) for entry in flow[letter]] for letter in names}
-    return {name: [four[:2], four[2:]] for name, four in entries.items()}
+    size = math.isqrt(len(flow["P"]))
+    return {name: [row[i : i + size] for i in range(0, len(row), size)] for name, row in entries.items()}
 
 
 def _matrix_lines(matrices: dict[str, Any]) -> list[str]:
@@ -181,8 +184,8 @@ def _matrix_lines(matrices: dict[str, Any]) -> list[str]:
         if any(entry != "0" for row in matrix for entry in row):
             lines += [
                 f"  {letter}_{row}{column} = {matrix[i][j]}"
-                for i, row in enumerate("xm")
-                for j, column in enumerate("xm")
+                for i, row in enumerate(COMPONENTS[: len(matrix)])
+                for j, column in enumerate(COMPONENTS[: len(matrix)])
                 if matrix[i][j] != "0"
             ]
     return lines

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...integrators.catalogue import LANGEVIN_CONTROLS
 from ...integrators.grids import GRIDS, time_grid
-from ...theory.model import Parameters
+from ...theory.model import Parameters, check_components
 from ...theory.scheme import Scheme
 from ...theory.weak_order import prove_order
 from ...verification.blackbox import BlackBox, order_study_of
@@ -34,7 +34,7 @@ from .derivation import leading_error
 from .jobs import Jobs, Progress, Workers
 from .naming import command_of, labels_of
 from .strict_json import dumps
-from .templates import number, template
+from .templates import inline, number, template
 
 if TYPE_CHECKING:  # matplotlib waits until there is something to draw
     from matplotlib.figure import Figure
@@ -75,6 +75,9 @@ def collect_results(
     """
     if not schemes:
         raise ValueError("no scheme to report on; name at least one")
+    for scheme in schemes:
+        if isinstance(scheme, Scheme):
+            check_components(scheme.splitting.diffusion, "the report's readings are")
     jobs, settings = Jobs(), nonlinear or targets.Settings()
     # what stability shows of a word, its regions and conditions, a black box does not have
     words = [scheme for scheme in schemes if isinstance(scheme, Scheme)]
@@ -323,10 +326,10 @@ def _curve(curve: spectrum.SpectrumCurve) -> Results:
 def _page(results: Results, svgs: dict[str, bytes]) -> str:
     from markupsafe import Markup
 
-    from ..figures import stability, style, targets
+    from ..figures import stability, targets
 
     described = _DESCRIPTIONS | stability.DESCRIPTIONS | targets.DESCRIPTIONS
-    drawings = {name.replace("-", "_"): Markup(style.inline(svg, name, described[name])) for name, svg in svgs.items()}
+    drawings = {name.replace("-", "_"): Markup(inline(svg, name, described[name])) for name, svg in svgs.items()}
     page = template("report.html.j2", {"number": number, "plain": lambda value: f"{value:g}"})
     return page.render(figures=drawings, table=_spectrum_table(results), **results)
 

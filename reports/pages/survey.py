@@ -17,10 +17,10 @@ from markupsafe import Markup
 
 from ...verification.files import make_folder, write_atomically
 from ...verification.unmodified import BUDGETS, STEPS, SURVEYS, Configuration, surveyed
-from ..figures import as_svg, distances, inline
+from ..figures import as_svg, distances
 from .jobs import Jobs, Progress
 from .strict_json import dumps
-from .templates import number, template
+from .templates import inline, number, template
 
 Results = dict[str, Any]
 # Of the finest levels that the studies go to: a Brownian tree has hundreds of numbers a step.

@@ -4,6 +4,7 @@ numbers are set in them."""
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
@@ -43,3 +44,14 @@ def number(value: float | None, digits: int = 3) -> str | Markup:
         return f"{value:.0f}"
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     return Markup("{}×10<sup>{}</sup>").format(mantissa.replace("-", "−"), str(int(exponent)).replace("-", "−"))
+
+
+def inline(svg: bytes, prefix: str, description: str) -> str:
+    """SVG text to stand in an HTML page: the prologue dropped, identifiers made the page's own. `description` is for
+    readers who do not see it; it must hold no markup."""
+    text = svg.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'xlink:href="#', f'xlink:href="#{prefix}-', text)
+    text = re.sub(r"url\(#", f"url(#{prefix}-", text)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -100,8 +101,7 @@ def scaled(scheme: Scheme) -> Scheme:
 @pytest.mark.parametrize(
     ("scheme", "grid"),
     [
-        *((scheme, "quadratic") for scheme in STOCHASTIC),
-        *nightly_but(lambda case: is_representative(case[0]), ((scheme, "uniform") for scheme in STOCHASTIC)),
+        *nightly_but(lambda case: is_representative(case[0]), itertools.product(STOCHASTIC, ("quadratic", "uniform"))),
     ],
     ids=lambda value: value.name if isinstance(value, Scheme) else value,
 )

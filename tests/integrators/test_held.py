@@ -68,7 +68,7 @@ def assert_same_map(first: tuple[np.ndarray, ...], second: tuple[np.ndarray, ...
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1.0, float(np.abs(b).max())))
 
 
-@pytest.mark.parametrize("memory", [1, 2, 3])
+@pytest.mark.parametrize("memory", [1, 2, pytest.param(3, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("frozen", FROZEN.values(), ids=str)
 @pytest.mark.parametrize("case", WORDS, ids=lambda case: f"{case[0]} on {case[1].name}")
 def test_moments_and_samples_are_what_a_run_by_hand_gives(case: tuple, frozen, memory: int) -> None:
@@ -154,7 +154,7 @@ def whole_way(steps: int) -> Array:
 def errors(scheme: Scheme, grid: Callable[[int], Array], steps: Sequence[int]) -> Array:
     """The error at each number of steps."""
     target = gaussian_targets(PSLD_DIFFUSION, PARAMS)
-    unit = np.sqrt(PSLD_DIFFUSION.variances(PARAMS.values())[1:])
+    unit = np.sqrt(PSLD_DIFFUSION.prior_variances(PARAMS.values()))
     runs = [exact_moments(scheme, target, grid(count)) for count in steps]
     return np.array([errors_of(run.computed, run.exact, unit)["w2"] for run in runs])
 

@@ -13,8 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from noise_reference import normals
+from selection import examples
 from weakorder.integrators import kernels
-from weakorder.integrators.kernels import Draw, cpu, fallback, gpu, tiers
+from weakorder.integrators.kernels import Draw, cpu, fallback, gpu, split_rows, tiers
 
 TIERS = [cpu, gpu, fallback]
 DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
@@ -118,6 +119,7 @@ def test_an_update_is_the_formula_to_rounding(tier, dtype, kind: str, scored: bo
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("tier", TIERS)
+@examples(15)
 @given(data=st.data())
 def test_no_bit_depends_on_batch_order_or_length(tier, dtype, data: st.DataObject) -> None:
     n = data.draw(st.sampled_from(SIZES if tier is not gpu else SIZES[:5]))
@@ -159,10 +161,10 @@ def test_no_bit_depends_on_the_number_of_threads(tier, shape: tuple[int, ...]) -
 def test_work_is_shared_out_whole_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     parts: list[tuple[int, int]] = []
-    assert cpu._split(lambda begin, end: parts.append((begin, end)) or end - begin, 10_001, 64) == 10_001
+    assert split_rows(lambda begin, end: parts.append((begin, end)) or end - begin, 10_001, 0.004) == 10_001
     assert sorted(parts) == [(0, 3333), (3333, 6667), (6667, 10_001)]
     parts.clear()
-    cpu._split(lambda begin, end: parts.append((begin, end)), 10, 64)  # too little to wake anyone
+    split_rows(lambda begin, end: parts.append((begin, end)), 10, 0.004)  # too little to wake anyone
     assert parts == [(0, 10)]
 
 

@@ -183,6 +183,7 @@ def test_the_count_of_the_grid_in_float32_is_right_where_it_is_counted(exponent:
         assert times[inner].tolist() == listed[inner].tolist()
 
 
+@pytest.mark.nightly
 def test_rounding_the_grid_to_float32_leaves_a_bias_of_the_same_size() -> None:
     """Summed over all values of u: the odd numbers below 2^24, which are exact, and those above by binades."""
     grids = [(np.arange(1, 1 << 24, 2, dtype=float), np.ones(1)), *(float32_grid(k) for k in range(24, 32))]

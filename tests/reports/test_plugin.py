@@ -32,6 +32,13 @@ from sampler import step
 def test_my_sampler():
     assert_weak_order(step, 1, steps=(25, 50, 100, 200))
 """
+WRONG = """
+import sampler
+
+def test_a_wrong_one(monkeypatch):
+    monkeypatch.setattr(sampler, "FACTOR", 1.1)
+    test_my_sampler()
+"""
 WITH_BASELINE = """
 import sampler
 
@@ -65,27 +72,27 @@ def test_three_lines_test_a_sampler_beside_the_users_own_folders(repository: Pat
     (repository / "tests").mkdir()
     (repository / "tests" / "__init__.py").touch()
     (repository / "tests" / "test_mine.py").write_text(THREE_LINES)
+    (repository / "tests" / "test_wrong.py").write_text(THREE_LINES + WRONG)
     code, out = run_pytest(repository)
-    assert code == 0, out
-    (repository / "sampler.py").write_text(SAMPLER.replace("FACTOR = 1.0", "FACTOR = 1.1"))
-    code, out = run_pytest(repository)
-    assert code == 1, out
+    assert (code, "1 failed, 2 passed" in out) == (1, True), out
     assert "the noise covariance of m and m is 1.21 times what is right" in out
     assert re.search(r"steps +NFE +W2 error +slope", out)
 
 
 def test_a_baseline_is_written_on_demand_and_compared_after(repository: Path) -> None:
     (repository / "test_mine.py").write_text(WITH_BASELINE)
+    assert run_pytest(repository, "--weakorder-update")[0] == 0
+    (repository / "test_none.py").write_text(WITH_BASELINE.replace("baseline.json", "none.json"))
+    (repository / "test_wrong.py").write_text(
+        WITH_BASELINE
+        + WRONG.replace("1.1", "1 + 1e-9")
+        .replace("sampler()", "sampler(weakorder)")
+        .replace("(monkeypatch)", "(monkeypatch, weakorder)")
+    )
     code, out = run_pytest(repository)
-    assert code == 1
+    assert (code, "2 failed, 2 passed" in out) == (1, True), out
     assert "cannot read the baseline" in out
     assert "--weakorder-update" in out
-    assert run_pytest(repository, "--weakorder-update")[0] == 0
-    code, out = run_pytest(repository)
-    assert code == 0, out
-    (repository / "sampler.py").write_text(SAMPLER.replace("FACTOR = 1.0", "FACTOR = 1 + 1e-9"))
-    code, out = run_pytest(repository)
-    assert code == 1
     assert "noise covariance of m and m is 1.000000002 times what it was" in out
     assert "if that is meant: pytest --weakorder-update" in out
 

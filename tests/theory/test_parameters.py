@@ -40,8 +40,9 @@ from weakorder.theory.model import (
         ((theta * x, m), (0, 0), ["unknown symbol theta"]),
         ((x, m), (x, 0), ["diffusion x", "unknown symbol x"]),
         ((x, m), (0, s_m), ["diffusion s_m", "unknown symbol s_m"]),
-        ((x, m, x), (0, 0), ["drift has 3 entries", "pair"]),
-        ((x, m), (1,), ["diffusion has 1 entries", "pair"]),
+        ((x, m, x), (0, 0), ["diffusion has 2 entries", "as many as drift, 3"]),
+        ((x, m), (1,), ["diffusion has 1 entries", "as many as drift, 2"]),
+        ((x, m, x, x, x), (), ["drift has 5 entries", "one for each component"]),
     ],
 )
 def test_a_bad_sde_is_refused_with_its_expression_and_the_rule(drift: Any, diffusion: Any, fragments: Any) -> None:
@@ -107,7 +108,8 @@ def test_the_default_parameters_are_the_published_cifar10_model() -> None:
 def test_generated_parameters_have_the_mass_of_critical_damping(params: Parameters) -> None:
     difference = Fraction(params.gamma) - Fraction(params.nu)
     assert params.M_inv == pytest.approx(float(difference**2 / 4), rel=1e-12)
-    momentum, prior_x, prior_m = PSLD_DIFFUSION.variances(params.values())
+    (momentum,) = PSLD_DIFFUSION.data_variances(params.values())
+    prior_x, prior_m = PSLD_DIFFUSION.prior_variances(params.values())
     assert prior_x == 1
     assert prior_m == pytest.approx(params.M, rel=1e-12)
     assert momentum == pytest.approx(params.kappa * params.M, rel=1e-12)

@@ -52,7 +52,7 @@ def test_the_symbolic_map_of_the_catalogue_is_the_compiled_one(scheme: Scheme, f
     assert_same_map(replace(scheme, flow=flow))
 
 
-@examples(5)
+@examples(2)
 @given(st.data())
 def test_the_symbolic_map_of_a_random_word_is_the_compiled_one(data: st.DataObject) -> None:
     splitting = data.draw(splittings())

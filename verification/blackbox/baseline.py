@@ -176,4 +176,4 @@ def _digits(value: Any) -> Any:
 
 
 def _unit(params: Parameters) -> Array:
-    return np.sqrt(PSLD_DIFFUSION.variances(params.values())[1:])
+    return np.sqrt(PSLD_DIFFUSION.prior_variances(params.values()))

@@ -59,7 +59,7 @@ def study_black_box(
         problems, notes = ((*problems, images.text), notes) if images.is_wrong else (problems, (*notes, images.text))
     target = target or gaussian_targets(PSLD_DIFFUSION, params)
 
-    unit = np.sqrt(target.diffusion.variances(params.values())[1:])
+    unit = np.sqrt(target.diffusion.prior_variances(params.values()))
     scatters: dict[int, Scatter] = {}
 
     def moments(count: int, of: Sampler = sampler) -> Moments:

@@ -9,7 +9,8 @@ root mean square over the targets. Mean and covariance are smooth functions of h
 off by less than its own smallest variance; beyond that, as near a point mass, it is the square root of a smooth error
 and has half its order (`departure`).
 
-Of 2x2 covariances A = B + E with determinants a and b the squared W2 of the centred laws is
+Of one component the squared W2 of the centred laws is E^2 / (sqrt A + sqrt B)^2; of 2x2 covariances A = B + E with
+determinants a and b it is
 
     ((E_xx - E_mm)^2 + 4 E_xm^2 + 4 (sqrt a - sqrt b)^2) / (T + 2 sqrt(tr A B + 2 sqrt(a b))),    T = tr A + tr B,
 
@@ -28,8 +29,21 @@ import numpy as np
 
 from ...integrators.grids import check_grid
 from ...theory.model import LinearSDE
+from ...theory.parameters import COMPONENTS
 from ..targets import GaussianLaw, GaussianTarget
-from ..verdicts import Array, congruence, determinant, extrapolate, full_determinant, magnification, matmul
+from ..verdicts import (
+    Array,
+    centred_wasserstein,
+    congruence,
+    determinant,
+    extrapolate,
+    full_determinant,
+    inverse,
+    least_eigenvalue,
+    magnification,
+    matmul,
+    spectral_radius,
+)
 
 QUANTITIES = ("mean", "covariance", "w2")
 # A limit is biased if it is off by this many times its uncertainty, and by more than constants rounded to float32 leave
@@ -47,9 +61,14 @@ _TIMES = 256
 
 
 def wasserstein(computed: GaussianLaw, exact: GaussianLaw, unit: Array | None = None) -> Array:
-    """The 2-Wasserstein distance of Gaussians (batch,), x and m in the units (2,), default 1, however ill-conditioned
-    the laws are."""
-    x, m = np.ones(2) if unit is None else unit
+    """The 2-Wasserstein distance of Gaussians (batch,), the components in the units (n,), default 1; of one or two
+    components however ill-conditioned the laws are."""
+    unit = np.ones(len(exact.mean)) if unit is None else unit
+    if len(unit) != 2:
+        first, second = in_units(computed, unit), in_units(exact, unit)
+        offset = (((computed.mean - exact.mean) / unit[:, None]) ** 2).sum(0)
+        return np.sqrt(offset + _centred(first.cov, second.cov))
+    x, m = unit
     scale = np.array([[x * x, x * m], [m * x, m * m]])[..., None]
     A, B = computed.cov / scale, exact.cov / scale
     E = (computed.cov - exact.cov) / scale
@@ -63,13 +82,23 @@ def wasserstein(computed: GaussianLaw, exact: GaussianLaw, unit: Array | None = 
     return np.sqrt((((computed.mean - exact.mean) / [[x], [m]]) ** 2).sum(0) + spread)
 
 
+def _centred(A: Array, B: Array) -> Array:
+    """The squared distance of centred laws of one component, or of more than two."""
+    if len(A) > 2:
+        return centred_wasserstein(A, B)
+    a, b = A[0, 0], B[0, 0]
+    roots = np.sqrt(a) + np.sqrt(b)
+    return np.divide(a - b, roots, out=np.zeros_like(a), where=a != b) ** 2
+
+
 def in_units(law: GaussianLaw, unit: Array) -> GaussianLaw:
-    """A law with x and m in the units (2,)."""
+    """A law with its components in the units (n,)."""
     return GaussianLaw(law.mean / unit[:, None], congruence(np.diag(1 / unit)[..., None], law.cov))
 
 
 def errors_of(computed: GaussianLaw, exact: GaussianLaw, unit: Array) -> dict[str, float]:
-    """The errors of a batch of laws by quantity, root mean square over the batch, in the units (2,) of x and m."""
+    """The errors of a batch of laws by quantity, root mean square over the batch, in the units (n,) of the
+    components."""
     with np.errstate(over="ignore", invalid="ignore"):  # a diverged level becomes nan and is reported as such
         first, second = in_units(computed, unit), in_units(exact, unit)
         squares = {
@@ -81,7 +110,7 @@ def errors_of(computed: GaussianLaw, exact: GaussianLaw, unit: Array) -> dict[st
 
 
 def sizes_of(exact: GaussianLaw, unit: Array) -> dict[str, float]:
-    """The size of the laws themselves by quantity, no less than 1, in the units (2,)."""
+    """The size of the laws themselves by quantity, no less than 1, in the units (n,)."""
     law = in_units(exact, unit)
     mean, cov = (max(1.0, float(np.abs(entry).max())) for entry in law)
     return {"mean": mean, "covariance": cov, "w2": max(mean, cov**0.5)}
@@ -92,6 +121,8 @@ def departure(computed: GaussianLaw, exact: GaussianLaw, unit: Array) -> float:
     and targets, with A computed and B exact. W2 is a smooth function of the error where this is below 1 or so."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         A, B = (in_units(law, unit).cov for law in (computed, exact))
+        if len(B) != 2:
+            return float(spectral_radius(matmul(inverse(B), A - B)).max())
         E, det = A - B, determinant(B)
         trace = (E[0, 0] * B[1, 1] + E[1, 1] * B[0, 0] - 2 * E[0, 1] * B[0, 1]) / det
         root = np.sqrt(np.maximum(trace**2 / 4 - determinant(E) / det, 0))
@@ -105,8 +136,7 @@ def rounding_errors(bound: GaussianLaw, exact: GaussianLaw, unit: Array) -> dict
     """The errors that moments which are off by `bound` could show, by quantity, as `errors_of` measures them."""
     off, law = in_units(bound, unit), in_units(exact, unit)
     mean, cov = (off.mean**2).sum(0), np.sqrt((off.cov**2).sum((0, 1)))
-    half, det = (law.cov[0, 0] + law.cov[1, 1]) / 2, np.maximum(determinant(law.cov), 0)
-    least = det / (half + np.sqrt(np.maximum(half**2 - det, 0)))  # the smaller eigenvalue
+    least = least_eigenvalue(law.cov)
     with np.errstate(divide="ignore"):  # |dW2| <= |dC| / (2 sqrt(least)), and never more than sqrt(|dC|)
         moved = np.minimum(cov / (2 * np.sqrt(least)), np.sqrt(cov))
     squares = {"mean": mean, "covariance": cov**2, "w2": mean + moved**2}
@@ -122,9 +152,7 @@ def stiffness(sde: LinearSDE, target: GaussianTarget, taus: Array) -> float:
     A, G, _ = (matrix[..., None, None] for matrix in sde.numbers(target.params.values()))
     t = target.params.T - later
     drift = target.params.beta(t)[:, None] * (A - matmul(G, target.precision(target.law(t))))
-    half, det = (drift[0, 0] + drift[1, 1]) / 2, drift[0, 0] * drift[1, 1] - drift[0, 1] * drift[1, 0]
-    root = np.sqrt((half**2 - det).astype(complex))
-    return float((np.maximum(np.abs(half + root), np.abs(half - root)) * h[:, None]).max())
+    return float((spectral_radius(drift) * h[:, None]).max())
 
 
 # --- Limits -----------------------------------------------------------------------------------------------------------
@@ -157,29 +185,35 @@ class Limit:
         return f"as h -> 0 the {self.moment} is off by {self.bias:+.2e} +- {self.uncertainty:.0e} of the law's size"
 
 
-_MOMENTS = ("mean of x", "mean of m", "variance of x", "covariance of x and m", "variance of m")
+def _moment(place: int, size: int) -> str:
+    """The name of a moment in `relative`'s order."""
+    names = [f"mean of {name}" for name in COMPONENTS[:size]]
+    for i, j in zip(*np.triu_indices(size), strict=True):
+        first, second = COMPONENTS[i], COMPONENTS[j]
+        names.append(f"variance of {first}" if i == j else f"covariance of {first} and {second}")
+    return names[place]
 
 
 def signed_errors(computed: GaussianLaw, exact: GaussianLaw, unit: Array) -> Array:
-    """Computed minus exact, relative to the exact law's size: five moments, mean x and m, covariance xx, xm and mm, of
-    each target, (5, V)."""
+    """Computed minus exact, relative to the exact law's size: of each target the mean, then the covariance's upper
+    triangle by rows, of two components x, m, xx, xm, mm: (n + n (n + 1) / 2, V)."""
     with np.errstate(over="ignore", invalid="ignore"):
         return relative(GaussianLaw(computed.mean - exact.mean, computed.cov - exact.cov), exact, unit)
 
 
 def relative(errors: GaussianLaw, exact: GaussianLaw, unit: Array) -> Array:
-    """Errors of mean and covariance as five moments relative to the exact law's size, (5, V)."""
-    i, j = np.array([0, 0, 1]), np.array([0, 1, 1])
+    """Errors of mean and covariance relative to the exact law's size, as `signed_errors` has them."""
+    i, j = np.triu_indices(len(unit))
     mean_size = np.maximum(unit[:, None], np.abs(exact.mean))
-    variance = np.maximum(exact.cov[[0, 1], [0, 1]], mean_size**2)
+    variance = np.maximum(exact.cov[range(len(unit)), range(len(unit))], mean_size**2)
     return np.concatenate([errors.mean / mean_size, errors.cov[i, j] / np.sqrt(variance[i] * variance[j])])
 
 
 def limit_of(steps: Array, signed: Sequence[Array], rounding: Sequence[Array], exact: GaussianLaw) -> Limit | None:
-    """The signed errors (levels of (5, V)), extrapolated to 1/N = 0: a step's error is smooth in h, so errors are power
-    series in 1/N. None with fewer than four finite levels up to the finest.
+    """The signed errors (levels of (moments, V)), extrapolated to 1/N = 0: a step's error is smooth in h, so errors are
+    power series in 1/N. None with fewer than four finite levels up to the finest.
 
-    rounding: of each of `signed`, (5, V). Where it grows with the steps, as that of float32 does, the finest levels may
+    rounding: of each of `signed`. Where it grows with the steps, as that of float32 does, the finest levels may
     say less than those before them: the run of levels that knows the limit best is taken.
     """
     usable = list(itertools.takewhile(lambda errors: np.isfinite(errors).all(), signed[::-1]))[::-1]
@@ -199,5 +233,5 @@ def limit_of(steps: Array, signed: Sequence[Array], rounding: Sequence[Array], e
     excess = np.abs(best) / np.maximum(SURE * uncertainty, CONSTANTS_IN_FLOAT32)
     moment, place = np.unravel_index(int(excess.argmax()), best.shape)
     law = f"exact law: mean {exact.mean[0, place]:.2g}, variance {exact.cov[0, 0, place]:.2g} of x"
-    name = f"{_MOMENTS[int(moment)]} ({law})"
+    name = f"{_moment(int(moment), len(exact.mean))} ({law})"
     return Limit(name, float(best[moment, place]), float(uncertainty[moment, place]))

@@ -8,25 +8,16 @@ written in between. Numbers from elsewhere are arguments: compiled code is kept 
 # pyright: reportIndexIssue=false
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
 from ...integrators.compiled import Run
+from ...integrators.kernels import compiled
 from ...theory.flows import exact_flow
 from ..targets import GaussianLaw, GaussianTarget
 from ..verdicts import Array, components_first, congruence, matvec
 
 
-def _compile(function: Any) -> Any:
-    try:
-        return njit(function, nogil=True, error_model="numpy", cache=True)
-    except RuntimeError:  # no folder that compiled code could be kept in
-        return njit(function, nogil=True, error_model="numpy")
-
-
-@_compile
+@compiled
 def _advance(segments, data_mean, data_variance, law):
     """The law (5, V), mean x and m, covariance xx, xm and mm, after the segments (n, 19)."""
     for v in range(data_mean.size):
@@ -66,7 +57,7 @@ def _segments(run: Run, target: GaussianTarget) -> Array:
     times, (P, K, Q), _ = run.updates
     values = target.params.values()
     A, _, B = exact_flow(target.diffusion.forward)(target.params.theta(times, times), values)
-    momentum = target.diffusion.variances(values)[0]
+    (momentum,) = target.diffusion.data_variances(values)
     i, j = np.array([0, 0, 1]), np.array([0, 1, 1])
     entries = (P.reshape(-1, 4), K.reshape(-1, 4), Q[:, i, j], A[:, :, 0], A[:, i, 0] * A[:, j, 0])
     return np.concatenate([*entries, A[:, i, 1] * A[:, j, 1] * momentum + B[:, i, j]], axis=1)

@@ -4,10 +4,11 @@ With the score s = -Lambda_t (u - mean_t), a segment u <- P u + K s + xi becomes
 
     u <- (P - K Lambda_t) u + K Lambda_t mean_t + xi,   xi ~ N(0, Q),
 
-and mean and covariance after N steps follow from a 2x2 recursion in float64, for all data variances at once. The maps
-of many steps are computed in one sweep, and neighbours are composed pairwise, so no Python loop runs over steps.
+and mean and covariance after N steps follow from an n x n recursion in float64, n the components of a state, for all
+data variances at once. The maps of many steps are computed in one sweep, and neighbours are composed pairwise, so no
+Python loop runs over steps.
 
-A scheme that looks back on k evaluations moves (u, q_2, ..., q_k), its state and the k - 1 old answers: 2k components,
+A scheme that looks back on k evaluations moves (u, q_2, ..., q_k), its state and the k - 1 old answers: n k components,
 
     u <- (P - K Lambda) u + K Lambda mean + sum_j K_j q_j + xi,   q_2 <- (X - Y Lambda) u + Y Lambda mean,  q_3 <- q_2
 
@@ -27,11 +28,12 @@ from numpy.typing import NDArray
 
 from ...integrators.compiled import PartStage, ScoreStage, Segment, compile_run, compile_step, denoising_step, stages
 from ...integrators.grids import check_grid
+from ...integrators.stages import position_scale
 from ...theory.flows import linear_flow
 from ...theory.model import Diffusion
 from ...theory.scheme import FROZEN_FLOWS, Scheme
 from ..targets import GaussianLaw, GaussianTarget
-from ..verdicts import Array, components_first, congruence, matmul, matvec
+from ..verdicts import Array, components_first, congruence, least_eigenvalue, matmul, matvec
 
 # Steps times targets that one sweep holds: arrays of 2 to 8 MB, large beside what a numpy call costs to make.
 _SWEEP = 1 << 18
@@ -40,7 +42,7 @@ _LARGE = 1 << 17
 
 
 class AffineMap(NamedTuple):
-    """u -> R u + b + xi, xi ~ N(0, Q), for a batch: R and Q (d, d, ...), b (d, ...), float64; d = 2, or 2k components
+    """u -> R u + b + xi, xi ~ N(0, Q), for a batch: R and Q (d, d, ...), b (d, ...), float64; d = n, or n k components
     of (u, q_2, ..., q_k) with a memory of k evaluations."""
 
     matrix: Array
@@ -64,7 +66,7 @@ class AffineMap(NamedTuple):
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean (2, V) and covariance (2, 2, V) that a sampler delivers, the exact ones at the same time, and its cost.
+    """Mean (n, V) and covariance (n, n, V) that a sampler delivers, the exact ones at the same time, and its cost.
 
     `nfe` counts score evaluations of the whole run. A run that overflowed holds inf or nan: see `diverged`. `rounding`:
     how far a black box departed from an affine map by rounding to float32, relative to the law; 0 in float64.
@@ -85,7 +87,8 @@ class Moments:
 def step_maps(scheme: Scheme, target: GaussianTarget, taus: Array, past: int = 0) -> AffineMap:
     """The one-step maps of `scheme` on `target` for every step of the grid: batch (steps, V), or (steps, 1) where
     nothing depends on the target. past: so many first steps have been made, and only say when they were."""
-    total = _identity((len(taus) - 1 - past, 1), 2 * scheme.memory)
+    size = target.diffusion.size
+    total = _identity((len(taus) - 1 - past, 1), size * scheme.memory)
     if scheme.flow in FROZEN_FLOWS:
         for segment in compile_step(scheme, taus, target.params, past):
             total = total.then(closed_map(segment, target, scheme.memory))
@@ -93,7 +96,7 @@ def step_maps(scheme: Scheme, target: GaussianTarget, taus: Array, past: int = 0
     since, score = total, None
     for stage in stages(scheme, taus, target.params):
         if isinstance(stage, ScoreStage):
-            total, since = total.then(since), _identity((len(taus) - 1, 1))
+            total, since = total.then(since), _identity((len(taus) - 1, 1), size)
             score = _Score(target, stage.time)
         else:
             since = _unfrozen(stage, scheme, score, target, since)
@@ -135,7 +138,8 @@ def exact_moments(
             for first in range(0, len(taus) - 1, sweep):
                 past = min(first, scheme.memory - 1)
                 law = _compose(step_maps(scheme, target, taus[first - past : first + sweep + 1], past)).apply(law)
-        law = GaussianLaw(law.mean[:2], law.cov[:2, :2])
+        size = target.diffusion.size
+        law = GaussianLaw(law.mean[:size], law.cov[:size, :size])
         if denoise:
             law = _compose(closed_map(denoising_step(scheme.splitting, t_last, params), target)).apply(law)
     nfe = scheme.nfe_per_step * (len(taus) - 1) + denoise
@@ -144,7 +148,12 @@ def exact_moments(
 
 def _fused_for(scheme: Scheme, target: GaussianTarget) -> ModuleType | None:
     """The compiled recursion, where it is for this scheme and target, and there is numba."""
-    if scheme.flow not in FROZEN_FLOWS or scheme.memory != 1 or type(target) is not GaussianTarget:
+    if (
+        scheme.flow not in FROZEN_FLOWS
+        or scheme.memory != 1
+        or type(target) is not GaussianTarget
+        or target.diffusion.size != 2
+    ):
         return None
     try:
         return import_module(".fused", __package__)
@@ -161,7 +170,7 @@ def starting_law(target: GaussianTarget, tau: float, start: str) -> GaussianLaw:
 
 def _remembering(law: GaussianLaw, memory: int) -> GaussianLaw:
     """The law of (u, q_2, ..., q_k) before the first evaluation: q = 0."""
-    more = 2 * (memory - 1)
+    more = len(law.mean) * (memory - 1)
     return GaussianLaw(
         np.pad(law.mean, [(0, more), (0, 0)]), np.pad(law.cov, [(0, more), (0, more), *((0, 0),) * (law.cov.ndim - 2)])
     )
@@ -176,7 +185,7 @@ _TIMES = 256
 
 def rounding_bound(scheme: Scheme, target: GaussianTarget, taus: Array) -> GaussianLaw:
     """How far float64 may move the moments that `exact_moments` computes over the grid `taus` (steps + 1,): bounds on
-    each entry of the mean, (2, V), and of the covariance, (2, 2, V), for a run whose law stays near the exact one.
+    each entry of the mean, (n, V), and of the covariance, (n, n, V), for a run whose law stays near the exact one.
     """
     return rounding_of_steps(_PER_TOKEN * len(scheme.tokens) + _PER_STEP, target, taus)
 
@@ -187,10 +196,11 @@ def rounding_of_steps(roundings: int, target: GaussianTarget, taus: Array) -> Ga
     They grow with the number of steps N, since all steps of a uniform grid round alike:
 
         |d m_i| <= r N 2^-53 sd_i q max_k,l |m_l| / sd_l      |d C_ij| <= 2 r N 2^-53 sd_i sd_j q
-        r = 4 tokens + 2 for a scheme                         q = max_k sqrt(2 / (1 - |rho|))
+        r = 4 tokens + 2 for a scheme                         q = max_k sqrt(n / least eigenvalue of the correlation)
 
-    with mean m, covariance C, standard deviations sd and correlation rho of the law: its last one on the left and in
-    sd_i sd_j, that after step k in the maxima. Proof, to first order in 2^-53 and in h:
+    with mean m, covariance C and standard deviations sd of the law: its last one on the left and in sd_i sd_j, that
+    after step k in the maxima. (Of n = 2 components with correlation rho that eigenvalue is 1 - |rho|.) Proof, to first
+    order in 2^-53 and in h:
 
     The maps of small steps are the identity and terms of order h. So of all roundings those count that are relative to
     a diagonal entry near 1. A token has at most four (its flow two; the product and the sum of a composition), the
@@ -198,8 +208,8 @@ def rounding_of_steps(roundings: int, target: GaussianTarget, taus: Array) -> Ga
     is rounded relative to off-diagonal entries, offsets and noise is smaller by h, and maps far from the identity are
     composed a number of times that does not grow with N. After step k the law is then off by D m and D C + C D. Let R
     be the propagator from there to the end, which takes these to R D m and R D C R^T + its transpose. Since noise only
-    adds, R C R^T <= C_N; so for a row i of R the vector a_l = R_il sd_l has a . corr a <= sd_i^2 with the smallest
-    eigenvalue of corr 1 - |rho|, and |a_1| + |a_2| <= sqrt(2) |a| <= q sd_i. That is the mean's bound:
+    adds, R C R^T <= C_N; so for a row i of R the vector a_l = R_il sd_l has a . corr a <= sd_i^2, and
+    |a_1| + ... + |a_n| <= sqrt(n) |a| <= q sd_i. That is the mean's bound:
     |sum_l R_il D_l m_l| <= r 2^-53 q sd_i max_l |m_l| / sd_l. And C R^T is the covariance of u_k with u_N, whose
     entries are at most sd_l sd_j: |(R D C R^T)_ij| <= r 2^-53 q sd_i sd_j. The N steps add up.
 
@@ -207,13 +217,13 @@ def rounding_of_steps(roundings: int, target: GaussianTarget, taus: Array) -> Ga
     """
     chosen = taus[:: max(1, (len(taus) - 1) // _TIMES)]
     law = target.law(target.params.T - np.append(chosen, taus[-1]))
-    sd = np.sqrt(np.stack([law.cov[0, 0], law.cov[1, 1]]))
-    skew = np.sqrt(2 / (1 - np.abs(law.cov[0, 1]) / (sd[0] * sd[1]))).max(0)
+    sd = np.sqrt(law.cov[range(len(law.cov)), range(len(law.cov))])
+    skew = np.sqrt(len(sd) / least_eigenvalue(law.cov / (sd[:, None] * sd))).max(0)
     last = roundings * (len(taus) - 1) * _UNIT * skew * sd[:, -1]
     return GaussianLaw(last * (np.abs(law.mean) / sd).max((0, 1)), 2 * last[:, None] * sd[None, :, -1])
 
 
-def _identity(batch: tuple[int, ...], size: int = 2) -> AffineMap:
+def _identity(batch: tuple[int, ...], size: int) -> AffineMap:
     unit = np.zeros((size, size, *batch))
     unit[range(size), range(size)] = 1
     return AffineMap(unit, np.zeros((size, *batch)), np.zeros((size, size, *batch)))
@@ -231,18 +241,19 @@ def closed_map(segment: Segment, target: GaussianTarget, memory: int = 1) -> Aff
     if segment.memory is None:
         return _beside(now, memory)
     reading, gains = segment.memory
-    X, Y = components_first(reading[..., :2]), components_first(reading[..., 2:])
+    n = len(P)
+    X, Y = components_first(reading[..., :n]), components_first(reading[..., n:])
     pull = matmul(Y, precision)
-    total = _identity(now.offset.shape[1:], 2 * memory)
-    total.noise_cov[:2, :2] = Q
-    total.matrix[2:] = 0
-    total.matrix[:2, :2], total.offset[:2] = now.matrix, now.offset
-    total.matrix[2:4, :2], total.offset[2:4] = X - pull, matvec(pull, law.mean)
+    total = _identity(now.offset.shape[1:], n * memory)
+    total.noise_cov[:n, :n] = Q
+    total.matrix[n:] = 0
+    total.matrix[:n, :n], total.offset[:n] = now.matrix, now.offset
+    total.matrix[n : 2 * n, :n], total.offset[n : 2 * n] = X - pull, matvec(pull, law.mean)
     for old in range(1, memory):
-        total.matrix[:2, 2 * old : 2 * old + 2] = components_first(gains[:, old - 1])
+        total.matrix[:n, n * old : n * old + n] = components_first(gains[:, old - 1])
         if old + 1 < memory:
-            for i in range(2):
-                total.matrix[2 * old + 2 + i, 2 * old + i] = 1
+            for i in range(n):
+                total.matrix[n * old + n + i, n * old + i] = 1
     return total
 
 
@@ -250,13 +261,14 @@ def _beside(now: AffineMap, memory: int) -> AffineMap:
     """A map of the state that leaves the old answers alone."""
     if memory == 1:
         return now
-    total = _identity(now.offset.shape[1:], 2 * memory)
-    total.matrix[:2, :2], total.offset[:2], total.noise_cov[:2, :2] = now
+    n = len(now.offset)
+    total = _identity(now.offset.shape[1:], n * memory)
+    total.matrix[:n, :n], total.offset[:n], total.noise_cov[:n, :n] = now
     return total
 
 
 class _Score:
-    """The target's score at the times of an S, s = -Lambda (u - mean): `precision` (2, 2, n, V), `mean` (2, n, V)."""
+    """The target's score at the times of an S, s = -Lambda (u - mean): `precision` (d, d, n, V), `mean` (d, n, V)."""
 
     def __init__(self, target: GaussianTarget, time: Array) -> None:
         law = target.law(time)
@@ -281,7 +293,7 @@ def _unfrozen(
     pull = matvec(gain, score.mean)
     drift = A[..., None, None] - gain
     length = stage.length[:, None]
-    unit = np.eye(2)[..., None, None]
+    unit = np.eye(len(A))[..., None, None]
     if scheme.flow == "true":
         flows = linear_flow(np.moveaxis(drift, (0, 1), (-2, -1)), D, length)
         E, Phi, Q = (np.moveaxis(entry, (-2, -1), (0, 1)) for entry in flows)
@@ -295,7 +307,8 @@ def _unfrozen(
 
 
 def _scaled(Q: Array, lambda_s: float) -> Array:
-    return congruence(np.diag([lambda_s, 1.0]).reshape((2, 2) + (1,) * (Q.ndim - 2)), Q)
+    scale = np.diag(position_scale(lambda_s, len(Q)))
+    return congruence(scale.reshape(scale.shape + (1,) * (Q.ndim - 2)), Q)
 
 
 def _compose(maps: AffineMap) -> AffineMap:

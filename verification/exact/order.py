@@ -83,9 +83,9 @@ class OrderStudy(Judged):
 
     steps, nfe: (levels,); h: the mean step size; errors: {quantity: (levels,)}, nan where the run diverged; sizes: of
     the exact law per quantity; rounding (levels,): by how much a black box departed from an affine map, by rounding to
-    float32, relative to the law; floors: {quantity: (levels,)}, what float64 may leave of errors; signed (levels, 5, V)
-    and its rounding: `errors.signed_errors`; smooth (levels,): where W2 is a smooth function of the error; stiff: h
-    times the fastest rate at the finest level, 0 if it is not known; exact: the law at the end.
+    float32, relative to the law; floors: {quantity: (levels,)}, what float64 may leave of errors; signed (levels,
+    moments, V) and its rounding: `errors.signed_errors`; smooth (levels,): where W2 is a smooth function of the error;
+    stiff: h times the fastest rate at the finest level, 0 if it is not known; exact: the law at the end.
 
     expected: the order the sampler is held to; proven: the order that holds for every score, None if none was proven;
     problems: what makes it fail outright; hints: what forbids a PASS; notes: what to warn of; findings: more of them,
@@ -252,9 +252,8 @@ def measure(
     """Run a sampler at every level and collect its errors; `run(N)` gives its moments after N steps, bound(N) what
     float64 may have moved them by, default nothing but `errors.ROUND_OFF`, and stiff(N) h times the fastest rate.
 
-    unit (2,): the standard deviations of x and m that errors are measured in. Under a time limit (`time_limit`) the
-    study has the levels that were done. Raises ValueError unless there are at least four increasing levels.
-    """
+    unit (n,): the standard deviations of the components that errors are measured in. Under a time limit (`time_limit`)
+    the study has the levels that were done. Raises ValueError unless there are at least four increasing levels."""
     check_levels(steps)
     if not 1 <= expected <= MAX_ORDER or expected != int(expected):
         raise ValueError(f"order {expected} is no weak order to expect; it is an integer from 1 to {MAX_ORDER}")
@@ -325,7 +324,7 @@ def study_order(
     def grid_of(count: int) -> Array:
         return time_grid(grid, count, params, t_end)
 
-    unit = np.sqrt(scheme.splitting.diffusion.variances(params.values())[1:])
+    unit = np.sqrt(scheme.splitting.diffusion.prior_variances(params.values()))
     claim = claim_of(scheme, params, expected, is_graded(grid))
     study = measure(
         scheme.name,

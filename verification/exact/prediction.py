@@ -25,6 +25,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ import numpy as np
 from ...integrators.grids import base_of, is_graded, label, time_grid
 from ...theory.formulas import compiled
 from ...theory.model import Parameters
+from ...theory.parameters import COMPONENTS
 from ...theory.scheme import Scheme
 from ...theory.taylor import TaylorKernel, covariance, moved
 from ...theory.weak_order import Coefficient, OrderProof, prove_order
@@ -54,7 +56,7 @@ def predicted_constants(
     """The proof, and the limit of the error divided by h^p after a run from t = T to t_end over `grid`, h its mean step
     and p the order that is proven for the grid.
 
-    The second is a pair of constants, of the mean (2, V) and the covariance (2, 2, V), signed: computed minus exact.
+    The second is a pair of constants, of the mean (n, V) and the covariance (n, n, V), signed: computed minus exact.
     At order 0 it is the first-order effect of the bias: all of it for lambda_s, the linear part for lost drift.
     Raises ValueError if no error was found to integrate, on a bad grid, and where more than the density of the steps
     counts: of a scheme with memory whose order is proven for equal steps alone, and of one that its start limits on a
@@ -98,7 +100,7 @@ def predicted_errors(scheme: Scheme, target: GaussianTarget, t_end: float, grid:
         return dict.fromkeys(("mean", "covariance", "w2"), 0.0)
     small = 1e-6 / largest
     moved = GaussianLaw(exact.mean + small * constants.mean, exact.cov + small * constants.cov)
-    unit = np.sqrt(target.diffusion.variances(target.params.values())[1:])
+    unit = np.sqrt(target.diffusion.prior_variances(target.params.values()))
     return {quantity: error / small for quantity, error in errors_of(moved, exact, unit).items()}
 
 
@@ -172,30 +174,33 @@ def _integrate(
 
 
 def _compile(error: Sequence[Coefficient], scheme: Scheme) -> Local:
-    """(target, t (n,)) -> <E w> (2, n, V) and <E w w^T> (2, 2, n, V), from a proof's local error."""
-    first = [(1, 0), (0, 1)]
-    second = [(2, 0), (1, 1), (0, 2)]
+    """(target, t (n,)) -> <E w> (d, n, V) and <E w w^T> (d, d, n, V), of d components, from a proof's local error."""
+    components = scheme.splitting.diffusion.components
+    size = len(components)
+    pairs = list(itertools.combinations_with_replacement(range(size), 2))
+    monomials = [tuple(places.count(i) for i in range(size)) for places in ((*((i,) for i in range(size)), *pairs))]
     formulas = {c.powers: c.text for c in error}
-    function = compiled([formulas.get(powers, "0") for powers in (*first, *second)])
+    function = compiled([formulas.get(powers, "0") for powers in monomials])
     names = function.names
-    # The formulas are the errors of the monomials: 2 times the coefficient of p_x^2 and of p_m^2.
+    # The formulas are the errors of the monomials: 2 times the coefficient of p_x^2.
     in_time = max((name.partition(",")[2].count("t") for name in names), default=0)
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    grid = np.array(list(itertools.product(nodes, repeat=2))).T[..., None, None]  # (2, nodes, 1, 1)
-    mass = np.outer(weights, weights).reshape(-1, 1, 1) / (2 * math.pi)
+    grid = np.array(list(itertools.product(nodes, repeat=size))).T[..., None, None]  # (d, nodes, 1, 1)
+    mass = reduce(np.multiply.outer, [weights] * size).reshape(-1, 1, 1) / (2 * math.pi) ** (size / 2)
 
     def local(target: GaussianTarget, t: Array) -> tuple[Array, Array]:
         law, held = target.law(t), _Held(scheme, target, t, in_time)
-        w = matvec(sqrtm(law.cov)[:, :, None], grid)  # (2, nodes, n, V)
+        w = matvec(sqrtm(law.cov)[:, :, None], grid)  # (d, nodes, n, V)
         values: dict[str, Any] = {**target.params.values(), "lambda_s": scheme.lambda_s}
         values |= {"beta": target.params.beta(t)[:, None], "dbeta": target.params.beta_max - target.params.beta_min}
-        values |= dict(zip(("x", "m"), w + law.mean[:, None], strict=True))
+        values |= dict(zip(components, w + law.mean[:, None], strict=True))
         values |= {name: held.jet(name, w) for name in names if "_" in name and name not in values}
         c = [np.broadcast_to(value, w.shape[1:]) for value in function(values)]
-        e_mean = np.stack([(mass * c[i]).sum(0) for i in range(2)])
-        xx, mm = ((mass * (2 * c[i] * w[i] + c[j])).sum(0) for i, j in ((0, 2), (1, 4)))
-        xm = (mass * (c[0] * w[1] + c[1] * w[0] + c[3])).sum(0)
-        return e_mean, np.stack([np.stack([xx, xm]), np.stack([xm, mm])])
+        e_mean = np.stack([(mass * c[i]).sum(0) for i in range(size)])
+        e_cov = np.empty((size, *e_mean.shape))
+        for (i, j), square in zip(pairs, c[size:], strict=True):
+            e_cov[i, j] = e_cov[j, i] = (mass * (c[i] * w[j] + c[j] * w[i] + square)).sum(0)
+        return e_mean, e_cov
 
     return local
 
@@ -224,20 +229,23 @@ class _Held:
         self.value = unit @ (precision @ (mean - mean.terms[0]) - self.phi @ mean.terms[0])
 
     def jet(self, name: str, w: Array) -> Array:
-        """A derivative that a proof names, such as q_x,mt or Phi_xm,t, at u = mean + w (2, nodes, n, V)."""
+        """A derivative that a proof names, such as q_x,mt or Phi_xm,t, at u = mean + w (d, nodes, n, V)."""
         family, _, rest = name.partition("_")
         places, _, letters = rest.partition(",")
-        i, k = "xm".index(places[0]), letters.count("t")
+        i, k = COMPONENTS.index(places[0]), letters.count("t")
         if family in ("Phi", "Psi"):
             matrix = self.phi if family == "Phi" else self.psi
-            return matrix.derivative(k)[..., i, "xm".index(places[1])]
+            return matrix.derivative(k)[..., i, COMPONENTS.index(places[1])]
         space = letters.replace("t", "")
         if len(space) > 1:
             return np.zeros(w.shape[1:])
         slope = self.slope.derivative(k)
         if space:
-            return np.broadcast_to(-slope[..., i, "xm".index(space)], w.shape[1:])
-        return self.value.derivative(k)[..., i, 0] - slope[..., i, 0] * w[0] - slope[..., i, 1] * w[1]
+            return np.broadcast_to(-slope[..., i, COMPONENTS.index(space)], w.shape[1:])
+        found = self.value.derivative(k)[..., i, 0]
+        for place, entry in enumerate(w):
+            found = found - slope[..., i, place] * entry
+        return found
 
 
 def _last(matrices: Array) -> Array:

@@ -81,7 +81,7 @@ class Functionals:
     @cached_property
     def unit(self) -> Array:
         """The prior's standard deviations (2,)."""
-        return np.sqrt(self.target.diffusion.variances(self.target.params.values())[1:])
+        return np.sqrt(self.target.diffusion.prior_variances(self.target.params.values()))
 
     @cached_property
     def expectations(self) -> Array:

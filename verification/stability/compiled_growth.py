@@ -6,22 +6,13 @@ The same recursion, target by target: numpy's one is a loop in Python over the s
 # pyright: reportIndexIssue=false
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
+from ...integrators.kernels import compiled
 from ..verdicts import Array
 
 
-def _compile(function: Any) -> Any:
-    try:
-        return njit(function, nogil=True, error_model="numpy", cache=True)
-    except RuntimeError:  # no folder that compiled code could be kept in
-        return njit(function, nogil=True, error_model="numpy")
-
-
-@_compile
+@compiled
 def _largest(steps, result):
     """The largest eigenvalue of W over the steps (2, 2, N, V), of each target (V,)."""
     for v in range(result.size):

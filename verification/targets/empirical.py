@@ -40,7 +40,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
+from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters, check_components
 from .. import data as shipped
 from ..verdicts import Array
 from .gaussian import GaussianTarget
@@ -70,6 +70,7 @@ class EmpiricalTarget(Target):
     event: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        check_components(self.diffusion, "scores of images are")
         if self.images.dtype != np.uint8 or self.images.ndim < 2 or not self.images.size:
             raise ValueError(f"images are {self.images.dtype} {self.images.shape}; they must be uint8 (n, *event)")
         object.__setattr__(self, "event", self.images.shape[1:])

@@ -1,9 +1,10 @@
 """Gaussian data: the target on which every quantity is exact.
 
-Data x_0 ~ N(mu, s2), momentum m_0 ~ N(0, kappa M), independent. The forward SDE is linear, so with its exact flow
-(P, Q) over theta = int_0^t beta the marginal at every t is Gaussian,
+Data x_0 ~ N(mu, s2) and the other components at the data, independent: of PSLD the momentum m_0 ~ N(0,
+kappa M). The forward SDE is linear, so with its exact flow (P, Q) over theta = int_0^t beta the marginal at every t is
+Gaussian,
 
-    mean_t = P (mu, 0)^T,   cov_t = P diag(s2, kappa M) P^T + Q,
+    mean_t = P (mu, 0)^T,   cov_t = P diag(s2, V) P^T + Q,      V = kappa M of PSLD,
 
 and its score is affine: s(u, t) = -Lambda_t (u - mean_t) with Lambda_t = cov_t^-1.
 The perturbation kernel p(u_t | x_0) is the case s2 = 0, mu = x_0 (the momentum marginalised):
@@ -33,7 +34,7 @@ _KEPT = 1 << 18
 
 
 class GaussianLaw(NamedTuple):
-    """A batch of N(mean, cov) on phase space, components first: mean (2, ...), cov (2, 2, ...), float64."""
+    """A batch of N(mean, cov) of n components, which come first: mean (n, ...), cov (n, n, ...), float64."""
 
     mean: Array
     cov: Array
@@ -81,20 +82,21 @@ class GaussianTarget:
         return cls(np.asarray(mean, dtype=float), np.asarray(variance, dtype=float), diffusion, params)
 
     def law(self, t: ArrayLike) -> GaussianLaw:
-        """The marginal p_t: for t of shape (...), mean (2, ..., V) and cov (2, 2, ..., V)."""
+        """The marginal p_t: for t of shape (...), mean (n, ..., V) and cov (n, n, ..., V)."""
         t = np.asarray(t, dtype=float)
         values = self.params.values()
         flow = exact_flow(self.diffusion.forward)(self.params.theta(t, t), values)
         P, Q = components_first(flow.propagator), components_first(flow.noise_cov)
-        momentum = np.full_like(self.variance, self.diffusion.variances(values)[0])
-        zero = np.zeros_like(self.variance)
-        start = np.stack([np.stack([self.variance, zero]), np.stack([zero, momentum])])
-        batch = (2,) + (1,) * t.ndim + self.mean.shape
-        mean = matvec(P, np.stack([self.mean, zero]).reshape(batch))
-        return GaussianLaw(mean, congruence(P, start.reshape((2, *batch))) + Q)
+        size = self.diffusion.size
+        centre, start = np.zeros((size, self.mean.size)), np.zeros((size, size, self.mean.size))
+        centre[0], start[0, 0] = self.mean, self.variance
+        for i, variance in enumerate(self.diffusion.data_variances(values), 1):
+            start[i, i] = variance
+        batch = (size,) + (1,) * t.ndim + self.mean.shape
+        return GaussianLaw(matvec(P, centre.reshape(batch)), congruence(P, start.reshape((size, *batch))) + Q)
 
     def affine_score(self, t: float) -> tuple[Array, Array]:
-        """The score at one time as slope (u - centre): slope (V, 2, 2), centre (V, 1, 2); read only, see `keep`."""
+        """The score at one time as slope (u - centre): slope (V, n, n), centre (V, 1, n); read only, see `keep`."""
         self.keep([t])
         return self._kept[t][1:]
 
@@ -126,11 +128,10 @@ class GaussianTarget:
         return {}
 
     def prior(self) -> GaussianLaw:
-        """What samplers start from: mean (2, V), cov (2, 2, V)."""
-        _, position, momentum = self.diffusion.variances(self.params.values())
-        cov = np.zeros((2, 2, self.mean.size))
-        cov[0, 0], cov[1, 1] = position, momentum
-        return GaussianLaw(np.zeros((2, self.mean.size)), cov)
+        """What samplers start from: mean (n, V), cov (n, n, V)."""
+        cov = np.diag(self.diffusion.prior_variances(self.params.values()))
+        size = len(cov)
+        return GaussianLaw(np.zeros((size, self.mean.size)), np.repeat(cov[..., None], self.mean.size, axis=-1))
 
     def precision(self, law: GaussianLaw) -> Array:
         """Lambda_t of a law: the score is -Lambda_t (u - mean_t)."""

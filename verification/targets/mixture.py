@@ -13,14 +13,13 @@ The eigenbases are computed once, the 2x2 factors once per time; no covariance i
 coordinates do not cancel, the logarithms are shifted by the largest before they are exponentiated, and so the score is
 finite and exact for t -> eps and thousands of standard deviations out: a relative error delta of w costs at most
 delta |w|^2 in l, so r keeps 9 digits at |w| = 1e3.
-
-The banana and the Student law below are mixtures too, of enough components to look smooth.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -31,18 +30,18 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...integrators.compiled import noise_factor
-from ...integrators.kernels import philox
 from ...integrators.noise import START, normal_pairs
-from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
+from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters, check_components
 from ..verdicts import Array
 from .gaussian import GaussianLaw, GaussianTarget
 from .target import Target
 
 # Elements of a whitened batch that are worked on at once: they stay in a processor's cache.
 _BLOCK = 1 << 18
+# Dimensions in which machine code is faster than exponentials of vectors (below) and products of matrices (above).
+_COMPILED = range(2, 5)
 # Pairs (x, m) whose factors are kept, over all times: a run asks for the same few hundred times in every batch.
 _KEPT = 1 << 18
-LARGEST_DIMENSION = 4096
 
 
 class Factors(NamedTuple):
@@ -121,6 +120,7 @@ class MixtureTarget(Target):
     event: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        check_components(self.diffusion, "mixtures are")
         weights, means, covs = (np.array(a, dtype=float) for a in (self.probabilities, self.means, self.covariances))
         if weights.ndim != 1 or means.shape[:1] != weights.shape or covs.shape != (*means.shape, means.shape[-1]):
             raise ValueError(
@@ -203,7 +203,7 @@ class MixtureTarget(Target):
 
     def score(self, u: Tensor, t: float) -> Tensor:
         """grad log p_t(u), in u's shape, dtype and device."""
-        return self._in_blocks(u, t, _Marginal.score).to(u.dtype)
+        return self._in_blocks(u, t, _score).to(u.dtype)
 
     def sample(self, t: float, numbers: Tensor, seed: int) -> Tensor:
         """Exact draws of p_t, (batch, 2, d), float64; see `Target.sample`."""
@@ -236,7 +236,7 @@ class MixtureTarget(Target):
         """Of the pairs: mean (2, K, d) and cov (2, 2, K, d)."""
         return GaussianLaw(*(entry.reshape(*entry.shape[:-1], *self.means.shape) for entry in self.gaussians.law(t)))
 
-    def _in_blocks(self, u: Tensor, t: float, function: Callable[[_Marginal, Tensor], Tensor]) -> Tensor:
+    def _in_blocks(self, u: Tensor, t: float, function: Callable[[Marginal, Tensor], Tensor]) -> Tensor:
         """function(marginal, block) of blocks of the batch u, in float64."""
         check_state(u, self.event, t)
         marginal = self._marginal(float(t), u.device)
@@ -244,18 +244,18 @@ class MixtureTarget(Target):
         return torch.cat([function(marginal, block) for block in u.to(torch.float64).split(rows)])
 
     @cached_property
-    def _marginal(self) -> Callable[[float, torch.device], _Marginal]:
+    def _marginal(self) -> Callable[[float, torch.device], Marginal]:
         @lru_cache(max(1, _KEPT // self.means.size))
-        def marginal(t: float, device: torch.device) -> _Marginal:
+        def marginal(t: float, device: torch.device) -> Marginal:
             law = self._law(t)
             factors = Factors(*(entry[:, None] for entry in Factors.of(law.cov, t).to(device)))
             tensors = (law.mean[:, :, None], self._basis, np.log(self.weights)[:, None])
-            return _Marginal(factors, *(torch.from_numpy(a).to(device) for a in tensors))
+            return Marginal(factors, *(torch.from_numpy(a).to(device) for a in tensors))
 
         return marginal
 
 
-class _Marginal(NamedTuple):
+class Marginal(NamedTuple):
     """p_t on one device: the factors (K, 1, d) and means (2, K, 1, d) of the pairs, O_k (K, d, d), log weights (K, 1).
 
     Components come first, so that what is done to all states lies together in memory.
@@ -270,8 +270,11 @@ class _Marginal(NamedTuple):
         """w_x and w_m (K, batch, d), and l_k (K, batch), of states (batch, 2, d)."""
         x, m = (self._rotated(u[:, a], self.basis) - self.mean[a] for a in range(2))
         first, second = self.factors.whiten(x, m)
-        constant = self.log_weights - self.factors.log_det.sum(2) - u.shape[-1] * math.log(2 * math.pi)
-        return first, second, constant - (first.square() + second.square()).sum(2) / 2
+        return first, second, self.constant(u.shape[-1]) - (first.square() + second.square()).sum(2) / 2
+
+    def constant(self, d: int) -> Tensor:
+        """What of l_k depends on no state, (K, 1)."""
+        return self.log_weights - self.factors.log_det.sum(2) - d * math.log(2 * math.pi)
 
     def score(self, u: Tensor) -> Tensor:
         """-sum_k r_k O_k L_k^-T w_k, (batch, 2, d)."""
@@ -287,6 +290,16 @@ class _Marginal(NamedTuple):
         return coordinates * matrices if matrices.shape[-1] == 1 else coordinates @ matrices
 
 
+def _score(marginal: Marginal, u: Tensor) -> Tensor:
+    """In machine code where that is faster, there is numba, and nobody differentiates."""
+    if u.shape[-1] in _COMPILED and u.device.type == "cpu" and not u.requires_grad:
+        with suppress(ImportError):
+            from .compiled_mixture import score
+
+            return score(marginal, u)
+    return marginal.score(u)
+
+
 def _eigenbasis(covariances: Array) -> tuple[Array, Array]:
     """Eigenvalues (K, d) and eigenvectors in columns (K, d, d); roundings below zero become 0.
 
@@ -297,96 +310,3 @@ def _eigenbasis(covariances: Array) -> tuple[Array, Array]:
     if (negative := variances < -1e-12 * size).any():
         raise ValueError(f"a covariance has the eigenvalue {variances[negative][0]:g}; eigenvalues must be >= 0")
     return np.maximum(variances, 0), basis
-
-
-# --- The targets by name ----------------------------------------------------------------------------------------------
-
-
-def fixed_rotation(dim: int, number: int) -> Array:
-    """An orthogonal matrix (dim, dim) that looks random and is always the same: the Q of the QR decomposition, with a
-    positive diagonal of R, of normals z, row by row, that are defined here and no sampler's:
-
-        z_e = (-2 log u)^1/2 cos(2 pi v),   u, v 53 bits in (0, 1] of words 0, 1 and 2, 3 of Philox(e, 0, number, 0).
-    """
-    words = philox((torch.arange(dim * dim), 0, number, 0), (0, 0))
-    u, v = (((words[k] << 21) + (words[k + 1] >> 11) + 1).double() * 2.0**-53 for k in (0, 2))
-    normals = (torch.cos(2 * math.pi * v) * torch.sqrt(-2 * torch.log(u))).reshape(dim, dim).numpy()
-    q, r = np.linalg.qr(normals)
-    return q * np.sign(np.diagonal(r))
-
-
-def fixed_covariance(dim: int, number: int, first: float, last: float) -> Array:
-    """The matrix (dim, dim) with `fixed_rotation`'s columns as eigenvectors, and eigenvalues from `first` to `last` in
-    geometric progression; `first` alone if dim = 1. Exactly symmetric."""
-    rotation = fixed_rotation(dim, number)
-    matrix = (rotation * np.geomspace(first, last, dim)) @ rotation.T
-    return (matrix + matrix.T) / 2
-
-
-def fixed_direction(dim: int) -> Array:
-    """A unit vector (dim,) that looks random: the first column of rotation number 0, its largest entry positive."""
-    direction = fixed_rotation(dim, 0)[:, 0]
-    return direction * np.sign(direction[np.abs(direction).argmax()])
-
-
-def _check_dimension(dim: int) -> None:
-    if not isinstance(dim, int) or not 1 <= dim <= LARGEST_DIMENSION:
-        raise ValueError(f"dim = {dim}: the dimension of the data is an integer from 1 to {LARGEST_DIMENSION}")
-
-
-def gaussian(dim: int, params: Parameters, diffusion: Diffusion = PSLD_DIFFUSION) -> MixtureTarget:
-    """N(0.5 e, S): e `fixed_direction`, S `fixed_covariance` number 1 with eigenvalues 0.25 to 0.05; N(0.5, 0.25) if
-    dim = 1. Raises ValueError on a dim outside [1, 4096]."""
-    _check_dimension(dim)
-    mean = 0.5 * fixed_direction(dim)
-    return MixtureTarget.of([1], [mean], [fixed_covariance(dim, 1, 0.25, 0.05)], params, diffusion, "gaussian")
-
-
-def bimodal(dim: int, params: Parameters, diffusion: Diffusion = PSLD_DIFFUSION) -> MixtureTarget:
-    """0.4 N(-e, S_1) + 0.6 N(e, S_2): e `fixed_direction`, S_1 and S_2 `fixed_covariance` numbers 1 and 2 with
-    eigenvalues 0.2 to 0.05 and 0.05 to 0.2; 0.4 N(-1, 0.2) + 0.6 N(1, 0.05) if dim = 1.
-
-    The modes are two apart in every dimension. No odd moment vanishes by symmetry. Raises ValueError on a dim outside
-    [1, 4096].
-    """
-    _check_dimension(dim)
-    e = fixed_direction(dim)
-    covs = [fixed_covariance(dim, 1, 0.2, 0.05), fixed_covariance(dim, 2, 0.05, 0.2)]
-    return MixtureTarget.of([0.4, 0.6], [-e, e], covs, params, diffusion, "mixture")
-
-
-def banana(params: Parameters, diffusion: Diffusion = PSLD_DIFFUSION) -> MixtureTarget:
-    """Gaussians along the parabola c(z) = (0.8 z, 0.5 z^2 - 0.5), 2-D.
-
-    Nodes z from -3 to 3, h = 1/4 apart, with weights ~ exp(-z^2 / 2); covariances h^2 c' c'^T + 0.15^2 1: along the
-    curve a component is as wide as the nodes are apart, and a lattice of such Gaussians is level to 2 exp(-2 pi^2) =
-    5e-9 of its height (Poisson summation). 25 components.
-    """
-    spacing = 0.25
-    z = spacing * np.arange(-12, 13)
-    weights = np.exp(-(z**2) / 2)
-    tangent = spacing * np.stack([np.full_like(z, 0.8), z], axis=1)
-    covs = tangent[:, :, None] * tangent[:, None, :] + 0.15**2 * np.eye(2)
-    means = np.stack([0.8 * z, 0.5 * z**2 - 0.5], axis=1)
-    return MixtureTarget.of(weights / weights.sum(), means, covs, params, diffusion, "banana")
-
-
-STUDENT_FREEDOM = 5
-STUDENT_LOCATION, STUDENT_SCALE = (0.2, -0.1), ((0.15, 0.06), (0.06, 0.08))
-
-
-def student(params: Parameters, diffusion: Diffusion = PSLD_DIFFUSION) -> MixtureTarget:
-    """A Student law with 5 degrees of freedom, 2-D, up to its far tail: a scale mixture of Gaussians N(mu, v Sigma).
-
-    In a Student law v has the inverse gamma law, v^-1 ~ Gamma(n/2, n/2), so log v has the density ~ v^(-n/2)
-    exp(-n / (2 v)). Here that is the trapezoid rule in log v with steps of 1/2 from -2 to 6.5, 18 components, weights
-    divided by their sum. The density is the Student law's to 1e-5 out to ten times its scale, to 5e-3 out to thirty;
-    far out it is Gaussian in place of a power law, so that all moments exist.
-    """
-    n = STUDENT_FREEDOM
-    log_v = np.arange(-4, 14) / 2
-    log_weights = -n / 2 * (log_v + np.exp(-log_v))
-    weights = np.exp(log_weights - log_weights.max())
-    means = np.tile(STUDENT_LOCATION, (len(log_v), 1))
-    covs = np.exp(log_v)[:, None, None] * np.array(STUDENT_SCALE)
-    return MixtureTarget.of(weights / weights.sum(), means, covs, params, diffusion, "student")

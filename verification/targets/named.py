@@ -41,13 +41,13 @@ def make_target(
 
         own, make = 3072, lambda _: cifar10_target(params, data, diffusion)
     else:
-        from . import mixture
+        from . import named_mixtures as named
 
         own, make = {
-            "gaussian": (None, lambda d: mixture.gaussian(d, params, diffusion)),
-            "mixture": (None, lambda d: mixture.bimodal(d, params, diffusion)),
-            "banana": (2, lambda _: mixture.banana(params, diffusion)),
-            "student": (2, lambda _: mixture.student(params, diffusion)),
+            "gaussian": (None, lambda d: named.gaussian(d, params, diffusion)),
+            "mixture": (None, lambda d: named.bimodal(d, params, diffusion)),
+            "banana": (2, lambda _: named.banana(params, diffusion)),
+            "student": (2, lambda _: named.student(params, diffusion)),
         }[name]
     if own is not None and dim not in (None, own):
         raise ValueError(f"dim = {dim}: target {name!r} has dimension {own}; leave dim out")

@@ -65,9 +65,9 @@ class GridStudy:
     """A sampler on one grid: steps, nfe and draws (levels,); errors by quantity (levels,), against the exact law at the
     last network state, nan where a level overflowed; final (levels,): the variance's error of what is returned, against
     the data's; denoised (levels,), against the denoiser's of the exact law there; floor (levels,): what the denoiser of
-    an exact law has; sigma (levels,): sigma / alpha of the last network state. is_own: whether it is the sampler's
-    own grid, which decides its convergence but not its order where there is another. refused: levels that could not
-    be read off, with the reason."""
+    an exact law has; sigma (levels,): sigma / alpha of the last network state. refused: levels that could not be
+    read off, with the reason. decides: whether its order does; where there are several, the sampler's own decides
+    convergence alone."""
 
     name: str
     grid: str
@@ -81,10 +81,8 @@ class GridStudy:
     floor: Array
     sigma: Array
     shipped: float = 0.0
-    is_own: bool = True
     is_stochastic: bool = False
     refused: str = ""
-    notes: tuple[str, ...] = ()
     decides: bool = True
 
     @cached_property
@@ -172,7 +170,7 @@ class GridStudy:
         columns["slope"] = np.concatenate([[np.nan], slopes_of(self.steps, self.seen("w2"))])
         levels = [dict(zip(columns, map(float, level), strict=True)) for level in zip(*columns.values(), strict=True)]
         fits = {name: [fit.order, fit.low, fit.high] for name, fit in self.fits.items()}
-        return {"grid": self.grid, "fits": fits, "levels": levels, "shipped": self.shipped, "notes": list(self.notes)}
+        return {"grid": self.grid, "fits": fits, "levels": levels, "shipped": self.shipped}
 
 
 @dataclass(frozen=True)
@@ -201,7 +199,6 @@ class UnmodifiedStudy(Judged):
     def _said(self) -> Iterable[str]:
         yield from self.notes
         for study in self.grids:
-            yield from study.notes
             last, end = study.steps[-1], study.final[-1]
             if np.isfinite(end):
                 yield (
@@ -309,7 +306,6 @@ def _on_grid(
         columns["floor"],
         np.array([math.nan if run is None else run.levels[-1].sigma / run.levels[-1].alpha for run in runs]),
         shipped_error(sampler, int(used[-1]), data),
-        grid == "default",
         any(run is not None and run.is_stochastic for run in runs),
         refused,
         decides=decides,

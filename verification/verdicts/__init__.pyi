@@ -1,11 +1,14 @@
 from .algebra import Array as Array
+from .algebra import centred_wasserstein as centred_wasserstein
 from .algebra import components_first as components_first
 from .algebra import congruence as congruence
 from .algebra import determinant as determinant
 from .algebra import full_determinant as full_determinant
 from .algebra import inverse as inverse
+from .algebra import least_eigenvalue as least_eigenvalue
 from .algebra import matmul as matmul
 from .algebra import matvec as matvec
+from .algebra import spectral_radius as spectral_radius
 from .algebra import sqrtm as sqrtm
 from .algebra import transpose as transpose
 from .course import Stall as Stall

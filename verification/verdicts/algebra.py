@@ -1,5 +1,5 @@
-"""Algebra of 2x2 and other small matrices on batches, components first: matrices (d, d, ...), vectors (d, ...), the
-batch behind and broadcast.
+"""Algebra of small matrices on batches, components first: matrices (d, d, ...), vectors (d, ...), the batch behind and
+broadcast. Of 1x1 and 2x2 all is written out; larger ones go through numpy's.
 
 Thousands of data variances go through every step of every scheme; theory.components says why they come last.
 """
@@ -42,14 +42,27 @@ def congruence(a: Array, q: Array) -> Array:
     return product
 
 
+def _last(a: Array) -> Array:
+    """(d, d, ...) to (..., d, d)."""
+    return np.moveaxis(a, (0, 1), (-2, -1))
+
+
+def _first(a: Array) -> Array:
+    return np.moveaxis(a, (-2, -1), (0, 1))
+
+
 def determinant(a: Array) -> Array:
     """det a."""
+    if len(a) != 2:
+        return a[0, 0] if len(a) == 1 else np.linalg.det(_last(a))
     return a[0, 0] * a[1, 1] - a[0, 1] * a[1, 0]
 
 
 def full_determinant(a: Array) -> Array:
     """det a of the entries as they stand, to two roundings of itself however ill-conditioned a is: what the products
-    were rounded by is added (Dekker 1971). Three times the work of `determinant`."""
+    were rounded by is added (Dekker 1971). Three times the work of `determinant`, which it is of other than 2x2."""
+    if len(a) != 2:
+        return determinant(a)
     (first, low), (second, other) = _two_product(a[0, 0], a[1, 1]), _two_product(a[0, 1], a[1, 0])
     return (first - second) + (low - other)
 
@@ -69,6 +82,8 @@ def _halves(a: Array) -> tuple[Array, Array]:
 
 def inverse(a: Array) -> Array:
     """a^-1."""
+    if len(a) != 2:
+        return 1 / a if len(a) == 1 else _first(np.asarray(np.linalg.inv(_last(a)), dtype=float))
     result, scale = np.empty(a.shape), 1 / determinant(a)
     np.multiply(a[1, 1], scale, out=result[0, 0])
     np.multiply(a[0, 0], scale, out=result[1, 1])
@@ -77,13 +92,52 @@ def inverse(a: Array) -> Array:
     return result
 
 
+def least_eigenvalue(a: Array) -> Array:
+    """The least eigenvalue of symmetric positive semi-definite a, of 2x2 without cancellation."""
+    if len(a) != 2:
+        return a[0, 0] if len(a) == 1 else np.asarray(np.linalg.eigvalsh(_last(a))[..., 0], dtype=float)
+    half, det = (a[0, 0] + a[1, 1]) / 2, np.maximum(determinant(a), 0)
+    return det / (half + np.sqrt(np.maximum(half**2 - det, 0)))
+
+
+def spectral_radius(a: Array) -> Array:
+    """The largest |eigenvalue| of a."""
+    if len(a) != 2:
+        return np.abs(a[0, 0]) if len(a) == 1 else np.abs(np.linalg.eigvals(_last(a))).max(-1)
+    half, det = (a[0, 0] + a[1, 1]) / 2, determinant(a)
+    root = np.sqrt((half**2 - det).astype(complex))
+    return np.maximum(np.abs(half + root), np.abs(half - root))
+
+
+def centred_wasserstein(first: Array, second: Array) -> Array:
+    """The squared 2-Wasserstein distance of N(0, A) and N(0, B), positive definite, without a difference of like sizes.
+
+    T = B^-1/2 Y B^-1/2 with Y^2 = B^1/2 A B^1/2 maps the second to the first, and the distance is |B^-1/2 (Y - B)|^2,
+    where X = Y - B solves Y X + X B = B^1/2 (A - B) B^1/2.
+    """
+    A, B = _last(first), _last(second)
+    b, V = np.linalg.eigh(B)
+    b = np.maximum(b, 0)
+    root = (V * np.sqrt(b)[..., None, :]) @ np.swapaxes(V, -1, -2)
+    squares, U = np.linalg.eigh(root @ A @ root)
+    y = np.sqrt(np.maximum(squares, 0))
+    F = np.swapaxes(U, -1, -2) @ root @ (A - B) @ root @ V
+    X = np.swapaxes(V, -1, -2) @ U @ (F / (y[..., :, None] + b[..., None, :]))  # in B's eigenvectors on both sides
+    return (X**2 / b[..., :, None]).sum((-2, -1))
+
+
 def sqrtm(a: Array) -> Array:
-    """The symmetric square root of positive semi-definite a: (a + d 1) / sqrt(tr a + 2 d), d^2 = det a."""
+    """The symmetric square root of positive semi-definite a: (a + d 1) / sqrt(tr a + 2 d), d^2 = det a, of 2x2."""
+    if len(a) == 1:
+        return np.sqrt(np.maximum(a, 0))
+    if len(a) > 2:
+        values, vectors = np.linalg.eigh(_last(a))
+        return _first((vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ np.swapaxes(vectors, -1, -2))
     d = np.sqrt(np.maximum(determinant(a), 0))
     unit = np.eye(2).reshape((2, 2) + (1,) * (a.ndim - 2))
     return (a + d * unit) / np.sqrt(a[0, 0] + a[1, 1] + 2 * d)
 
 
 def components_first(a: Array) -> Array:
-    """(..., 2, 2) to (2, 2, ..., 1): from the layout of theory's flows, with an axis for the batch of targets."""
+    """(..., d, d) to (d, d, ..., 1): from the layout of theory's flows, with an axis for the batch of targets."""
     return np.moveaxis(a, (-2, -1), (0, 1))[..., None]

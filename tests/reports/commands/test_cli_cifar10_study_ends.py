@@ -82,7 +82,12 @@ def test_an_interrupted_study_ends_with_the_signals_code_and_keeps_what_is_compl
     [
         pytest.param(["--nfe", "x"], [], "'x' is not a list of ints", marks=pytest.mark.nightly),
         pytest.param(["--nfe", "1"], [], "budgets [1]", marks=pytest.mark.nightly),
-        (["--schemes", "SSCS", "--nfe", "3"], ["--data", "nowhere.npz"], "'nowhere.npz': there is no such file"),
+        pytest.param(
+            ["--schemes", "SSCS", "--nfe", "3"],
+            ["--data", "nowhere.npz"],
+            "'nowhere.npz': there is no such file",
+            marks=pytest.mark.nightly,
+        ),
     ],
     ids=["words that cannot be read", "values that cannot be", "a file that one process does not have"],
 )

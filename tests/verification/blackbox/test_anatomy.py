@@ -52,8 +52,10 @@ OTHERS = (Parameters(), Parameters(gamma=0.0, nu=4.0))
 @pytest.mark.parametrize(
     ("scheme", "params"),
     [
-        *((scheme, PARAMS) for scheme in CATALOGUE.values()),
-        *nightly_but(lambda case: is_representative(case[0]), itertools.product(CATALOGUE.values(), OTHERS)),
+        *nightly_but(
+            lambda case: is_representative(case[0]),
+            itertools.product(CATALOGUE.values(), (PARAMS, *OTHERS)),
+        ),
     ],
     ids=lambda value: value.name if isinstance(value, Scheme) else str(value),
 )

@@ -136,14 +136,8 @@ def test_variations_are_the_same_at_every_call_and_of_every_kind() -> None:
 
 
 def test_correct_samplers_raise_no_alarm() -> None:
-    for variation in variations(6):
+    for variation in variations(3):
         assert variation.alarms() == (), variation.name
-
-
-@pytest.mark.nightly
-def test_a_thousand_correct_samplers_raise_no_alarm() -> None:
-    alarms = {variation.name: said for variation in variations(1000) if (said := variation.alarms())}
-    assert alarms == {}
 
 
 def test_a_variation_that_is_not_correct_raises_one() -> None:

@@ -62,7 +62,10 @@ def leapfrog_run(score, u, taus):
     return u
 
 
-@pytest.mark.parametrize("sampler", [Leapfrog(), leapfrog_run], ids=["multistep", "trajectory"])
+@pytest.mark.parametrize(
+    "sampler",
+    [pytest.param(Leapfrog(), id="multistep", marks=pytest.mark.nightly), pytest.param(leapfrog_run, id="trajectory")],
+)
 def test_a_start_of_its_own_is_no_inconsistency(sampler) -> None:
     """Claim: what the first step changes vanishes over a run; what every step does wrong does not."""
     assert inconsistencies(sampler, PARAMS) == []

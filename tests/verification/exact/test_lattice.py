@@ -17,12 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from one_dimensional import bimodal, one_gaussian
-from strategies import parameters, words
+from strategies import PHASE_SPACE, parameters, words
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import time_grid
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import FROZEN_FLOWS, Scheme
-from weakorder.theory.splitting import SPLITTINGS
 from weakorder.verification.exact import lattice
 from weakorder.verification.exact.lattice import RESOLUTIONS, Cloud, TooCoarse, carried_law
 from weakorder.verification.exact.moments import exact_moments
@@ -70,7 +69,7 @@ def test_gaussian_data_have_their_exact_moments(scheme: Scheme) -> None:
 @st.composite
 def gaussian_runs(draw: st.DrawFn) -> tuple[Scheme, Parameters, Array]:
     """Any word that can be sampled, its parameters, and a grid of one to six steps."""
-    splitting = draw(st.sampled_from(list(SPLITTINGS.values())))
+    splitting = draw(st.sampled_from(list(PHASE_SPACE.values())))
     word = draw(words(splitting, consistent=draw(st.booleans()), within_step=True))
     scheme = Scheme(word, splitting, flow=draw(st.sampled_from(FROZEN_FLOWS)))
     if any(part.sde.noise[0, 0] != 0 for part in scheme.parts):

@@ -12,10 +12,9 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from strategies import parameters
+from strategies import PHASE_SPACE, parameters
 from weakorder.theory.flows import linear_flow
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
-from weakorder.theory.splitting import SPLITTINGS
 from weakorder.verification.targets.gaussian import GaussianTarget
 
 Array = NDArray[np.float64]
@@ -67,7 +66,7 @@ def test_the_entries_of_the_flows_are_accurate_to_13_digits(params: Parameters, 
     sign: to the last bits of the matrix), for theta from 1e-8 to 10. This is the
     accuracy that the moments' tolerance is built on."""
     theta = 10.0**exponent
-    for name, splitting in SPLITTINGS.items():
+    for name, splitting in PHASE_SPACE.items():
         for letter, part in brute_force.parts_of(name, brute_force.model_of(params)).items():
             flow = splitting[letter].exact(theta, params.values())
             move = brute_force.part_move(part, Fraction(theta), "exact", None, (1.0, 1.0))

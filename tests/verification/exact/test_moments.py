@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from selection import is_representative, nightly_but
-from strategies import parameters, words
+from strategies import PHASE_SPACE, parameters, words
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import GRIDS, time_grid
 from weakorder.theory.model import STATIONARY, Parameters
@@ -102,7 +102,7 @@ def grids(draw: st.DrawFn, params: Parameters) -> Array:
 @st.composite
 def runs(draw: st.DrawFn) -> tuple[Scheme, Parameters, Array]:
     """Any word with any sub-flow and noise scale, any parameters, any grid."""
-    splitting = draw(st.sampled_from(list(SPLITTINGS.values())))
+    splitting = draw(st.sampled_from(list(PHASE_SPACE.values())))
     word = draw(words(splitting, consistent=draw(st.booleans()), within_step=draw(st.booleans())))
     scheme = Scheme(word, splitting, flow=draw(st.sampled_from(FLOWS)))
     if any(part.sde.noise[0, 0] != 0 for part in scheme.parts):

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from one_dimensional import bimodal
 from scipy.special import ndtr
+from selection import nightly_but
 from weakorder.integrators.catalogue import CATALOGUE, LANGEVIN_CONTROLS
 from weakorder.integrators.compiled import compile_run, noise_factor
 from weakorder.integrators.grids import time_grid
@@ -199,13 +200,15 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("scheme", BROKEN.values(), ids=BROKEN)
-def test_an_inconsistent_scheme_has_order_zero_on_the_mixture(scheme: Scheme) -> None:
+@pytest.mark.parametrize("name", nightly_but(lambda name: "lost" in name, BROKEN))
+def test_an_inconsistent_scheme_has_order_zero_on_the_mixture(name: str) -> None:
+    scheme = BROKEN[name]
     fit = study_noise_free(scheme, bimodal(scheme, PARAMS), FEW, OBSERVABLES[1:2], accuracy=ROUGH).measured
     assert fit is not None
     assert fit.order < 0.5
 
 
+@pytest.mark.nightly
 def test_position_noise_a_tenth_too_strong_leaves_a_bias_that_steps_do_not_remove() -> None:
     """Claim: what lambda_s = 1.1 adds to the error of x^2 hardly changes from 50 to 100 steps; the rest halves."""
     roba = CATALOGUE["ROBA"]

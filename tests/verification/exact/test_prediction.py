@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from selection import is_representative, nightly_but
 from specimens import BAOAB, STRANG, WHOLE_LANGEVIN
-from strategies import FEW, words
+from strategies import FEW, PHASE_SPACE, words
 from weakorder.integrators.catalogue import CATALOGUE, EXPONENTIAL
 from weakorder.integrators.grids import time_grid
 from weakorder.theory.frozen import DATA_HELD, RESIDUAL_HELD
@@ -32,7 +32,7 @@ from weakorder.theory.local_error import expand
 from weakorder.theory.model import Parameters
 from weakorder.theory.polynomials import ZERO
 from weakorder.theory.scheme import FLOWS, Scheme
-from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_FLOW, PSLD_FLOW_WHOLE, PSLD_LINEAR, PSLD_WHOLE, SPLITTINGS
+from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_FLOW, PSLD_FLOW_WHOLE, PSLD_LINEAR, PSLD_WHOLE
 from weakorder.theory.weak_order import OrderProof, coefficients, prove_order
 from weakorder.verification.exact import prediction
 from weakorder.verification.exact.moments import exact_moments, rounding_bound
@@ -158,7 +158,7 @@ def test_a_start_or_a_memory_that_is_left_out_is_seen(scheme: Scheme, monkeypatc
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[Scheme, Parameters, list[float], list[float], float]:
     """Any consistent word with any sub-flow, moderate parameters, two Gaussians and where to stop."""
-    splitting = draw(st.sampled_from(list(SPLITTINGS.values())))
+    splitting = draw(st.sampled_from(list(PHASE_SPACE.values())))
     scheme = Scheme(draw(words(splitting)), splitting, flow=draw(st.sampled_from(FLOWS)))
     rate, gap = draw(st.floats(0.1, 1.5)), draw(st.floats(1.0, 3.0))
     beta = draw(st.floats(1.0, 4.0))

@@ -136,7 +136,7 @@ def test_the_largest_stable_step_of_the_catalogue_is_where_moments_stop_settling
     assert_stops_settling_there(scheme, params, t, variance)
 
 
-@examples(3)
+@examples(1)
 @given(scheme=_WORDS, **_TARGETS)
 def test_the_largest_stable_step_of_random_words_is_where_moments_stop_settling(
     scheme: Scheme, params: Parameters, t: float, variance: float

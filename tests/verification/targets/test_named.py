@@ -10,9 +10,10 @@ import pytest
 import torch
 from scipy import special, stats
 from weakorder.theory.model import Parameters
-from weakorder.verification.targets import mixture
-from weakorder.verification.targets.mixture import MixtureTarget, banana, bimodal, gaussian, student
+from weakorder.verification.targets import named_mixtures
+from weakorder.verification.targets.mixture import MixtureTarget
 from weakorder.verification.targets.named import TARGETS, make_target
+from weakorder.verification.targets.named_mixtures import banana, bimodal, gaussian, student
 
 PARAMS = Parameters()
 NAMES = [name for name in TARGETS if name != "empirical-cifar10"]
@@ -84,10 +85,10 @@ def data_density(target: MixtureTarget, points: np.ndarray) -> np.ndarray:
 def test_the_student_mixture_is_the_student_law_over_ten_scales() -> None:
     """The trapezoid rule with step h integrates e^(a y) exp(-e^y) with the relative error 2 |Gamma(a + 2 pi i / h)| /
     Gamma(a) (Poisson summation): a = (n + 2) / 2 for the density in 2-D, n / 2 for the sum of the weights."""
-    n, h = mixture.STUDENT_FREEDOM, 0.5
+    n, h = named_mixtures.STUDENT_FREEDOM, 0.5
     alias = sum(2 * abs(special.gamma(a + 2j * np.pi / h)) / special.gamma(a) for a in ((n + 2) / 2, n / 2))
     target = student(PARAMS)
-    location, scale = mixture.STUDENT_LOCATION, mixture.STUDENT_SCALE
+    location, scale = named_mixtures.STUDENT_LOCATION, named_mixtures.STUDENT_SCALE
     axis = np.linalg.cholesky(np.array(scale))[:, 0]
     points = np.array(location) + np.linspace(0, 10, 200)[:, None] * axis
     density = stats.multivariate_t(location, scale, n).pdf(points)

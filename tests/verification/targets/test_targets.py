@@ -22,8 +22,9 @@ from weakorder.theory.flows import exact_flow
 from weakorder.theory.model import PSLD_DIFFUSION, STATIONARY, Parameters
 from weakorder.verification.targets import mixture
 from weakorder.verification.targets.gaussian import GaussianTarget
-from weakorder.verification.targets.mixture import MixtureTarget, bimodal
+from weakorder.verification.targets.mixture import MixtureTarget
 from weakorder.verification.targets.named import TARGETS, make_target
+from weakorder.verification.targets.named_mixtures import bimodal
 from weakorder.verification.targets.target import Target
 
 PARAMS = Parameters()
@@ -71,7 +72,7 @@ def exactly(target: MixtureTarget, u: torch.Tensor, t: float) -> tuple[np.ndarra
     values, dim = target.params.values(), target.event[0]
     flow = exact_flow(target.diffusion.forward)(target.params.theta(t, t), values)
     P, Q = flow.propagator, flow.noise_cov
-    momentum = target.diffusion.variances(values)[0]
+    (momentum,) = target.diffusion.data_variances(values)
     densities, scores, largest = [], [], 0.0
     with mpmath.workdps(60):
         parts = []
@@ -366,3 +367,22 @@ def test_data_that_are_no_mixture_are_refused(weights, means, covariances, messa
     with pytest.raises(ValueError, match=message) as caught:
         MixtureTarget.of(weights, means, covariances, PARAMS)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mixture", "banana"])
+def test_the_compiled_score_is_the_formulas_and_no_row_depends_on_the_others(name: str) -> None:
+    """Claim: to rounding, near the data and thousands of deviations out; to the bit in any batch, on any threads."""
+    target = make_target(name, PARAMS, None if name == "banana" else 2)
+    u = target.sample(0.2, torch.arange(5000), 0) * torch.logspace(-1, 3, 5000, dtype=torch.float64)[:, None, None]
+    plain = target._in_blocks(u, 0.2, mixture.Marginal.score)
+    found = target.score(u, 0.2)
+    assert float(((found - plain).abs() / plain.abs().amax((1, 2), keepdim=True)).max()) < 1e-9
+    assert torch.equal(target.score(u[1234:1237], 0.2), found[1234:1237])
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(target.score(u, 0.2), found)
+    finally:
+        torch.set_num_threads(threads)
+    assert not torch.equal(found, plain), "both are the same code"
+    assert torch.isnan(target.score(torch.full_like(u[:1], torch.nan), 0.2)).all()

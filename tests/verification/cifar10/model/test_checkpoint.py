@@ -34,7 +34,7 @@ from weakorder.verification.cifar10.model.state_dicts import infer_config, layou
 from weakorder.verification.cifar10.model.training import held_out_loss
 from weakorder.verification.targets.empirical import read_images
 from weakorder.verification.targets.gaussian import perturbation_kernel
-from weakorder.verification.targets.mixture import bimodal
+from weakorder.verification.targets.named_mixtures import bimodal
 
 SDE = dict(np.load(Path(__file__).parents[3] / "data" / "sde.npz"))
 DATA = Path(__file__).parents[4] / "verification" / "data"
