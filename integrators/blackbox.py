@@ -34,6 +34,7 @@ from ..theory.scheme import Scheme
 from .compiled import compile_step, noise_factor
 from .draws import BlackBoxError as BlackBoxError
 from .draws import Draw, NoiseAsInput, unwatched
+from .draws import UnseenDraws as UnseenDraws
 from .light_draws import LightNoise
 from .other_sources import PLAIN, compiled
 
@@ -241,9 +242,9 @@ def call(run: Run, u: Tensor, score: Score, draw: Draw, by_state: bool = False, 
         raise SamplerRaised(f"the sampler raised {type(error).__name__}: {reason}") from error
     for name, state in _generators().items():
         if not _same(states[name], state):
-            raise BlackBoxError(f"the sampler draws from {name}, which cannot be made an input; draw from torch.randn")
+            raise UnseenDraws(f"the sampler draws from {name}, which cannot be made an input; draw from torch.randn")
     if noise.touched:
-        raise BlackBoxError(
+        raise UnseenDraws(
             "the sampler draws from (or seeds) torch's generator in a way that was not intercepted; use torch.randn"
         )
     _check_state(result, u, before)

@@ -25,8 +25,11 @@ _MOST = 20_000
 
 def compiled(thing: object) -> str | None:
     """How an object was compiled, if it was."""
-    if "_torchdynamo_orig_callable" in getattr(thing, "__dict__", {}):
+    own = getattr(thing, "__dict__", None)
+    if isinstance(own, dict) and "_torchdynamo_orig_callable" in own:
         return "torch.compile"
+    if type(thing).__module__.partition(".")[0] == "numba" and callable(getattr(thing, "py_func", None)):
+        return "numba"
     if isinstance(thing, (torch.jit.ScriptFunction, torch.jit.ScriptModule)):
         return "torch.jit"
     return None
@@ -42,9 +45,7 @@ def compiled_within(sampler: object) -> str | None:
 
 
 def other_source(sampler: object, again: Callable[[], object]) -> str | None:
-    """A sentence that names what the sampler draws from besides torch, or calls that is compiled; `again` runs it."""
-    if (sentence := compiled_within(sampler)) is not None:
-        return sentence
+    """A sentence that names what the sampler draws from besides torch; `again` runs it."""
     things = [*reachable(sampler), *gc.get_objects()]
     # by type(): isinstance asks an object for its class, and some of torch's answer with a warning
     kinds = (np.random.Generator, np.random.RandomState, random.Random)
@@ -143,7 +144,8 @@ def _parts(thing: Any) -> Iterator[object]:
         if thing.__module__.partition(".")[0] not in ("torch", "numpy", "builtins"):
             yield from vars(thing).values()
     else:
-        yield from getattr(thing, "__dict__", {}).values()
+        own = getattr(thing, "__dict__", None)
+        yield from own.values() if isinstance(own, dict) else ()  # of a C library's names it is none
         yield type(thing)
 
 

@@ -26,7 +26,8 @@ from ...integrators.draws import unwatched
 from ...integrators.light_draws import stand_ins
 from ...integrators.threads import one_thread
 from ..verdicts import Array
-from .probe import Probe
+from .causes import check_again
+from .probe import CHECKS, Probe
 from .probing import check_own_batch, one_time
 
 NAMES = "xm"
@@ -84,15 +85,26 @@ class Anatomy:
             yield f"noise covariance of the run and the state of score {k + 1}", place.noise_cross
 
 
+def check_repeats(sampler: Sampler, event: tuple[int, ...] = ()) -> None:
+    """Raises BlackBoxError where a step or a run that is made again, with the same state and noise, gives another
+    result, as where state is kept that only a batch of another size clears."""
+
+    def score(u: Tensor, _: float | Tensor) -> Tensor:
+        return -u
+
+    probe = Probe(1, lambda *_: score, event, sampler)
+    check_again(probe, as_trajectory(sampler, [0.5, 0.51, 0.52]), sampler)
+
+
 @one_thread()
 @stand_ins()
 def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anatomy:
     """The anatomy of a black box of any kind on a short run over taus (N + 1,). Raises BlackBoxError."""
     times = tuple(float(tau) for tau in taus)
-    asked: list[Array] = []  # the states at which the score is asked for, of the call at work
+    calls: list[list[Array]] = []  # the states at which each call asks for the score
 
     def free(rows: int, batch: int) -> Score:
-        asked.clear()
+        calls.append(asked := [])
 
         def score(u: Tensor, t: float | Tensor) -> Tensor:
             with unwatched():
@@ -107,6 +119,7 @@ def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anato
     columns = probe.columns_of(as_trajectory(sampler, list(times)))
     is_score = np.array([label is not None for label in probe.labels], dtype=bool)[columns.is_of]
     noise = columns.draws[0][~is_score]
+    asked = _of_all_rows(calls, 3 + len(is_score) + 2 * CHECKS)
     return Anatomy(
         times,
         columns.state[0].T,
@@ -118,6 +131,16 @@ def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anato
         columns.rounding,
         tuple((weights, values[0]) for weights, values in columns.increments),
     )
+
+
+def _of_all_rows(calls: list[list[Array]], rows: int) -> list[Array]:
+    """The states at which each score was asked for (rows, 2), which were read in one call or in several, the last of
+    `calls`; empty if the sampler asks for none."""
+    first, seen = len(calls), 0
+    while first and calls[first - 1] and seen < rows:
+        first -= 1
+        seen += len(calls[first][0])
+    return [np.concatenate(states) for states in zip(*calls[first:], strict=True)]
 
 
 def _gains(rows: Array) -> Array:

@@ -155,20 +155,21 @@ class Calls:
             score = _reordered(score, order, self.shape(batch), self.components)
         if made.states is None:
             made.states = pack(fill(states)).reshape(self.shape(batch))
+        self.label = None  # a call that was broken off may have left one
         response = call(run, made.states.clone(), score, draw, self.by_state, self.light)
         self.labels = labels
         return self.unpack(response.state, rows, order), response
 
     def unpack(self, state: Tensor, rows: int, order: NDArray[np.int64] | None = None) -> Array:
         """A state as (V, rows, components); order: of its cells."""
-        cells = self._cells(state) if order is None else self._cells(state)[order]
+        cells = self.cells(state) if order is None else self.cells(state)[order]
         return cells[: self.copies * rows].reshape(self.copies, rows, self.components)
 
     def shape(self, batch: int) -> tuple[int, ...]:
         """Of a batch of states."""
         return (batch, *self.event) if self.components == 1 else (batch, self.components, *self.event)
 
-    def _cells(self, state: Tensor) -> Array:
+    def cells(self, state: Tensor) -> Array:
         """A state as (cells, components)."""
         n = self.components
         stood = state.detach().double().clone().numpy(force=True).reshape(len(state), n, -1)
@@ -201,10 +202,9 @@ class Calls:
         raise NamedCause("several entries share their noise; draw noise of the state's shape")
 
     def draws_per_entry(self) -> bool:
-        """Whether the number of draws grows with the batch."""
-        layouts = self.layouts or {}
-        counts = [len(layouts[batch].recorded.shapes) for batch in sorted(layouts) if batch > 1]
-        return bool(counts) and 1 in layouts and counts[-1] > len(layouts[1].recorded.shapes)
+        """Whether each entry of a batch draws for itself: no draw has a number for each of them."""
+        several = [layout for batch, layout in (self.layouts or {}).items() if batch > 1]
+        return any(layout.recorded.sizes and max(layout.recorded.sizes) < layout.cells for layout in several)
 
     def _ask(self, run: Run, batch: int, switches: Array | None) -> tuple[Array, Recorded]:
         """For `find_layout`."""
@@ -232,8 +232,9 @@ class Calls:
         # so many rows that the batch is theirs: the cells' own numbers are all that matters
         rows = max(1, batch * math.prod(self.event) // self.copies)
         states = np.random.default_rng(batch).uniform(-2, 2, self.shape(batch))
+        self.label = None
         response = call(run, torch.as_tensor(states), self.score(rows, batch), draw, self.by_state)
-        return self._cells(response.state), Recorded(tuple(shapes), tuple(laws))
+        return self.cells(response.state), Recorded(tuple(shapes), tuple(laws))
 
 
 def _reordered(score: Score, order: NDArray[np.int64], shape: tuple[int, ...], components: int) -> Score:

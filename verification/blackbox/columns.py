@@ -85,7 +85,7 @@ def _check_steps(moved: Array, law: Law) -> None:
     or, of a uniform number, linear there."""
     if not law.cells:
         return
-    parts = moved.reshape(*moved.shape[:2], law.cells, -1, moved.shape[-1])
+    parts = moved.reshape(*moved.shape[:2], law.cells, moved.shape[2] // law.cells, moved.shape[-1])
     rest = parts - parts[..., :1, :]
     if law.is_uniform:
         across = np.array(

@@ -21,7 +21,7 @@ gain, as div(p J grad log p) = div(J grad p) = 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,13 +36,18 @@ from .anatomy import NAMES, Anatomy, dissect
 # Where the limits are taken, and the lengths h of the runs; from the last of them Richardson reaches about 1e-10.
 TIMES = (0.1, 0.4, 0.7, 0.95)
 LENGTHS = tuple(2.0**-k for k in range(6, 12))
-# Further times, off any grid that people use, and as many more down to the cut-off, looked at with fewer lengths.
-BETWEEN = (0.0313, 0.1973, 0.3137, 0.5093, 0.6171, 0.7917, 0.8671)
+# Further times, off any grid that people use, the first close to the start, and as many more down to the cut-off,
+# looked at with fewer lengths.
+BETWEEN = (0.0047, 0.0313, 0.1973, 0.3137, 0.5093, 0.6171, 0.7917, 0.8671)
 LATE, LAST = 0.1, 1.5  # from this t on, down to so many cut-offs
 FEWER = 4
-# The steps of the runs of what keeps state, a shorter and a longer one; and where those find something, so that what
-# lasts a few steps only is told from what goes on.
-STEPS, LONGER = (4, 8), (16, 32)
+# The steps of the runs of what keeps state, a shorter and a longer one; and where those find something, of longer ones,
+# so that what dies out is told from what goes on: it falls to less than this part from one look to the next, though
+# steps are four times as many, and a fault of any size stays what it is.
+STEPS, LONGER = (4, 8), ((16, 32), (64, 128))
+_DIES_OUT = 0.5
+# At how many of the times where something was found.
+_AGAIN = 4
 # Rounding of (P - I) / h: a few units of 2^-53, over the shortest h, magnified by the extrapolation.
 _MAGNIFICATION = magnification(LENGTHS)
 # A limit is wrong if it is off by this part of the largest entry of its matrix and by more than a few uncertainties;
@@ -50,6 +55,8 @@ _MAGNIFICATION = magnification(LENGTHS)
 _WRONG, _SURE = 1e-6, 4
 # What a step of no length may leave: far more than float64 rounding, and nothing over a few thousand steps.
 _STILL = 1e-9
+# A rate grows without bound if it does by such a power of h from each of the last lengths to the next.
+_GROWS, _GROWN = 0.25, 1e-3
 # What a time in [0, 1] may be off by: a few roundings to float32.
 _TIME = 4 * 2.0**-24
 
@@ -70,6 +77,16 @@ class Inconsistency:
         return f"{self.what} is {_factor(self.found, self.expected, shown)} {_when(self.taus, self.looked)}"
 
 
+@dataclass(frozen=True)
+class Unbounded(Inconsistency):
+    """A rate that has no limit: it grows like h^power, power < 0."""
+
+    power: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.what} grows like h^{self.power:.2g} as h -> 0, and has no limit"
+
+
 class Spot(NamedTuple):
     """Short runs from one time: of the lengths (n,), and as many shorter ones with steps of the same size, of a step
     that remembers nothing none."""
@@ -81,25 +98,32 @@ class Spot(NamedTuple):
 
     def rates(self) -> dict[str, tuple[Array, float]]:
         """The limits of the module's docstring, each with its uncertainty."""
-        part: dict[str, Callable[[Anatomy], Array]] = {
-            "drift": lambda run: run.propagator - np.eye(2),
-            "gain": lambda run: run.gains.sum(0),
-            "noise": lambda run: run.noise_cov,
-            "offset": lambda run: run.offset,
-        }
         spans = np.array([run.taus[-1] - run.taus[0] for run in self.runs])
         if self.shorter:
             spans = spans - [run.taus[-1] - run.taus[0] for run in self.shorter]
         # a few units of 2^-53 in every part, over the shortest length, magnified by the extrapolation
         floor = (16 * 2.0**-53 + max(run.rounding for run in self.runs)) / spans[-1] * _MAGNIFICATION
         limits = {}
-        for name, of in part.items():
-            values = [of(run) for run in self.runs]
-            if self.shorter:
-                values = [value - of(run) for value, run in zip(values, self.shorter, strict=True)]
-            limit, unsure = extrapolate(self.lengths, [v / span for v, span in zip(values, spans, strict=True)])
+        for name, of in _RATES.items():
+            limit, unsure = extrapolate(self.lengths, self.over_time(of))
             limits[name] = limit, max(unsure, floor)
         return limits
+
+    def over_time(self, part: Callable[[Anatomy], Array]) -> list[Array]:
+        """A part of the runs over what they last; of the later steps alone, where there are shorter runs."""
+        values, spans = [part(run) for run in self.runs], [run.taus[-1] - run.taus[0] for run in self.runs]
+        if self.shorter:
+            values = [value - part(run) for value, run in zip(values, self.shorter, strict=True)]
+            spans = [span - run.taus[-1] + run.taus[0] for span, run in zip(spans, self.shorter, strict=True)]
+        return [value / span for value, span in zip(values, spans, strict=True)]
+
+
+_RATES: dict[str, Callable[[Anatomy], Array]] = {
+    "drift": lambda run: run.propagator - np.eye(2),
+    "gain": lambda run: run.gains.sum(0),
+    "noise": lambda run: run.noise_cov,
+    "offset": lambda run: run.offset,
+}
 
 
 def times_of(params: Parameters) -> dict[float, tuple[float, ...]]:
@@ -113,8 +137,14 @@ def times_of(params: Parameters) -> dict[float, tuple[float, ...]]:
     return dict(sorted(found.items()))
 
 
-def look(sampler: Sampler, params: Parameters, event: tuple[int, ...], counts: tuple[int, ...]) -> list[Spot]:
-    """The short runs at all times; counts: of their steps."""
+def look(
+    sampler: Sampler,
+    params: Parameters,
+    event: tuple[int, ...],
+    counts: tuple[int, ...],
+    at: Collection[float] | None = None,
+) -> list[Spot]:
+    """The short runs at all times, or at some; counts: of their steps."""
 
     def spot(tau: float, lengths: tuple[float, ...]) -> Spot:
         runs = [
@@ -125,7 +155,8 @@ def look(sampler: Sampler, params: Parameters, event: tuple[int, ...], counts: t
 
     # a run of several steps costs as many, and three lengths tell a factor
     most = None if counts == (1,) else 3
-    return [spot(tau, h if h == LENGTHS else h[:most]) for tau, h in times_of(params).items()]
+    lengths = {tau: h for tau, h in times_of(params).items() if at is None or tau in at}
+    return [spot(tau, h if h == LENGTHS else h[:most]) for tau, h in lengths.items()]
 
 
 def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...] = ()) -> list[Inconsistency]:
@@ -139,18 +170,51 @@ def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...]
     """
     if kind_of(sampler) is Kind.STEP:
         return departures(look(sampler, params, event, (1,)), params)
-    wrong = departures(look(sampler, params, event, STEPS), params)
-    if not wrong:
-        return []
-    # what a run of twice, four times as many steps does not show is a start or an end that takes a few steps
-    lasting = {fault.what for fault in departures(look(sampler, params, event, LONGER), params)}
-    return [fault for fault in wrong if fault.what in lasting]
+    return lasting(
+        departures(look(sampler, params, event, STEPS), params),
+        lambda counts, at: departures(look(sampler, params, event, counts, at), params),
+    )
+
+
+def lasting(
+    wrong: list[Inconsistency], again: Callable[[tuple[int, ...], Collection[float]], list[Inconsistency]]
+) -> list[Inconsistency]:
+    """Of what runs of `STEPS` steps show to be wrong, what is no start and no end; again: what longer ones show at
+    some times.
+
+    A start or an end that takes a number of steps, or dies out over steps, changes the law of a run by O(h). What is
+    still dying out in the longest runs is not called a fault here: errors tell what is left of it.
+    """
+    before, at = wrong, _some(sorted({tau for fault in wrong for tau in fault.taus}))
+    for counts in LONGER if wrong else ():
+        now = again(counts, at)
+        if not now:
+            return []
+        if _size(now) > _DIES_OUT * _size(before):
+            names = {fault.what for fault in now}
+            return [fault for fault in wrong if fault.what in names] or now
+        before = now
+    return []
+
+
+def _some(taus: Sequence[float]) -> set[float]:
+    """A few of them, the first and the last among them."""
+    places = np.linspace(0, len(taus) - 1, min(_AGAIN, len(taus))).round().astype(int)
+    return {taus[place] for place in places}
+
+
+def _size(wrong: Sequence[Inconsistency]) -> float:
+    """By how much limits are off, the worst beside itself."""
+    return max(
+        max(abs(f - e) for f, e in zip(fault.found, fault.expected, strict=True)) / max(1.0, *map(abs, fault.expected))
+        for fault in wrong
+    )
 
 
 def departures(spots: Sequence[Spot], params: Parameters, rough: float = 0.0) -> list[Inconsistency]:
     """What the short runs show to be wrong, as `inconsistencies`; rough: what the noise covariance of a run may be off
     by, where its constants are rounded."""
-    if wrong := _at_zero(spots):
+    if wrong := _at_zero(spots) or _unbounded(spots):
         return wrong
     A, G, D = PSLD_DIFFUSION.reverse().numbers(params.values())
     taus = tuple(spot.tau for spot in spots)
@@ -252,12 +316,38 @@ def _at_zero(spots: Sequence[Spot]) -> list[Inconsistency]:
     return []
 
 
+def _unbounded(spots: Sequence[Spot]) -> list[Inconsistency]:
+    """What of a short run is not of the size of h: over h it grows without bound."""
+    found, full = [], [spot for spot in spots if spot.lengths == LENGTHS]
+    for name, of in _RATES.items():
+        powers: dict[tuple[int, ...], list[float]] = {}
+        for spot in full:
+            rates = np.abs(spot.over_time(of))
+            least = _GROWN + 16 * max(run.rounding for run in spot.runs) / spot.lengths[-1]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                power = -np.log2(rates[1:] / rates[:-1])
+            for place in np.ndindex(power.shape[1:]):
+                own = power[(slice(-3, None), *place)]
+                to = float(2 * own[-1] - own[-2])  # of a rate that has a limit about 0
+                if rates[(-1, *place)] > least and own.max() < -_GROWS and to < -_GROWS:
+                    powers.setdefault(place, []).append(to)
+        for place, all_powers in powers.items():
+            if len(all_powers) == len(full) and (name != "noise" or place != (1, 0)):
+                what = _DESCRIPTIONS[name].format(*(NAMES[i] for i in place))
+                taus = tuple(spot.tau for spot in full)
+                found.append(
+                    Unbounded(what, taus, (1.0,) * len(taus), (0.0,) * len(taus), taus, float(np.mean(all_powers)))
+                )
+    return found
+
+
 def _stillness(most: int) -> dict[str, tuple[Callable[[Anatomy], Array], Array]]:
     """The parts that have a limit as h -> 0, and the limit; most: score evaluations of a run."""
     identity, nothing = np.eye(2), np.zeros((2, 2))
     parts: dict[str, tuple[Callable[[Anatomy], Array], Array]] = {
         "the next {} in terms of the old {}": (lambda run: run.propagator, identity),
         "the noise covariance of {} and {}": (lambda run: run.noise_cov, nothing),
+        "the constant offset of the next {}": (lambda run: run.offset, np.zeros(2)),
         "the gain of {} from s_{}": (lambda run: run.gains.sum(0), nothing),
         "the score's time": (lambda run: np.array(_farthest(run.times, 1 - run.taus[0])), np.array(0.0)),
     }

@@ -5,16 +5,16 @@ Consistency (blackbox.consistency) is of first order in h and of the limit h -> 
 increments   weak schemes draw discrete increments; of what these add to the state order 1 needs the third
              cumulant of size O(h^2), order 2 also the fourth and the fifth smaller than h^2 and h^5/2
              (Kloeden and Platen 1992, section 14.2), which laws of two and of three points have
-curvature    the second derivative of the score enters E u' through the noise of the states where scores are taken:
-             sum_k K_k (x) Cov_k / h^2 -> G (x) D / 2 for weak order 2, the one condition of it that affine scores do
-             not see
+curvature    the second derivative of the score enters E u' through the displacements d_k of the states where scores
+             are taken: sum_k K_k (x) E d_k d_k^T is o(h) for weak order 1, as where each K_k is O(h) by itself, and
+             h^2 (G (x) D / 2 + o(1)) for order 2, the one condition of it that affine scores do not see
 step sizes   the parts of a step are smooth functions of h (blackbox.smoothness)
 times        of the scores may be rounded (blackbox.clock)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,9 +23,9 @@ from ...integrators.blackbox import Kind, Sampler, kind_of
 from ...theory.model import PSLD_DIFFUSION, Parameters
 from ..verdicts import Array, Finding, Weight, extrapolate
 from ..verdicts import Kind as About
-from .anatomy import NAMES, Anatomy, dissect
+from .anatomy import NAMES, Anatomy, check_repeats, dissect
 from .clock import clock_of
-from .consistency import LENGTHS, LONGER, STEPS, TIMES, Spot, departures, look, reference
+from .consistency import LENGTHS, STEPS, TIMES, Inconsistency, Spot, departures, lasting, look, reference
 from .smoothness import branches, roughness
 
 # A normalised cumulant that is this large is none of rounding, and a limit that is off by so much of its size.
@@ -37,10 +37,10 @@ _KNOWN = 2
 
 
 class Examination(NamedTuple):
-    """Sentences: problems refute the sampler; what it rounds, as findings; by how much its scores' times are off on
+    """What refutes the sampler; what it rounds, as findings; by how much its scores' times are off on
     average; whether the conditions of the order were checked for every score; the last t where a short run began."""
 
-    problems: tuple[str, ...]
+    problems: tuple[str | Finding, ...]
     rounding: tuple[Finding, ...]
     off: float
     any_score: bool
@@ -50,6 +50,7 @@ class Examination(NamedTuple):
 def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, ...] = ()) -> Examination:
     """What short runs say of a black box that is held to an order. Raises BlackBoxError if it cannot be probed."""
     is_step = kind_of(sampler) is Kind.STEP
+    check_repeats(sampler, event)
     counts = (1,) if is_step else STEPS
     raw = look(sampler, params, event, counts)
     clock = clock_of(raw, params)
@@ -60,22 +61,29 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
         if on_grid:  # where only steps of other sizes are at fault, they are rounded with the times
             spots, wrong, shortest = on_grid, departures(on_grid, params), _KNOWN * clock.grid.spacing
     rounding = [] if clock is None else [_rounds(str(clock), shortest)]
-    single = any(run.rounding for spot in spots for run in spot.runs)  # reported with its size by the study
+    single = max(run.rounding for spot in spots for run in spot.runs)  # reported with its size by the study
     if not single and not shortest:
         rough, text = roughness(sampler, event, 1 if is_step else _SOME)
         rounding += [_rounds(text)] if text else []
         wrong = departures(spots, params, rough) if wrong and rough else wrong
     if wrong and not is_step and not shortest:
-        # what a run of twice, four times as many steps does not show is a start or an end that takes a few steps
-        longer = look(sampler, params, event, LONGER)
-        lasting = {f.what for f in departures(longer if clock is None else clock.unrounded(longer, params.T), params)}
-        wrong = [fault for fault in wrong if fault.what in lasting]
-    problems = [f"not consistent: {fault}" for fault in wrong] or _increments(spots, order)
+
+        def again(counts: tuple[int, ...], at: Collection[float]) -> list[Inconsistency]:
+            longer = look(sampler, params, event, counts, at)
+            return departures(longer if clock is None else clock.unrounded(longer, params.T), params)
+
+        wrong = lasting(wrong, again)
+    problems: list[str | Finding] = [f"not consistent: {fault}" for fault in wrong] or [*_increments(spots, order)]
     any_score = order == 1
     if not wrong and not shortest:
-        problems += branches(sampler, event, 1 if is_step else _SOME)
+        problems += branches(sampler, event, 1 if is_step else _SOME, single)
+        if not problems:
+            problems += _curvature_at_zero(spots)
         if order >= 2 and not problems:
-            problems += _curvature(spots, params, order) if is_step else _curvature_of_runs(sampler, event)
+            missed = _second_order(sampler, order, event, curved=not is_step)
+            if is_step and not missed:
+                missed = _curvature(spots, params, order)
+            problems += [Finding(text, Weight.REFUTES, About.ORDER) for text in missed]  # errors may tell more
             any_score = order == 2
     off, until = 0.0 if clock is None else clock.average, params.T - max(spot.tau for spot in spots)
     return Examination(tuple(problems), tuple(rounding), off, any_score, until)
@@ -127,6 +135,45 @@ def _cumulant(run: Anatomy, i: int, degree: int) -> float:
 # --- The second derivative of the score -------------------------------------------------------------------------------
 
 
+def _curvature_at_zero(spots: Sequence[Spot]) -> list[str | Finding]:
+    """Where scores are weighed against each other ever more as h -> 0, as in their differences, so that the second
+    derivative of the score does not leave with the displacements."""
+    for spot in spots:
+        if spot.lengths != LENGTHS:
+            continue
+        terms = [_displacements(run, far=True) / h for run, h in zip(spot.runs, spot.lengths, strict=True)]
+        limit, unsure = extrapolate(spot.lengths, terms)
+        size = float(np.abs(spot.rates()["gain"][0]).max())
+        rounding = max(run.rounding for run in spot.runs) / spot.lengths[-1]
+        if np.abs(limit).max() > max(_CURVATURE * size, 4 * unsure, rounding):
+            i, j, k, m = np.unravel_index(int(np.abs(limit).argmax()), limit.shape)
+            return [
+                f"not consistent where the score is not affine: as h -> 0 the weight in {NAMES[i]} of the second "
+                f"derivative of s_{NAMES[j]} in {NAMES[k]} and {NAMES[m]} is {limit[i, j, k, m]:.4g} where 0 is right"
+            ]
+        moved = [_most(run) / h for run, h in zip(spot.runs, spot.lengths, strict=True)]
+        # with h a fourth, displacements like noise are a half
+        if moved[-1] > max(_CURVATURE * size, rounding) and moved[-1] > 0.8 * moved[-3]:
+            return [Finding(_WEIGHED, Weight.FORBIDS, About.ANATOMY)]
+    return []
+
+
+_WEIGHED = (
+    "scores of displaced states are weighed against each other by weights that do not vanish with h: what that does "
+    "where the score is not affine is not known; take scores at one state"
+)
+
+
+def _most(run: Anatomy) -> float:
+    """sum_k |K_k| |d_k|: times a score's Lipschitz constant, a bound of what the displacements of its states do to the
+    mean of a run; o(h) is enough for order 1, whatever the score."""
+    total = 0.0
+    for gain, place in zip(run.gains, run.places, strict=True):
+        square = np.trace(place.noise_cov) + (place.offset**2).sum() + ((place.propagator - np.eye(2)) ** 2).sum()
+        total += float(np.abs(gain).sum()) * float(square + (place.gains**2).sum()) ** 0.5
+    return total
+
+
 def _curvature(spots: Sequence[Spot], params: Parameters, order: int) -> list[str]:
     """What of order 2 is missed where the score is not affine."""
     _, G, D = PSLD_DIFFUSION.reverse().numbers(params.values())
@@ -137,7 +184,7 @@ def _curvature(spots: Sequence[Spot], params: Parameters, order: int) -> list[st
         rates = spot.rates()
         held = reference(rates["gain"][0][None], rates["noise"][0][None], beta * G[None], beta * D[None])
         wanted = np.einsum("ij,kl->ijkl", held["gain"][0], held["noise"][0]) / 2
-        terms = [_noise_of_scores(run) for run in spot.runs]
+        terms = [_displacements(run, far=True) for run in spot.runs]
         limit, unsure = extrapolate(spot.lengths, [t / h**2 for t, h in zip(terms, spot.lengths, strict=True)])
         size = float(np.abs(np.einsum("ij,kl->ijkl", held["gain"][0], beta * D)).max()) / 2
         off = np.abs(limit - wanted)
@@ -158,23 +205,45 @@ def _curvature(spots: Sequence[Spot], params: Parameters, order: int) -> list[st
 _AFFINE_ONLY = "of order 1 where the score is not affine: the weight of its second derivative"
 
 
-def _noise_of_scores(run: Anatomy) -> Array:
-    """sum_k K_k (x) Cov_k, (2, 2, 2, 2): what the second derivative of a score brings to the mean of a run, twice."""
-    covs = np.array([place.noise_cov for place in run.places]).reshape(-1, 2, 2)
-    return np.einsum("nij,nkl->ijkl", run.gains, covs)
+def _displacements(run: Anatomy, far: bool = False) -> Array:
+    """sum_k K_k (x) E d_k d_k^T, (2, 2, 2, 2), of the noise and the offset of the states where scores are taken: what
+    the second derivative of a score brings to the mean of a run, twice; far: of a state and scores of size 1 as
+    well."""
+    moments = [place.noise_cov + np.outer(place.offset, place.offset) for place in run.places]
+    if far:
+        for k, place in enumerate(run.places):
+            moved = [place.propagator - np.eye(2), *place.gains]
+            moments[k] = moments[k] + sum((each @ each.T for each in moved), np.zeros((2, 2)))
+    return np.einsum("nij,nkl->ijkl", run.gains, np.array(moments).reshape(-1, 2, 2))
 
 
-def _curvature_of_runs(sampler: Sampler, event: tuple[int, ...]) -> list[str]:
-    """The same of what keeps state, from runs of one length H in n steps: what the second derivative of a score brings
-    to their mean has an error a / n + O(n^-2), and a = 0 for order 2."""
+def _second_order(sampler: Sampler, order: int, event: tuple[int, ...], curved: bool) -> list[str]:
+    """What of order 2 is missed in runs of one length H in n steps, whose parts, and what the second derivative of a
+    score brings to their mean (curved), have an error a / n + O(n^-2): a = 0 for order 2. The first that is not."""
     for tau in TIMES[:-1]:
         runs = [dissect(sampler, tau + _LENGTH / n * np.arange(n + 1.0), event) for n in _REFINED]
-        terms = [_noise_of_scores(run) for run in runs]
-        size = float(np.abs(terms[-1]).max())
-        if size == 0:  # no noise
-            continue
-        firsts = [2 * n * (coarse - fine) for n, coarse, fine in zip(_REFINED, terms, terms[1:], strict=False)]
-        limit, unsure = extrapolate([1 / n for n in _REFINED[:-1]], firsts)
-        if (worst := float(np.abs(limit).max())) > max(_CURVATURE * size, 4 * unsure):
-            return [f"{_AFFINE_ONLY} has a relative error of {worst / size:.3g} / n in a run of n steps"]
+        for what, part in _REFINING.items():
+            terms = [part(run) for run in runs]
+            size = float(np.abs(terms[-1]).max())
+            if size == 0 or (what == _CURVED and not curved):  # no noise
+                continue
+            firsts = [2 * n * (coarse - fine) for n, coarse, fine in zip(_REFINED, terms, terms[1:], strict=False)]
+            limit, unsure = extrapolate([1 / n for n in _REFINED[:-1]], firsts)
+            off = np.abs(limit)
+            if (worst := float(off.max())) <= max(_CURVATURE * size, 4 * unsure):
+                continue
+            named = what.format(*(NAMES[i] for i in np.unravel_index(int(off.argmax()), off.shape)))
+            how = f"a relative error of {worst / size:.3g} / n in a run of n steps"
+            if what == _CURVED:
+                return [f"{_AFFINE_ONLY} has {how}"]
+            return [f"of order 1 where {order} is expected: {named} has {how}"]
     return []
+
+
+_CURVED = "the second derivative"
+_REFINING: dict[str, Callable[[Anatomy], Array]] = {
+    "the next {} in terms of the old {}": lambda run: run.propagator - np.eye(2),
+    "the gain of {} from s_{}": lambda run: run.gains.sum(0),
+    "the noise covariance of {} and {}": lambda run: run.noise_cov,
+    _CURVED: lambda run: _displacements(run),
+}

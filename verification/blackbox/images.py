@@ -26,7 +26,7 @@ def on_images(sampler: Sampler) -> OnImages | None:
     One that does not take images is meant for other states, which is no fault. One that takes them, and mixes their
     pixels or shares noise among them, is right on no image. Raises BlackBoxError if it cannot be probed at all.
     """
-    taus = np.array([0.5, 0.51, 0.52])
+    taus = np.linspace(0.5, 0.55, 6)  # five steps: pixels that change places are back after two, three or four
     one = dissect(sampler, taus)
     shape = " x ".join(map(str, IMAGE))
     try:

@@ -63,6 +63,11 @@ class Layout(NamedTuple):
     live: int
     stacks: tuple[tuple[int, ...], ...]
 
+    @property
+    def cells(self) -> int:
+        """Of the batch."""
+        return len(self.orders[0])
+
 
 Ask = Callable[[Array | None], tuple[Array, Recorded]]
 

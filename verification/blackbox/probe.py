@@ -15,16 +15,14 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ...integrators.blackbox import BlackBoxError, NotAState, Response, Run, SamplerRaised, Score, call
+from ...integrators.blackbox import BlackBoxError, NotAState, NotFinite, Response, Run, SamplerRaised, Score
 from ...integrators.draws import Law
 from ...integrators.light_draws import are_in_place
-from ...integrators.other_sources import other_source
 from ..verdicts import Array
 from .calls import SAME_DRAWS, Calls, Prepared
+from .causes import NotAffine, cause_of, dependence
 from .columns import FLOAT32, Columns, Increment, centred
 from .layout import NamedCause
 
@@ -32,17 +30,13 @@ from .layout import NamedCause
 CHECKS, _LARGE = 4, 64
 # How well they must agree: float64 steps agree to 1e-13 or so. What is within FLOAT32 is reported.
 _TOLERANCE = 1e-10
-# A larger departure that keeps its relative size when states are 64 times larger is coarser rounding, or a branch; that
-# of a quadratic term grows 64-fold. One below FLOAT32 even there moves a state by no more than rounding would.
-_GROWTH = 8
+# One below FLOAT32, also where states are 64 times larger, moves a state by no more than rounding would.
 # Coordinates (rows times targets) in one call: a few MB of intermediate results.
 _BATCH = 1 << 17
-# The same where each entry of a batch draws for itself, and the most such draws, each a call of some microseconds.
-_SMALL_BATCH, _MOST_DRAWS = 64, 4_000_000
+# The most draws where each entry of a batch draws for itself, each a call of some microseconds.
+_MOST_DRAWS = 4_000_000
 # A run that makes a state of size 1 as large as this diverges; float64 keeps no digit of an affine map beyond it.
 _OVERFLOW = 1e15
-# A Gaussian that anyone who cuts off would draw again, and how many draws are tried with it.
-_LOUD, _LOOKED_AT = 100.0, 4
 # Values of discrete draws to try in one map; a few thousand rows are a call of a second.
 _MOST_VALUES = 1 << 14
 
@@ -117,15 +111,16 @@ class Probe(Calls):
             if discover or self.widths is None:
                 self.discover(run)
             return self._lightly(run) or self.read(run)
-        except (SamplerRaised, NotAState):
+        except (SamplerRaised, NotAState, NotFinite):
             raise
         except BlackBoxError as error:
-            if (cause := self._depends(run)) is not None:
+            if (cause := dependence(self, run)) is not None:
                 raise cause from error
             columns, named = self._otherwise(run)
             if columns is not None:
                 return columns
-            raise named or self._named(error, run) from error
+            cause = cause_of(error, self, run, self.sampler)
+            raise (cause or named or error) from error
 
     def _lightly(self, run: Run, discover: bool = False) -> Columns | None:
         """The same of known draws, watched by the names of torch alone (`light_draws`); None where that cannot be, or
@@ -159,59 +154,6 @@ class Probe(Calls):
             self.widths = kept
         self.layouts, self.is_stepwise = ({} if given[0] else None), given[1]
         return None, named
-
-    def _named(self, error: BlackBoxError, run: Run) -> BlackBoxError:
-        """The error, or another that names a cause which has been seen at work."""
-        if self.sampler is None:
-            return error
-        states = self._states(0)  # made before anyone watches generators
-        sentence = other_source(self.sampler, lambda: self._again(run, states))
-        return error if sentence is None else BlackBoxError(sentence)
-
-    def _states(self, number: int) -> Tensor:
-        """Some states."""
-        shape = self.shape(max(3, self.copies))
-        return torch.as_tensor(np.random.default_rng(number).uniform(-2, 2, shape))
-
-    def _again(self, run: Run, states: Tensor, acting: int | None = None) -> tuple[list[float], int]:
-        """Call `run` on states, its noise at rest but for the draw `acting`; when it asks for scores, and how often it
-        draws."""
-        score, times, drawn = self.score(1, len(states)), list[float](), 0
-
-        def asked(u: Tensor, t: float | Tensor) -> Tensor:
-            times.append(float(torch.as_tensor(t).reshape(-1)[0]))
-            return score(u, t)
-
-        def draw(_: int, shape: torch.Size, law: Law) -> Tensor:
-            nonlocal drawn
-            label, self.label = self.label, None
-            drawn += label is None
-            loud = label is None and drawn - 1 == acting and law.nodes is None
-            rest = 0.0 if law.nodes is None else float(law.nodes[0])
-            return torch.full(shape, _LOUD if loud else rest, dtype=torch.float64)
-
-        call(run, states.clone(), asked, draw)
-        return times, drawn
-
-    def _depends(self, run: Run) -> NamedCause | None:
-        """What depends on states or on what was drawn, though it must not: when scores are asked for, as where steps
-        adapt, and how often is drawn, as where draws are rejected."""
-        try:
-            (one, draws), (two, _) = (self._again(run, self._states(number)) for number in (1, 2))
-            if one != two:
-                return NamedCause(
-                    f"the sampler asks for its scores at times that depend on its states ({len(one)} and {len(two)} "
-                    "times in two calls), as one does that adapts its steps; an order is one in steps that are given: "
-                    "verify it with fixed steps"
-                )
-            if any(self._again(run, self._states(1), k)[1] != draws for k in range(min(draws, _LOOKED_AT))):
-                return NamedCause(
-                    "the sampler draws again where a number is too large, so that its noise is cut off and no "
-                    "Gaussian; draw once, from torch.randn"
-                )
-        except BlackBoxError:
-            pass
-        return None
 
     def discover(self, run: Run) -> Response:
         """Run the checking rows alone; tells the draws."""
@@ -310,13 +252,13 @@ class Probe(Calls):
             return 0.0
         if worst <= FLOAT32:
             return worst
-        kind = "it rounds to half precision, or branches" if large <= _GROWTH * small else "it is nonlinear"
         drawn = sorted({law.source for law in self.laws if law.nodes is not None and law.source != "randn"})
-        if drawn:
-            kind = f"what it draws from torch.{drawn[0]} must be added to its state, each number by itself"
-        raise BlackBoxError(
+        kind = (
+            f"; what it draws from torch.{drawn[0]} must be added to its state, each number by itself" if drawn else ""
+        )
+        raise NotAffine(
             "the sampler is not an affine map of its state and noise on a Gaussian target: it departs by "
-            f"{small:.1e} of its size for states of size 2 and by {large:.1e} for states of size {2 * _LARGE}; {kind}"
+            f"{small:.1e} of its size for states of size 2 and by {large:.1e} for states of size {2 * _LARGE}{kind}"
         )
 
     def _check_alone(self, checked: Array, rounding: float) -> None:
@@ -344,7 +286,7 @@ class Probe(Calls):
             )
         size = max(1, _BATCH // self.copies)
         if self.layouts and self.draws_per_entry():
-            size = max(1, _SMALL_BATCH // self.copies)
+            size = CHECKS  # a batch whose layout is known: to find another's takes more draws than there are
             cost = (checking + 2 * CHECKS) * self.copies * sum(widths) // 2
             if cost > _MOST_DRAWS:
                 raise BlackBoxError(

@@ -9,11 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from ...integrators.blackbox import Sampler
-from ..verdicts import Array
+from ..verdicts import Array, extrapolate
 from .anatomy import NAMES, dissect
 
-# Where a branch on the step size is looked for, and how often an interval is halved to find one.
-_TAU, _SIZES, _HALVINGS = 0.4, tuple(2.0**-k for k in range(3, 13)), 24
+# Where a branch on the step size is looked for, and how often an interval is halved to find one; the longest step.
+_TAU, _SIZES, _HALVINGS, _LONGEST = 0.4, tuple(2.0**-k for k in range(3, 15)), 24, 0.19
+# Of so many neighbouring sizes each is foreseen; and how much worse at most from one size to its double.
+_NODES, _FASTEST = 4, 64
+# What rounding of a value does to what it foresees, over h; how often a jump is looked for where there may be none.
+_WORSE, _TRIES = 300, 3
 # A jump, of the largest entry of a part; and what a float64 step's noise covariance may be rough by, some thousand
 # roundings of 2^-53.
 _JUMP, _ROUGH = 1e-4, 1e-12
@@ -27,32 +31,54 @@ _PARTS = (
 )
 
 
-def branches(sampler: Sampler, event: tuple[int, ...], count: int = 1) -> list[str]:
-    """Where a part of the last of `count` steps jumps with the step size, by more than what it differs by from its
-    limit there."""
+def branches(sampler: Sampler, event: tuple[int, ...], count: int = 1, rounding: float = 0.0) -> list[str]:
+    """Where a part of the last of `count` steps jumps with the step size, if what it is in longer steps has another
+    limit than what it is in shorter ones: who changes to another method of an order has the same. rounding: of a
+    step to float32, relative."""
     values = np.array([_rates(sampler, event, h, count) for h in _SIZES])
     scale = max(1.0, float(np.abs(values[-1]).max()))
-    steps = np.abs(np.diff(values, axis=0))
-    # a smooth part changes less from one size to the half of it than it did before
-    for k in range(len(steps)):
-        before = steps[k - 1] if k else 4 * steps[1]
-        suspicious = np.flatnonzero(steps[k] > before + _JUMP * scale)
-        for part in suspicious[:1]:
-            long, short = _SIZES[k], _SIZES[k + 1]
-            ends = {h: float(_rates(sampler, event, h, count)[part]) for h in (long, short)}
-            for _ in range(_HALVINGS):
-                middle = (long + short) / 2
-                ends[middle] = float(_rates(sampler, event, middle, count)[part])
-                longer_half = abs(ends[long] - ends[middle]) > abs(ends[middle] - ends[short])
-                long, short = (long, middle) if longer_half else (middle, short)
-            jump, limit = abs(ends[long] - ends[short]), float(values[-1][part])
-            if jump > max(_JUMP * scale, 4 * abs(ends[short] - limit)):
-                how = f"{ends[long] / ends[short]:.4g} times" if abs(ends[short]) > 1e-12 else f"{ends[long]:.4g}, not"
-                return [
-                    f"not consistent: {_PARTS[part]} jumps with the step size: in steps longer than {short:.4g} it is "
-                    f"{how} what it is in shorter ones"
-                ]
+    finer = np.array([_foreseen(_SIZES[k + 1 :], values[k + 1 :], _SIZES[k]) for k in range(len(_SIZES) - _NODES)])
+    off = np.abs(values[: len(finer)] - finer)
+    tries = _TRIES
+    for k in range(len(off) - 2, -1, -1):
+        # four values foresee the next one to h^4, so that this falls by 16 with each half of a step
+        suspicious, least = off[k] - _FASTEST * off[k + 1], scale * max(_JUMP, _WORSE * rounding / _SIZES[k])
+        if not tries or suspicious.max() <= least:
+            continue
+        part = int(suspicious.argmax())
+        below, smooth, half = _SIZES[k + 1 :], values[k + 1 :, part], off[k, part] / 2
+
+        def rate(h: float, part: int = part) -> float:
+            return float(_rates(sampler, event, h, count)[part])
+
+        long, short = _SIZES[k], _SIZES[k + 1]
+        for _ in range(_HALVINGS):
+            middle = (long + short) / 2
+            departs = abs(rate(middle) - float(_foreseen(below, smooth, middle))) > half
+            long, short = (middle, short) if departs else (long, middle)
+        above, beyond, tries = rate(long), rate(short), tries - 1
+        if abs(above - beyond) <= least:
+            continue
+        # the limit of what it is in longer steps, from some of those
+        longer = [long * min(2.0, _LONGEST / long) ** (j / 3) for j in (3, 2, 1, 0)]
+        limit, unsure = extrapolate(longer, [np.array([rate(h)]) for h in longer])
+        short_limit, _ = extrapolate(below, [np.array([value]) for value in smooth])
+        apart = abs(float(limit[0] - short_limit[0]))
+        if longer[0] > 1.2 * long and apart > max(_JUMP * scale, 4 * unsure):
+            how = f"{above / beyond:.4g} times" if abs(beyond) > 1e-12 else f"{above:.4g}, not"
+            return [
+                f"not consistent: {_PARTS[part]} jumps with the step size: in steps longer than {short:.4g} it is "
+                f"{how} what it is in shorter ones"
+            ]
+        return []  # what is left of coarser sizes is foreseen from both sides of the jump
     return []
+
+
+def _foreseen(sizes: tuple[float, ...], values: Array, h: float) -> Array:
+    """What a smooth function is at h, from its values (n, ...) at the first `_NODES` of n smaller sizes."""
+    x = np.array(sizes[:_NODES])
+    weights = [np.prod((h - np.delete(x, j)) / (own - np.delete(x, j))) for j, own in enumerate(x)]
+    return np.tensordot(weights, values[:_NODES], 1)
 
 
 def _rates(sampler: Sampler, event: tuple[int, ...], h: float, count: int) -> Array:

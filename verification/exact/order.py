@@ -39,6 +39,7 @@ from ..verdicts import (
     error_constant,
     findings_of,
     fit_order,
+    is_the_same,
     lowest,
     order_entry,
     slopes_of,
@@ -199,6 +200,11 @@ class OrderStudy(Judged):
         kept = np.flatnonzero(self.kept)
         signed, rounding = ([values[k] for k in kept] for values in (self.signed, self.signed_rounding))
         return limit_of(self.steps[kept], signed, rounding, self.exact)
+
+    @property
+    def is_the_same(self) -> bool:
+        """Whether the law at the finest three levels kept is one, as of a sampler that makes steps of its own."""
+        return self.limit is not None and self.limit.is_biased and is_the_same(self.signed[self.kept])
 
     @property
     def diverged(self) -> bool:

@@ -35,9 +35,11 @@ NAMES = {"mean": "mean", "covariance": "covariance", "w2": "W2 distance"}
 
 def evidence_of(study: OrderStudy) -> Evidence:
     """All that a study knows."""
-    findings = [*study.told, *_divergence(study)]
+    orders = [finding for finding in study.told if finding.kind is Kind.ORDER]
+    findings = [finding for finding in study.told if finding.kind is not Kind.ORDER] + _divergence(study)
     if not study.diverged:
         findings += [*_limit(study), *_orders(study), *_levels(study), *_rounding(study)]
+    findings += orders  # of conditions of an order, where errors do not tell, or tell the same
     covered = (*study.covered, *_extent(study))
     return Evidence(
         study.expected, study.proven, tuple(findings), study.measured, covered=covered, advice=_advice(study)
@@ -62,7 +64,7 @@ def _divergence(study: OrderStudy) -> list[Finding]:
 
 def _limit(study: OrderStudy) -> list[Finding]:
     limit = study.limit
-    if limit is None or not (limit.is_biased or limit.is_rounded):
+    if limit is None or not (limit.is_biased or limit.is_rounded) or study.is_the_same:
         return []
     if limit.is_rounded:
         text = f"{limit}: constants or times rounded to float32 would do that"
@@ -97,7 +99,8 @@ def _order(study: OrderStudy, name: str) -> Finding:
             return Finding(f"the {called} has order {fit.order:.2f}", Weight.SUPPORTS, Kind.ORDER)
         constant = study.constant(name)
         if constant is not None and constant.is_known:
-            text = f"the error of the {called} over h^{study.expected} has a limit"
+            power = "h" if study.expected == 1 else f"h^{study.expected}"
+            text = f"the error of the {called} over {power} has a limit"
             return Finding(text, Weight.SUPPORTS, Kind.ORDER)
         return Finding(f"the order of the {called} is not settled", Weight.FORBIDS, Kind.ORDER)
     if name == "w2" and not study.is_smooth:
@@ -126,7 +129,7 @@ def _weight(study: OrderStudy, name: str) -> Weight:
 
 def _stalled(study: OrderStudy) -> tuple[str, str] | None:
     """Of the errors that do not fall, the quantity and the sentence; None if all do, or have a limit that says so."""
-    if study.limit is not None and study.limit.is_biased:
+    if study.limit is not None and study.limit.is_biased and not study.is_the_same:
         return None
     found = []
     for name in QUANTITIES:

@@ -14,6 +14,7 @@ from .algebra import transpose as transpose
 from .course import Stall as Stall
 from .course import claimed_range as claimed_range
 from .course import departing as departing
+from .course import is_the_same as is_the_same
 from .course import slopes_of as slopes_of
 from .course import stall_of as stall_of
 from .course import zigzags as zigzags

@@ -3,6 +3,7 @@
 Errors C h^p (1 + O(h)) have slopes that tend to p and change less and less. A sampler that does not converge shows
 itself otherwise, and no number of steps makes it follow:
 
+    is the same    over the finest three levels it does not change at all: no number of steps does anything
     stagnates      over the finest three levels the error falls by less than order `MARGIN` would make it
     grows          it rises there by more than that
     goes up and    it does one of these, and its slopes have both signs: the error depends on what N is, not on how
@@ -21,6 +22,8 @@ import numpy as np
 from .algebra import Array
 from .fits import MARGIN, Fit
 
+# The same: no farther apart than rounding of a few steps would make them, of which another number of steps has many.
+SAME = 1e-9
 # Slopes of the schemes of the catalogue at 25 to 200 steps are off by 0.6 at most.
 DEPARTS = 0.75
 
@@ -35,19 +38,31 @@ class Stall(NamedTuple):
     claimed: tuple[int, int] | None
 
     def __str__(self) -> str:
-        return f"{self.how} from {self.steps[0]} to {self.steps[1]} steps (order {self.order + 0.0:.2f})"
+        order = "" if self.is_the_same else f" (order {self.order + 0.0:.2f})"
+        return f"{self.how} from {self.steps[0]} to {self.steps[1]} steps{order}"
+
+    @property
+    def is_the_same(self) -> bool:
+        """Whether errors do not change at all."""
+        return self.how == "is the same"
 
     @property
     def as_claimed(self) -> str:
         """Up to where the sampler is as claimed."""
         if self.claimed is None:
-            return "at no number of steps it is as claimed"
+            return "over no three levels it falls as claimed"
         return f"it is as claimed from {self.claimed[0]} to {self.claimed[1]} steps only"
 
 
 def slopes_of(steps: Array, errors: Array) -> Array:
     """Local orders log(e_k / e_k+1) / log(N_k+1 / N_k), (levels - 1,); nan where an error is."""
     return np.log(errors[:-1] / errors[1:]) / np.log(steps[1:] / steps[:-1])
+
+
+def is_the_same(errors: Array) -> bool:
+    """Whether errors (levels, ...) do not change over the finest three levels."""
+    last = errors[-3:]
+    return len(last) == 3 and bool(np.abs(last - last[-1]).max() <= SAME * np.abs(last[-1]).max())
 
 
 def stall_of(steps: Array, errors: Array, expected: int) -> Stall | None:
@@ -64,11 +79,13 @@ def stall_of(steps: Array, errors: Array, expected: int) -> Stall | None:
         return None
     # how far back it goes on like this
     start = len(steps) - 3
-    while start and np.isfinite(slopes[start - 1]) and abs(slopes[start - 1]) < expected - MARGIN:
+    if same := is_the_same(errors):
+        start = int(np.flatnonzero(np.abs(errors - errors[-1]) <= SAME * errors[-1])[0])
+    while not same and start and np.isfinite(slopes[start - 1]) and abs(slopes[start - 1]) < expected - MARGIN:
         start -= 1
     part = slopes[start:]
     both = part.max() > MARGIN and part.min() < -MARGIN
-    how = "goes up and down" if both else "grows" if order < -MARGIN else "stagnates"
+    how = "is the same" if same else "goes up and down" if both else "grows" if order < -MARGIN else "stagnates"
     order = float(np.log(errors[start] / errors[-1]) / np.log(steps[-1] / steps[start]))
     return Stall(how, (int(steps[start]), int(steps[-1])), order, claimed_range(steps, errors, expected))
 

@@ -155,7 +155,9 @@ def judge(evidence: Evidence) -> Judgement:
         state, said = State.DISPUTED, [against + (f": {evidence.excuse}" if evidence.excuse else ""), *evidence.known]
         said += forbidding
     elif evidence.of(Weight.SUPPORTS) and not forbidding:
-        known = [order] if evidence.measured else evidence.of(Weight.SUPPORTS)
+        is_settled = evidence.measured is not None and evidence.measured.is_settled
+        supporting = [order_sentence(None, evidence.expected, evidence.proven), *evidence.of(Weight.SUPPORTS)]
+        known = [order] if is_settled else supporting if evidence.measured else supporting[1:]
         state, said = State.SUPPORTED, [*known, *evidence.known, *evidence.covered]
     else:
         state, said = State.OPEN, [order, *evidence.known, *forbidding]

@@ -56,7 +56,10 @@ class Fit:
     steps: tuple[int, int]
 
     def __str__(self) -> str:
-        return f"{round(self.order, 2) + 0.0:.2f} in [{self.low:.2f}, {self.high:.2f}]"
+        interval = (
+            f"in [{self.low:.2f}, {self.high:.2f}]" if math.isfinite(self.high) else "(its slopes have not settled)"
+        )
+        return f"{round(self.order, 2) + 0.0:.2f} {interval}"
 
     @property
     def is_settled(self) -> bool:

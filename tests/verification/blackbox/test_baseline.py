@@ -209,3 +209,18 @@ def test_the_command_line_records_and_checks(monkeypatch, capsys, tmp_path: Path
     code, _, err = _run(monkeypatch, capsys, "baseline", "record", "O S B A(1/2)", "-o", str(file), *steps)
     assert code == 0
     assert "warning: verify says FAIL: not consistent" in err
+
+
+def test_another_number_of_scores_is_compared_by_what_they_add_up_to(short) -> None:
+    """Claim: score k of one is not score k of the other; their sum has a limit, and it stays."""
+
+    def half(u, tau, h, score):
+        return euler_maruyama(u, tau, h, lambda v, t: (score(v, t) + score(v + h * v, t)) / 2)
+
+    said = changes(short, half)
+    assert "NFE: " in said
+    assert "is conditioned at" not in said
+    assert "the limit h -> 0 changes" not in said
+    assert "score gain in all of m from s_m is 1.01 times" in changes(
+        short, lambda u, tau, h, score: half(u, tau, h, lambda v, t: 1.01 * score(v, t))
+    )

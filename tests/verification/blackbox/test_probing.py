@@ -150,13 +150,13 @@ REFUSED = {
     "NaN": (_plus(lambda u, tau: 0.0 if tau < 0.4 else torch.nan), r"the sampler returns NaN from step \d+ on"),
     "numpy": (_plus(lambda *_: float(np.random.randn())), "draws from numpy.random"),  # noqa: NPY002
     "the random module": (_plus(lambda *_: random.gauss(0, 1)), "draws from the random module"),
-    "a term of second order": (_plus(lambda u, _: 1e-7 * u**2), "not an affine map"),
+    "a term of second order": (_plus(lambda u, _: 1e-7 * u**2), "not an affine map.*it is nonlinear"),
     "half precision in the middle": (
         lambda u, tau, h, score: euler_maruyama(u.bfloat16().double(), tau, h, score),
-        "rounds to half precision, or branches",
+        "it rounds to half precision: verify it in float32",
     ),
-    "a clamp": (lambda u, *_: u.clamp(-100, 100), "it is nonlinear"),
-    "a branch on the state": (lambda u, *_: torch.where(u > 0, u, 1.001 * u), "rounds to half precision, or branches"),
+    "a clamp": (lambda u, *_: u.clamp(-100, 100), "it branches on its state, as what clamps"),
+    "a branch on the state": (lambda u, *_: torch.where(u > 0, u, 1.001 * u), "it branches on its state"),
     "a generator seeded in each step": (
         _plus(lambda u, _: torch.randn(u.shape, generator=torch.Generator().manual_seed(3), dtype=u.dtype)),
         "draws twice from a generator in the same state",
@@ -165,7 +165,7 @@ REFUSED = {
         _plus(lambda u, _: torch.manual_seed(3).seed() * 0 + torch.randn_like(u)),
         "seeds",
     ),
-    "state kept in a closure": (_remembering(), "or keeps state between calls"),
+    "state kept in a closure": (_remembering(), "keeps state between calls"),
     "several times at once": (
         lambda u, tau, h, score: u + score(u, torch.linspace(0.1, 0.2, len(u))),
         r"several times in one call, from 0\.1 to 0\.2; give it one time",

@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from selection import nightly_but
 from weakorder.integrators.blackbox import BlackBoxError
 from weakorder.theory.model import Parameters
 from weakorder.verification.blackbox.anatomy import dissect
@@ -74,6 +75,27 @@ def test_a_start_of_its_own_is_no_inconsistency(sampler) -> None:
         return leapfrog_run(lambda v, t: 1.01 * score(v, t), u, taus)
 
     assert "gain of m from s_m is 1.01 times" in "; ".join(map(str, inconsistencies(late, PARAMS)))
+
+
+class HeavyBall:
+    """The drift's running mean on the probability flow, from nothing: what it lacks at first dies out over steps."""
+
+    def __init__(self, kept, weight=None):
+        self.kept, self.weight = kept, 1 - kept if weight is None else weight
+
+    def reset(self):
+        self.mean = 0.0
+
+    def __call__(self, u, tau, h, score):
+        self.mean = self.kept * self.mean + self.weight * drift(u, score(u, 1 - tau), 0.5)
+        return u + h * self.mean
+
+
+@pytest.mark.parametrize("kept", nightly_but(lambda kept: kept == 0.5, [0.5, 0.9]))
+def test_a_start_that_dies_out_over_steps_is_no_inconsistency(kept: float) -> None:
+    """Claim: however many steps it takes; weights that add up to 1.03 do not die out."""
+    assert inconsistencies(HeavyBall(kept), PARAMS) == []
+    assert inconsistencies(HeavyBall(0.5, 0.515), PARAMS) != []
 
 
 # --- A cause is named by its own test ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A thousand correct samplers raise no alarm: half an hour, in a file of its own, so that no other file waits for it."""
+"""A thousand correct samplers raise no alarm: half an hour, in a file of its own, that no other file waits for."""
 
 from __future__ import annotations
 

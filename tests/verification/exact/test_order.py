@@ -283,7 +283,10 @@ def test_errors_that_do_not_fall_do_not_converge_and_no_steps_are_advised(how: s
 
 def test_the_levels_up_to_which_a_sampler_is_as_claimed_are_said() -> None:
     assert "as claimed from 100 to 400 steps only" in synthetic([0.4, 0.18, 0.083, 0.0945, 0.0837]).reason
-    assert "at no number of steps" in synthetic([0.4, 0.5, 0.4, 0.5, 0.4]).reason
+    assert "over no three levels it falls as claimed" in synthetic([0.4, 0.5, 0.4, 0.5, 0.4]).reason
+    same = "the error of the mean is the same from 400 to 3200 steps; it is as claimed from 100 to 400 steps only"
+    assert synthetic([0.4, 0.2, 0.1, 0.1, 0.1, 0.1]).reason.startswith(f"does not converge: {same}")
+    assert "is the same" not in synthetic([0.4, 0.2, 0.1, 0.1, 0.10001, 0.1]).reason
 
 
 @pytest.mark.parametrize("coarsest", np.geomspace(1.5, 12, 13))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +70,15 @@ def test_exact_evidence_against_a_proof_says_what_it_contradicts() -> None:
     premise = Finding("proven order 1, expected 2", Weight.REFUTES, Kind.PREMISE)
     assert judged(premise, WRONG, proven=1).reason == premise.text
     assert judged(premise, WRONG, proven=1).warnings == (WRONG.text,)
+
+
+def test_a_pass_that_rests_on_a_constant_shows_no_interval_without_end() -> None:
+    constant = Finding("the error of the mean over h has a limit", Weight.SUPPORTS, Kind.ORDER)
+    for fit in (Fit(0.9, -math.inf, math.inf, (25, 200)), Fit(0.9, 0.2, 1.6, (25, 200))):
+        found = judge(Evidence(1, None, (constant,), fit))
+        assert (found.state, found.reason) == (State.SUPPORTED, f"expected 1; {constant.text}")
+        assert "inf" not in str(fit)
+    assert judge(Evidence(1, None, (constant,), Fit(0.9, 0.8, 1.0, (25, 200)))).reason.startswith("measured order 0.90")
 
 
 def test_a_dispute_has_a_sentence_of_its_own() -> None:
