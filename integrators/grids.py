@@ -72,8 +72,8 @@ def time_grid(name: str, steps: int, params: Parameters, t_end: float | None = N
     stop = params.eps if t_end is None else t_end
     if not SMALLEST_TIME <= stop < params.T:
         raise ValueError(f"t_end = {stop:g} is outside [{SMALLEST_TIME:g}, {params.T:g}); stop between data and prior")
-    if name.startswith(_GRADED):
-        return _graded(name.removeprefix(_GRADED), steps, params, t_end)
+    if is_graded(name):
+        return _graded(base_of(name), steps, params, t_end)
     if name in GRIDS:
         return (params.T - stop) * GRIDS[name](steps)
     if (times := _times(name)) is None:
@@ -94,6 +94,16 @@ def _graded(name: str, steps: int, params: Parameters, t_end: float | None) -> N
     return np.concatenate([taus[:1], taus[0] + (taus[1] - taus[0]) / 2.0 ** np.arange(cuts, 0, -1), taus[1:]])
 
 
+def is_graded(name: str) -> bool:
+    """Whether the grid's first step is cut in halves towards its beginning."""
+    return name.startswith(_GRADED)
+
+
+def base_of(name: str) -> str:
+    """The grid that a graded one cuts the first step of; another grid itself."""
+    return name.removeprefix(_GRADED)
+
+
 def check_grid(taus: ArrayLike, params: Parameters) -> NDArray[np.float64]:
     """`taus` as float64 (steps + 1,). Raises ValueError unless it increases strictly, by at least a step, in [0, T)."""
     taus = np.asarray(taus, dtype=float)
@@ -109,22 +119,22 @@ def check_grid(taus: ArrayLike, params: Parameters) -> NDArray[np.float64]:
 
 def label(name: str) -> str:
     """A grid in a line of text: given times are counted."""
-    if name.startswith(_GRADED):
-        return _GRADED + label(name.removeprefix(_GRADED))
+    if is_graded(name):
+        return _GRADED + label(base_of(name))
     times = None if name in GRIDS else _times(name)
     return name if times is None else f"{len(times)} given times"
 
 
 def steps_of(name: str) -> int | None:
     """The number of steps that given times make; None for other grids, which have any."""
-    times = None if name in GRIDS or name.startswith(_GRADED) else _times(name)
+    times = None if name in GRIDS or is_graded(name) else _times(name)
     return None if times is None else len(times) - 1
 
 
 @lru_cache(maxsize=64)
 def check_name(name: str) -> None:
     """Raises ValueError, in one line, unless the text is a grid: a name, an expression from 0 to 1, or times from 0."""
-    name = name.removeprefix(_GRADED)
+    name = base_of(name)
     if name in GRIDS:
         return
     if (times := _times(name)) is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import sympy as sp
+from weakorder.theory.frozen import DATA_HELD, Frozen
 from weakorder.theory.model import LANGEVIN_DYNAMICS, STATIONARY
+from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import PSLD, Part, Splitting
 
 BAOAB = "S B(1/2) A(1/2) O A(1/2) S@1 B(1/2)"
@@ -25,3 +27,13 @@ def tilted(sign: int) -> Splitting:
         replace(B, drift=(B.drift[0], B.drift[1] - extra)),
     )
     return Splitting("tilted", PSLD.diffusion, PSLD.whole, parts)
+
+
+def held(word: str, splitting: Splitting, frozen: Frozen = DATA_HELD, memory: int = 1, flow: str = "exact") -> Scheme:
+    """A scheme that holds something."""
+    return Scheme(word, splitting, flow=flow, frozen=frozen, memory=memory)
+
+
+def whole(splitting: Splitting, frozen: Frozen = DATA_HELD, memory: int = 1, flow: str = "exact") -> Scheme:
+    """The whole dynamics as one part, holding something."""
+    return held("S F", splitting, frozen, memory, flow)

@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,13 +138,16 @@ class ExactFlow:
         only: the last ones are kept, since a study asks for those of its grid many times."""
         length = np.asarray(length, dtype=float)
         key = length.shape, length.tobytes(), frozenset(values.items())
-        if (flow := self._kept.pop(key, None)) is None:
+        with _KEEPING:
+            flow = self._kept.pop(key, None)
+        if flow is None:
             flow = self._computed(length, values)
             for entry in flow:
                 entry.setflags(write=False)
-        self._kept[key] = flow  # the last of them
-        if len(self._kept) > _KEPT:
-            del self._kept[next(iter(self._kept))]
+        with _KEEPING:
+            self._kept[key] = flow  # the last of them
+            if len(self._kept) > _KEPT:
+                del self._kept[next(iter(self._kept))]
         return flow
 
     @cached_property
@@ -168,6 +172,8 @@ class ExactFlow:
 
 # Flows that are kept: over some thousand lengths each, a few hundred kilobytes.
 _KEPT = 32
+# Threads of a study share flows: what is kept changes under one of them at a time.
+_KEEPING = Lock()
 # The closed form is used where its terms add up to less than this times their sum: two digits of sixteen lost.
 _MAX_CANCELLATION = 100.0
 

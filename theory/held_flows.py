@@ -23,7 +23,8 @@ log-SNR. Closed forms where they exist are derived and proven in theory.held_pro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -76,8 +77,9 @@ def held_flow(
     Raises ValueError where it cannot be computed to `TOLERANCE`, as down to theta = 0, where Sigma_t is singular.
     """
     begin, length, times = (np.asarray(a, dtype=float) for a in (begin, length, times))
+    on_panels = partial(_on_panels, sde, frozen, diffusion, values)
     blocks = [
-        _solved(sde, frozen, diffusion, begin[i : i + _BLOCK], length[i : i + _BLOCK], times[i : i + _BLOCK], values)
+        _solved(on_panels, frozen.name, begin[i : i + _BLOCK], length[i : i + _BLOCK], times[i : i + _BLOCK])
         for i in range(0, max(1, len(begin)), _BLOCK)
     ]
     return HeldFlow(*(np.concatenate(entries) for entries in zip(*blocks, strict=True)))
@@ -96,19 +98,13 @@ def extrapolated_flow(sde: LinearSDE, length: ArrayLike, times: ArrayLike, value
 
 
 def _solved(
-    sde: LinearSDE,
-    frozen: Frozen,
-    diffusion: Diffusion,
-    begin: Array,
-    length: Array,
-    times: Array,
-    values: Mapping[str, float],
+    on_panels: Callable[[Array, Array, Array, int], HeldFlow], name: str, begin: Array, length: Array, times: Array
 ) -> HeldFlow:
-    found = _on_panels(sde, frozen, diffusion, begin, length, times, values, 1)
+    """With so many panels that twice as many change nothing; `name` is what is held."""
+    found = on_panels(begin, length, times, 1)
     pending = np.arange(len(begin))
     for doubling in range(1, _MOST_DOUBLINGS + 1):
-        rows = (begin[pending], length[pending], times[pending])
-        finer = _on_panels(sde, frozen, diffusion, *rows, values, 2**doubling)
+        finer = on_panels(begin[pending], length[pending], times[pending], 2**doubling)
         moved = _moved(HeldFlow(*(entry[pending] for entry in found)), finer)
         for entry, new in zip(found, finer, strict=True):
             entry[pending] = new
@@ -117,7 +113,7 @@ def _solved(
             return found
     low = float((begin - length)[pending].min())
     raise ValueError(
-        f"the flow that holds {frozen.name!r} could not be computed down to theta = {low:g} to {TOLERANCE:g}; let the "
+        f"the flow that holds {name!r} could not be computed down to theta = {low:g} to {TOLERANCE:g}; let the "
         "run end at a larger t, or hold 'score'"
     )
 
@@ -137,10 +133,10 @@ def _on_panels(
     sde: LinearSDE,
     frozen: Frozen,
     diffusion: Diffusion,
+    values: Mapping[str, float],
     begin: Array,
     length: Array,
     times: Array,
-    values: Mapping[str, float],
     panels: int,
 ) -> HeldFlow:
     """By collocation on so many panels."""

@@ -11,7 +11,9 @@ step leaves h^(q + 1) at the end. So the order of a run is
 
 the error constant of a run has a part from the start where that is what limits, and a word of order 1 with memory 1 has
 order 2 at most, whatever it remembers. A start that keeps a higher order p is made of first steps of order p - 1, or of
-order q < p - 1 and of length h^(p / (q + 1)): with q = 1, p = 3, one first step of length h^(3/2).
+order q < p - 1 and of length h^(p / (q + 1)): with q = 1, p = 3, one first step of length h^(3/2). On a grid whose
+first k - 1 steps have lengths of about h^2 ("graded", integrators.grids) those of order q leave h^(2 (q + 1)), and
+2 (q + 1) stands for q + 1 in the minimum.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ class OrderProof:
     With memory, order_of_steps is what the order would be but for the start (else the order), and is the one that
     `coefficients` are of; start holds the coefficients of h^order in the error of the first steps, empty where they
     leave less; any_steps is whether the order holds for steps of any lengths (else it is proven for equal ones).
+    order_if_graded is that of a run on a graded grid: without memory, the order.
     """
 
     order: int | None
@@ -63,11 +66,12 @@ class OrderProof:
     order_of_steps: int | None = None
     start: tuple[Coefficient, ...] = ()
     any_steps: bool = True
+    order_if_graded: int | None = None
 
     @classmethod
     def of(cls, order: int | None, coordinates: tuple[str, ...], leading: Mapping[Powers, Expr]) -> OrderProof:
         """The proof with the leading error `leading`, see the property."""
-        return cls(order, _HIGHEST, coordinates, coefficients(leading), order)
+        return cls(order, _HIGHEST, coordinates, coefficients(leading), order, order_if_graded=order)
 
     @cached_property
     def leading(self) -> dict[Powers, Expr]:
@@ -112,7 +116,7 @@ def prove_order(scheme: Scheme, dims: int = 1, linear_beta: bool = True) -> Orde
     if scheme.memory > 1:
         return _prove_run(scheme, dims, linear_beta)
     order, found = cached(_question(scheme, dims, linear_beta), lambda: _search(scheme, dims, linear_beta))
-    return OrderProof(order, _HIGHEST, _coordinates(scheme, dims), _read(found), order)
+    return OrderProof(order, _HIGHEST, _coordinates(scheme, dims), _read(found), order, order_if_graded=order)
 
 
 def _prove_run(scheme: Scheme, dims: int, linear_beta: bool) -> OrderProof:
@@ -123,7 +127,9 @@ def _prove_run(scheme: Scheme, dims: int, linear_beta: bool) -> OrderProof:
     order = min((power for power in (steps, *left) if power is not None), default=None)
     limiting = [first for first, power in zip(firsts, left, strict=True) if power == order is not None]
     start = limiting[0].coefficients if len(limiting) == 1 else coefficients(_sum(limiting))
-    return OrderProof(order, _HIGHEST, _coordinates(scheme, dims), _read(found), steps, start, any_steps)
+    left_if_graded = [2 * power for power in left if power is not None]
+    graded = min((power for power in (steps, *left_if_graded) if power is not None), default=None)
+    return OrderProof(order, _HIGHEST, _coordinates(scheme, dims), _read(found), steps, start, any_steps, graded)
 
 
 def _sum(proofs: Sequence[OrderProof]) -> dict[Powers, Any]:

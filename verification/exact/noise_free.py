@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...integrators.grids import check_grid, time_grid
+from ...integrators.grids import check_grid, is_graded, time_grid
 from ...theory.scheme import Scheme
 from ..time_limit import completed
 from ..verdicts import (
@@ -351,7 +351,7 @@ def study_noise_free(
             progress,
         )
     levels = tuple(done.values())
-    claim = claim_of(scheme, params, expected)
+    claim = claim_of(scheme, params, expected, is_graded(grid))
     finest = time_grid(grid, steps[-1], params, t_end)
     stiff = stiffness(scheme.splitting.whole, target.gaussians, finest)
     span = params.T - t_end

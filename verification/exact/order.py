@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...integrators.grids import time_grid
+from ...integrators.grids import is_graded, time_grid
 from ...theory.model import Diffusion, Parameters
 from ...theory.scheme import Scheme
 from ..targets import GaussianLaw, GaussianTarget
@@ -331,7 +331,7 @@ def study_order(
         return time_grid(grid, count, params, t_end)
 
     unit = np.sqrt(scheme.splitting.diffusion.prior_variances(params.values()))
-    claim = claim_of(scheme, params, expected)
+    claim = claim_of(scheme, params, expected, is_graded(grid))
     study = measure(
         scheme.name,
         lambda count: exact_moments(scheme, target, grid_of(count)),

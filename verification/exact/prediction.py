@@ -11,8 +11,13 @@ A_c = beta (A - G Lambda) of the reverse dynamics this is a linear ODE in tau fr
     e_mean' = A_c e_mean + <E w>,      e_cov' = A_c e_cov + e_cov A_c^T + <E (w w^T)>,      w = u - mean_t,
 
 where <.> is the expectation over the exact law. A scheme with memory makes its first steps with less of it: what they
-leave at h^p is where e starts from. The score's jets follow from its own moment equations, those of another quantity
-held, q = Psi^-1 (s - Phi u), and of Phi and Psi, from the kernel's (theory.taylor).
+leave at h^p is where e starts from.
+
+On a grid tau = g(i/N), whose steps are g'/N and h the mean of them, the rate of e in tau is (g' / mean of g')^p times
+that, and what a first step leaves too; on a graded grid, whose first steps are far shorter, it leaves nothing.
+
+The score's jets follow from its own moment equations, those of another quantity held, q = Psi^-1 (s - Phi u), and of
+Phi and Psi, from the kernel's (theory.taylor).
 """
 
 from __future__ import annotations
@@ -21,11 +26,13 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...integrators.grids import base_of, is_graded, label, time_grid
 from ...theory.formulas import compiled
+from ...theory.model import Parameters
 from ...theory.parameters import COMPONENTS
 from ...theory.scheme import Scheme
 from ...theory.taylor import TaylorKernel, covariance, moved
@@ -43,26 +50,35 @@ _NOTHING = 1e-10
 Local = Callable[[GaussianTarget, Array], tuple[Array, Array]]
 
 
-def predicted_constants(scheme: Scheme, target: GaussianTarget, t_end: float) -> tuple[OrderProof, GaussianLaw]:
-    """The proof, and the limit of the error divided by h^p after a run of uniform steps h from t = T to t_end.
+def predicted_constants(
+    scheme: Scheme, target: GaussianTarget, t_end: float, grid: str = "uniform"
+) -> tuple[OrderProof, GaussianLaw]:
+    """The proof, and the limit of the error divided by h^p after a run from t = T to t_end over `grid`, h its mean step
+    and p the order that is proven for the grid.
 
     The second is a pair of constants, of the mean (n, V) and the covariance (n, n, V), signed: computed minus exact.
     At order 0 it is the first-order effect of the bias: all of it for lambda_s, the linear part for lost drift.
-    Raises ValueError if no error was found to integrate.
+    Raises ValueError if no error was found to integrate, on a bad grid, and where more than the density of the steps
+    counts: of a scheme with memory whose order is proven for equal steps alone, and of one that its start limits on a
+    graded grid too.
     """
     params = target.params
     proof = prove_order(scheme, linear_beta=params.beta_min != params.beta_max)
-    if proof.order is None:
+    order = proof.order_if_graded if is_graded(grid) else proof.order
+    if order is None:
         raise ValueError(
             f"{scheme.name!r} shows no local error up to h^{proof.searched}: there is no constant to predict"
         )
+    _check_grid(scheme, proof, order, grid)
     # Runge-Kutta's classical fourth-order rule on a fixed grid: all its coefficients are computed in one sweep. Half as
     # many steps show its error.
     with np.errstate(over="ignore", invalid="ignore"):  # too stiff for the grid: the check below says so
-        local = _compile(proof.coefficients if proof.order_of_steps == proof.order else (), scheme)
-        first = _compile(proof.start, scheme)(target, np.array([params.T]))
-        start = GaussianLaw(*(entry[..., 0, :] for entry in first))
-        fine, coarse = (_integrate(scheme, target, local, start, t_end, n) for n in (_STEPS, _STEPS // 2))
+        local = _compile(proof.coefficients if proof.order_of_steps == order else (), scheme)
+        first = _compile(() if is_graded(grid) else proof.start, scheme)(target, np.array([params.T]))
+        fine, coarse = (
+            _integrate(scheme, target, local, order, first, _Clock.of(grid, params, t_end, n))
+            for n in (_STEPS, _STEPS // 2)
+        )
         settled = all(_agree(*pair) for pair in zip(fine, coarse, target.law(t_end), strict=True))
     if not settled:
         raise ValueError(
@@ -72,12 +88,12 @@ def predicted_constants(scheme: Scheme, target: GaussianTarget, t_end: float) ->
     return proof, fine
 
 
-def predicted_errors(scheme: Scheme, target: GaussianTarget, t_end: float) -> dict[str, float]:
+def predicted_errors(scheme: Scheme, target: GaussianTarget, t_end: float, grid: str = "uniform") -> dict[str, float]:
     """The predicted error constants of mean, covariance and W2, in the norms that `errors_of` measures.
 
     Raises ValueError as `predicted_constants` does.
     """
-    _, constants = predicted_constants(scheme, target, t_end)
+    constants = predicted_constants(scheme, target, t_end, grid)[1]
     exact = target.law(t_end)
     largest = max(float(np.abs(constant).max()) for constant in constants)
     if largest <= _NOTHING * max(1.0, *(float(np.abs(entry).max()) for entry in exact)):
@@ -96,15 +112,46 @@ def _agree(fine: Array, coarse: Array, exact: Array) -> bool:
     return bool(np.all(np.abs(fine - coarse).max(axis=components) <= allowed))
 
 
+def _check_grid(scheme: Scheme, proof: OrderProof, order: int, grid: str) -> None:
+    """Raises ValueError where the leading error of a run over the grid is not that of equal steps, locally."""
+    if grid == "uniform":
+        return
+    if not proof.any_steps:
+        raise ValueError(
+            f"the order of {scheme.name!r} is proven for equal steps alone: its constant on the grid {label(grid)!r} "
+            "is not predicted; take 'uniform'"
+        )
+    if is_graded(grid) and scheme.memory > 1 and proof.order_of_steps != order:
+        raise ValueError(
+            f"the start of {scheme.name!r} limits it on the grid {label(grid)!r} too, and its steps have no limit: no "
+            f"constant is predicted; take {base_of(grid)!r}"
+        )
+
+
+class _Clock(NamedTuple):
+    """A fine grid over which errors are integrated in s = i/N: the times t (2 n + 1,) of ends and midpoints of n steps,
+    and g' beside its mean (2 n + 1,): where it is large, the run's steps are long."""
+
+    t: Array
+    density: Array
+    span: float
+
+    @classmethod
+    def of(cls, grid: str, params: Parameters, t_end: float, steps: int) -> _Clock:
+        span, finer = params.T - t_end, 8
+        tau = time_grid(base_of(grid), 2 * steps * finer, params, t_end)
+        slope = np.gradient(tau, edge_order=2)[::finer] * (2 * steps * finer / span)
+        return cls(params.T - tau[::finer], slope, span)
+
+
 def _integrate(
-    scheme: Scheme, target: GaussianTarget, local: Local, start: GaussianLaw, t_end: float, steps: int
+    scheme: Scheme, target: GaussianTarget, local: Local, order: int, first: tuple[Array, Array], clock: _Clock
 ) -> GaussianLaw:
     params = target.params
-    span = params.T - t_end
-    t = params.T - np.linspace(0, span, 2 * steps + 1)  # ends and midpoints of the steps
+    t, steps = clock.t, len(clock.t) // 2
     A, G, _ = (matrix[..., None, None] for matrix in scheme.splitting.whole.numbers(params.values()))
-    closed = params.beta(t)[:, None] * (A - matmul(G, target.precision(target.law(t))))
-    local_mean, local_cov = local(target, t)
+    closed = (clock.density * params.beta(t))[:, None] * (A - matmul(G, target.precision(target.law(t))))
+    local_mean, local_cov = (clock.density[:, None] ** (order + 1) * entry for entry in local(target, t))
 
     def slope(i: int, mean: Array, cov: Array) -> tuple[Array, Array]:
         growth = matmul(closed[..., i, :], cov)
@@ -112,8 +159,8 @@ def _integrate(
             ..., i, :
         ]
 
-    h = span / steps
-    mean, cov = start
+    h = clock.span / steps
+    mean, cov = (clock.density[0] ** order * entry[..., 0, :] for entry in first)
     for i in range(0, 2 * steps, 2):
         k1 = slope(i, mean, cov)
         k2 = slope(i + 1, mean + h / 2 * k1[0], cov + h / 2 * k1[1])

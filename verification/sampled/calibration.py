@@ -52,23 +52,23 @@ def exact_coupled_moments(coupling: Coupling, target: GaussianTarget, start: str
 
 
 def _linear_image(coupled: CoupledRun, coupling: Coupling, target: GaussianTarget) -> tuple[Array, Array, Array]:
-    """R (2, 2, V), b (2, V) and G (2, columns width, V) of one run."""
-    size = target.mean.size
+    """R (2, 2, V), b (2, V) and G (2, columns width, V) of one run; what is remembered, 0 at first, moves with it."""
+    size, memory = target.mean.size, coupled.run.scheme.memory
     prologue = Segment(None, Flow(*(entry[None] for entry in coupled.run.prologue)))
-    maps = [closed_map(prologue, target), closed_map(coupled.run.updates, target)]
+    maps = [closed_map(prologue, target, memory), closed_map(coupled.run.updates, target, memory)]
     matrix, offset = (
         np.concatenate([np.broadcast_to(m[i], (*m[i].shape[:-1], size)) for m in maps], axis=-2) for i in (0, 1)
     )
-    later = np.broadcast_to(np.eye(2)[..., None], (2, 2, size))
-    suffix = np.empty_like(matrix)  # what carries the end of a segment to the end of the run
+    later = np.broadcast_to(np.eye(2, 2 * memory)[..., None], (2, 2 * memory, size))
+    suffix = np.empty((2, 2, *matrix.shape[2:]))  # what carries the noise of a segment to the end of the run
     total = np.zeros((2, size))
     for k in reversed(range(matrix.shape[2])):
-        suffix[:, :, k] = later
+        suffix[:, :, k] = later[:, :2]
         total = total + np.einsum("ijv,jv->iv", later, offset[:, k])
         later = np.einsum("ijv,jkv->ikv", later, matrix[:, :, k])
     G = np.zeros((coupling.columns, 2, coupling.width, size))
     np.add.at(G, coupled.column, np.einsum("ijnv,njw->niwv", suffix[:, :, coupled.segment], coupled.image))
-    return later, total, G.transpose(1, 0, 2, 3).reshape(2, -1, size)
+    return later[:, :2], total, G.transpose(1, 0, 2, 3).reshape(2, -1, size)
 
 
 class SecondMoment(NamedTuple):

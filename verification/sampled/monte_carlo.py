@@ -36,7 +36,7 @@ import numpy as np
 import torch
 
 from ...integrators.coupling import couple
-from ...integrators.grids import time_grid
+from ...integrators.grids import is_graded, time_grid
 from ...theory.scheme import Scheme
 from ..exact import MIN_RATIO, T_END, check_diffusion
 from ..verdicts import (
@@ -250,7 +250,7 @@ def study_target(
     params = target.params
     check_diffusion(scheme, target.diffusion)
     _check(steps, accuracy, evaluations, seconds)
-    claim = claim_of(scheme, params, expected)
+    claim = claim_of(scheme, params, expected, is_graded(grid))
     functionals = Functionals(target, t_end)
     runs = [(scheme, time_grid(grid, count, params, t_end)) for count in steps]
     fine = None if reference is None else (reference, time_grid(grid, refinement * steps[-1], params, t_end))

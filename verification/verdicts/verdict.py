@@ -36,11 +36,13 @@ class Claim(NamedTuple):
     problems: tuple[str, ...]
 
 
-def claim_of(scheme: Scheme, params: Parameters, expected: int | None = None) -> Claim:
-    """The claim that a scheme is held to. expected: default the scheme's own order, or 1 if it claims none."""
+def claim_of(scheme: Scheme, params: Parameters, expected: int | None = None, graded: bool = False) -> Claim:
+    """The claim that a scheme is held to. expected: default the scheme's own order, or 1 if it claims none; graded:
+    whether it runs on a graded grid (integrators.grids), where first steps with less memory limit the order less."""
     order = expected if expected is not None else scheme.order or 1
     problems = [f"not consistent: {inconsistency}" for inconsistency in scheme.inconsistencies]
-    proven = prove_order(scheme, linear_beta=params.beta_min != params.beta_max).order
+    proof = prove_order(scheme, linear_beta=params.beta_min != params.beta_max)
+    proven = proof.order_if_graded if graded else proof.order
     if not problems and proven is not None and proven < order:
         problems.append(f"proven order {proven}, expected {order}")
     return Claim(order, proven, tuple(problems))

@@ -284,13 +284,15 @@ def judge(
     levels: Mapping[int, Level],
     reference: Reference,
     expected: int | None = None,
+    graded: bool = False,
 ) -> SchemeVerdict:
-    """The verdict on a scheme from its cells by budget of evaluations; expected: default the scheme's own order, or 1.
+    """The verdict on a scheme from its cells by budget of evaluations; expected: default the scheme's own order, or 1;
+    graded: whether the grid is (integrators.grids).
 
     Raises ValueError without a cell, if the levels do not increase, or differ in their samples, or reach the
     reference's steps.
     """
-    claim = claim_of(scheme, params, expected)
+    claim = claim_of(scheme, params, expected, graded)
     return SchemeVerdict(scheme.name, *claim, levels=dict(sorted(levels.items())), reference=reference)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ....integrators.grids import is_graded
 from ....integrators.threads import one_thread
 from ... import data as shipped
 from ...files import write_atomically
@@ -281,7 +282,7 @@ class _Reader:
             twin = next((at for at, other in enumerate(self.design.schemes) if other == fine.scheme), None)
             finest = None if twin not in levels else levels[twin][max(levels[twin])]
             reference = Reference(fine.scheme, fine.steps, finest)
-            found[place] = judge(scheme, self.store.model.params, own, reference)
+            found[place] = judge(scheme, self.store.model.params, own, reference, graded=is_graded(self.design.grid))
         return found
 
     @cached_property

@@ -16,7 +16,7 @@ import pytest
 import torch
 from tiny_models import CPU, PARAMS, SCHEMES, TINY, gaussian, network, neural
 from torch import Tensor
-from weakorder.integrators.catalogue import CATALOGUE, LANGEVIN_CONTROLS
+from weakorder.integrators.catalogue import CATALOGUE, EXPONENTIAL, LANGEVIN_CONTROLS
 from weakorder.integrators.coupling import couple
 from weakorder.integrators.grids import time_grid
 from weakorder.integrators.sampler import draw_prior, sample
@@ -31,6 +31,7 @@ from weakorder.verification.cifar10.study.sampling import Batch, Samples, Store,
 from weakorder.verification.sampled.calibration import exact_coupled_moments
 from weakorder.verification.targets.gaussian import GaussianTarget
 
+ALL = CATALOGUE | EXPONENTIAL
 CELLS = tuple(plan(SCHEMES, (4, 6), "quadratic", 3).values())
 SAMPLES = 5
 Z = 6.2
@@ -173,10 +174,10 @@ def test_a_damaged_file_is_named_and_not_read(tmp_path: Path) -> None:
 # --- What is sampled ---
 
 
-@pytest.mark.parametrize("name", ["ROBA", "SSCS", "EM", "NOBA", "RVV"])
+@pytest.mark.parametrize("name", ["ROBA", "SSCS", "EM", "NOBA", "RVV", "SDE-DPM-Solver++2M", "RES-2"])
 def test_cells_and_their_reference_have_the_exact_joint_law_on_gaussian_data(name: str, tmp_path: Path) -> None:
     model, target = gaussian(0.25, 0.3)
-    cell = plan((CATALOGUE[name],), (60,), "quadratic", 2)[0, 60]
+    cell = plan((ALL[name],), (60,), "quadratic", 2)[0, 60]
     assert cell.reference is not None
     samples = 40
     store = fill(tmp_path, model, (cell,), samples, 8)
