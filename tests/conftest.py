@@ -7,6 +7,7 @@ Triton's kernels are run by its interpreter.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # whatever OMP_NUM_THREADS was
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background of a script ignores
     settings.load_profile("nightly" if config.getoption("--nightly") else "default")
 
 

@@ -36,6 +36,7 @@ from weakorder.verification.cifar10.model.precisions import PRECISIONS
 from weakorder.verification.exact.moments import exact_moments
 from weakorder.verification.sampled.coupled_levels import Experiment
 from weakorder.verification.sampled.functionals import Functionals
+from weakorder.verification.targets import mixture
 from weakorder.verification.targets.empirical import EmpiricalTarget
 from weakorder.verification.targets.gaussian import GaussianTarget
 from weakorder.verification.targets.named import make_target
@@ -143,8 +144,13 @@ def test_a_target_answers_on_the_gpu_as_on_the_cpu(gpu: GPU, target: Target) -> 
         assert all(entry.device == device for entry in found)
         return found
 
+    def agrees(here: Tensor, expected: Tensor) -> bool:
+        return torch.allclose(here.cpu(), expected, rtol=16 * torch.finfo(here.dtype).eps, atol=0)
+
+    # a processor has the score of few dimensions in machine code, to rounding
+    equal = agrees if target.event[0] in mixture.COMPILED else same
     for here, expected in zip(answers(gpu.device), answers(CPU), strict=True):
-        assert same(here, expected)
+        assert equal(here, expected)
 
 
 # --- Black boxes ---

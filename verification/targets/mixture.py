@@ -39,7 +39,7 @@ from .target import Target
 # Elements of a whitened batch that are worked on at once: they stay in a processor's cache.
 _BLOCK = 1 << 18
 # Dimensions in which machine code is faster than exponentials of vectors (below) and products of matrices (above).
-_COMPILED = range(2, 5)
+COMPILED = range(2, 5)
 # Pairs (x, m) whose factors are kept, over all times: a run asks for the same few hundred times in every batch.
 _KEPT = 1 << 18
 
@@ -292,7 +292,7 @@ class Marginal(NamedTuple):
 
 def _score(marginal: Marginal, u: Tensor) -> Tensor:
     """In machine code where that is faster, there is numba, and nobody differentiates."""
-    if u.shape[-1] in _COMPILED and u.device.type == "cpu" and not u.requires_grad:
+    if u.shape[-1] in COMPILED and u.device.type == "cpu" and not u.requires_grad:
         with suppress(ImportError):
             from .compiled_mixture import score
 
