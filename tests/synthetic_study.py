@@ -103,6 +103,7 @@ def _scheme(rng: np.random.Generator, name: str, budgets: tuple[int, ...], noise
         "name": name,
         "label": name,
         "word": scheme.word,
+        "held": scheme.held,
         "splitting": scheme.splitting.name,
         "nfe_per_step": scheme.nfe_per_step,
         "kind": "stochastic" if stochastic else "deterministic",

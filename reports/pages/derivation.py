@@ -163,6 +163,8 @@ def _held(scheme: Scheme) -> list[str]:
         lines.append(
             f"part {name}, held: du = [(A + G Phi) u + G Psi q] dtheta + noise, u <- P u + sum_j K_j q_j + xi, exactly"
         )
+    if not has_step_map(scheme):
+        lines.append("P, K_j and Q depend on the step's own times: no closed map is shown, they are computed to 1e-13")
     return lines
 
 
