@@ -114,7 +114,8 @@ def test_the_noise_covariance_is_symmetric_and_positive_semidefinite(
     assert is_covariance(flow.noise_cov)
     assert flow.noise_cov.any() == part.sde.numbers(params.values())[2].any()
     unit = np.eye(part.sde.size)
-    assert not is_covariance(flow.noise_cov + unit[::-1] @ flow.propagator - 1e3 * unit)
+    size = 1 + sum(np.abs(entry).max() for entry in (flow.noise_cov, flow.propagator))
+    assert not is_covariance(flow.noise_cov + unit[::-1] @ flow.propagator - 2 * size * unit)
 
 
 def second_order_bound(sde: LinearSDE, length: float, values: Mapping[str, float]) -> list[float]:
