@@ -34,7 +34,6 @@ KNOWN = {
     ("diffusers:DPMSolverSinglestepScheduler", "karras"): 2,
     ("diffusers:DEISMultistepScheduler", "karras"): 2,
     ("diffusers:UniPCMultistepScheduler", "karras"): 3,
-    ("diffusers:SASolverScheduler", "karras"): 2,
     ("diffusers:EDMEulerScheduler", "default"): 1,
     ("diffusers:FlowMatchEulerDiscreteScheduler", "default"): 1,
     ("diffusers:FlowMatchHeunDiscreteScheduler", "default"): 2,
@@ -51,6 +50,18 @@ def test_a_sampler_has_the_order_that_its_paper_gives(x, grid):
     found = study(x, grid=grid, order=KNOWN[x, grid]).grids[0]
     assert found.fits["w2"].order == pytest.approx(KNOWN[x, grid], abs=0.25)
     assert found.errors["mean"].max() < 1e-5
+
+
+@pytest.mark.nightly
+def test_sa_solver_has_order_2_where_its_noise_does_not_jump():
+    """With tau 0 and 1; its default, 1 at timesteps 200 to 800 and 0 elsewhere, jumps between the times of two steps."""
+
+    def order(settings):
+        return study("diffusers:SASolverScheduler", settings, order=2).grids[0].fits["w2"].order
+
+    for tau in (0.0, 1.0):
+        assert order({"tau_func": lambda _, tau=tau: tau}) == pytest.approx(2, abs=0.25)
+    assert order({}) < 1.5
 
 
 def test_third_order_sde_dpm_solver_has_a_wrong_sign_and_fails():
