@@ -54,7 +54,7 @@ def test_a_sampler_has_the_order_that_its_paper_gives(x, grid):
 
 @pytest.mark.nightly
 def test_sa_solver_has_order_2_where_its_noise_does_not_jump():
-    """With tau 0 and 1; its default, 1 at timesteps 200 to 800 and 0 elsewhere, jumps between the times of two steps."""
+    """With tau 0 and 1; its default, 1 at timesteps 200 to 800 and 0 elsewhere, jumps between two steps."""
 
     def order(settings):
         return study("diffusers:SASolverScheduler", settings, order=2).grids[0].fits["w2"].order
