@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sympy as sp
 import torch
+from diffusions import THIRD
 from torch import Tensor
 from weakorder.integrators import planes
 from weakorder.integrators.catalogue import CATALOGUE, POSITION
@@ -16,18 +17,12 @@ from weakorder.integrators.grids import time_grid
 from weakorder.integrators.noise import START, normal_pairs
 from weakorder.integrators.planes import normals, shape_of
 from weakorder.integrators.sampler import ScoreError, draw_prior, sample
-from weakorder.theory.model import DIFFUSIONS, Diffusion, LinearSDE, Parameters, a, m, x
+from weakorder.theory.model import DIFFUSIONS, Diffusion, LinearSDE, Parameters, m, x
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import Part, Splitting
 
 VP = DIFFUSIONS["vp"]
 ONE = sp.S.One
-THIRD = Diffusion(
-    "third order",
-    LinearSDE((m, -x + 10 * a, -m - 6 * a), (sp.S.Zero, sp.S.Zero, sp.sqrt(sp.Rational(6, 5)))),
-    (sp.Rational(1, 4), sp.Rational(1, 90)),
-    (ONE, ONE, sp.Rational(1, 10)),
-)
 
 
 def third() -> Scheme:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import sympy as sp
+from diffusions import THIRD
 from sympy import Matrix
 from weakorder.theory.flow_proof import residuals
 from weakorder.theory.flows import exact_flow
@@ -25,14 +26,7 @@ from weakorder.theory.weak_order import prove_order
 
 VP = DIFFUSIONS["vp"]
 ONE = sp.S.One
-# Position, momentum and acceleration, higher-order Langevin dynamics: of rates -1, -2 and -3, and of three that are
-# roots of an irreducible cubic.
-THIRD = Diffusion(
-    "third order",
-    LinearSDE((m, -x + 10 * a, -m - 6 * a), (sp.S.Zero, sp.S.Zero, sp.sqrt(sp.Rational(6, 5)))),
-    (sp.Rational(1, 4), sp.Rational(1, 90)),
-    (ONE, ONE, sp.Rational(1, 10)),
-)
+# Higher-order Langevin dynamics whose rates are roots of an irreducible cubic.
 IRREDUCIBLE = Diffusion(
     "irreducible",
     LinearSDE((m, -x + 2 * a, -2 * m - 6 * a), (sp.S.Zero, sp.S.Zero, sp.sqrt(12))),

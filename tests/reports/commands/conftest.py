@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import line
 from study_command import TINY, Outcome
 from weakorder.reports.commands.cli import main
 from weakorder.reports.pages import cifar10_page
 from weakorder.theory.model import Parameters
 from weakorder.verification.cifar10.model.checkpoint import save_network
 from weakorder.verification.cifar10.model.network import NCSNpp
+
+__all__ = ["line"]  # a fixture of all
 
 
 @pytest.fixture(scope="module")

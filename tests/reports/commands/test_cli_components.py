@@ -4,52 +4,36 @@ alone and says so."""
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 
 import pytest
-from weakorder.reports.commands import cli
-
-Run = Callable[..., tuple[int, str, str]]
+from command_line import Run
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["weakorder", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return command
-
-
-def test_a_solver_in_position_alone_is_verified_by_name_and_as_a_word(run: Run) -> None:
-    code, out, _ = run("verify", "vp-DEIS-2", "--steps", "50,100,200,400", "--json")
+def test_a_solver_in_position_alone_is_verified_by_name_and_as_a_word(line: Run) -> None:
+    code, out, _ = line("verify", "vp-DEIS-2", "--steps", "50,100,200,400", "--json")
     named = json.loads(out)
     assert code == 0
     assert (named["order"]["proven"], named["order"]["expected"]) == (2, 2)
     word = ["S F", "--splitting", "vp-flow", "--flow", "exact", "--frozen", "eps", "--memory", "2", "--order", "2"]
-    spelled = json.loads(run("verify", *word, "--steps", "50,100,200,400", "--json")[1])
+    spelled = json.loads(line("verify", *word, "--steps", "50,100,200,400", "--json")[1])
     assert spelled["levels"] == named["levels"]
-    code, _, _ = run("verify", "vp-DDIM", "--order", "2", "--steps", "50,100,200,400")
+    code, _, _ = line("verify", "vp-DDIM", "--order", "2", "--steps", "50,100,200,400")
     assert code == 1
 
 
-def test_the_defaults_are_the_diffusions_own_and_options_change_them(run: Run) -> None:
+def test_the_defaults_are_the_diffusions_own_and_options_change_them(line: Run) -> None:
     default, spelled, changed = (
-        run("moments", "vp-EM", "--steps", "20", "--json", *options)[1]
+        line("moments", "vp-EM", "--steps", "20", "--json", *options)[1]
         for options in ([], ["--beta-min", "0.1", "--beta-max", "20"], ["--beta-max", "8"])
     )
     assert default == spelled != changed
     assert len(json.loads(default)["mean"]) == 1
-    table = run("moments", "vp-EM", "--steps", "20")[1].splitlines()[1]
+    table = line("moments", "vp-EM", "--steps", "20")[1].splitlines()[1]
     assert table.split() == ["mean", "x", "cov", "xx"]
 
 
-def test_matrices_of_one_component_are_derived(run: Run) -> None:
-    code, out, _ = run("derive", "vp-EM")
+def test_matrices_of_one_component_are_derived(line: Run) -> None:
+    code, out, _ = line("derive", "vp-EM")
     assert code == 0
     assert "P_xx = exp(theta/2)" in out
     assert "P_xm" not in out
@@ -65,8 +49,8 @@ def test_matrices_of_one_component_are_derived(run: Run) -> None:
     ],
     ids=" ".join,
 )
-def test_what_knows_phase_space_alone_says_so(run: Run, arguments: tuple[str, ...]) -> None:
-    code, out, err = run(*arguments)
+def test_what_knows_phase_space_alone_says_so(line: Run, arguments: tuple[str, ...]) -> None:
+    code, out, err = line(*arguments)
     assert (code, out) == (2, "")
     assert "known of states (x, m), and 'vp' has (x); choose a scheme of psld" in err
     assert err.count("\n") == 1

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 
 import numpy as np
 import pytest
+from command_line import Run
 from weakorder.integrators.catalogue import EXPONENTIAL
 from weakorder.integrators.grids import time_grid
 from weakorder.integrators.loading import find_scheme
-from weakorder.reports.commands import cli
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.verification.exact import exact_moments
 from weakorder.verification.targets import GaussianTarget
@@ -19,25 +17,10 @@ from weakorder.verification.targets import GaussianTarget
 HELD = ["--splitting", "psld-whole", "--flow", "exact", "--frozen", "data", "--memory", "2"]
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["weakorder", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return command
-
-
-def test_options_make_the_scheme_that_a_name_of_the_catalogue_is(run: Run) -> None:
-    code, by_options, _ = run("moments", "S F", *HELD, "--steps", "50", "--json")
+def test_options_make_the_scheme_that_a_name_of_the_catalogue_is(line: Run) -> None:
+    code, by_options, _ = line("moments", "S F", *HELD, "--steps", "50", "--json")
     assert code == 0
-    assert by_options == run("moments", "SDE-DPM-Solver++2M", "--steps", "50", "--json")[1]
+    assert by_options == line("moments", "SDE-DPM-Solver++2M", "--steps", "50", "--json")[1]
     params = Parameters()
     target = GaussianTarget.of(0.0, 1.0, PSLD_DIFFUSION, params)
     law = exact_moments(EXPONENTIAL["SDE-DPM-Solver++2M"], target, time_grid("uniform", 50, params)).computed
@@ -46,8 +29,8 @@ def test_options_make_the_scheme_that_a_name_of_the_catalogue_is(run: Run) -> No
     assert answer["nfe"] == 50
 
 
-def test_a_title_says_what_is_held(run: Run) -> None:
-    _, out, _ = run("moments", "S F", *HELD, "--steps", "5")
+def test_a_title_says_what_is_held(line: Run) -> None:
+    _, out, _ = line("moments", "S F", *HELD, "--steps", "5")
     assert out.startswith("S F on psld-whole (exact sub-flows, data held, memory 2): 5 steps")
 
 
@@ -64,14 +47,14 @@ def test_a_title_says_what_is_held(run: Run) -> None:
         (["verify", "S F", *HELD, "--target", "mixture"], "looks back on 2 evaluations"),
     ],
 )
-def test_bad_input_is_refused_in_one_line(arguments: list[str], message: str, run: Run) -> None:
-    code, out, err = run(*arguments)
+def test_bad_input_is_refused_in_one_line(arguments: list[str], message: str, line: Run) -> None:
+    code, out, err = line(*arguments)
     assert (code, out) == (2, "")
     assert message in err
     assert err.strip().count("\n") == 0 or "Usage" in err
 
 
 @pytest.mark.parametrize("name", ["DDIM", "lambda-DDIM-II", "CSPS-S"])
-def test_a_name_is_found(name: str, run: Run) -> None:
+def test_a_name_is_found(name: str, line: Run) -> None:
     assert find_scheme(name).name == name
-    assert run("moments", name, "--steps", "5", "--json")[0] == 0
+    assert line("moments", name, "--steps", "5", "--json")[0] == 0

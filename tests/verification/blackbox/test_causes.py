@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from plain_step import deviation, drawing, drift
 from weakorder.integrators.other_sources import compiled, reachable
 from weakorder.theory.model import Parameters
 from weakorder.verification.blackbox.anatomy import check_repeats, dissect
@@ -16,19 +17,6 @@ from weakorder.verification.testing import assert_weak_order
 
 PARAMS = Parameters()
 SHORT = np.array([0.4, 0.41])
-
-
-def drift(u, s):
-    (x, m), (s_x, s_m) = u.unbind(1), s.unbind(1)
-    return torch.stack([4 * (0.01 * x - 4 * m + 0.02 * s_x), 4 * (x + 4.01 * m + 2.005 * s_m)], dim=1)
-
-
-def deviation(u, h):
-    return h**0.5 * torch.tensor([0.08, 8.02], dtype=u.dtype).sqrt().reshape(2, *(1,) * (u.ndim - 2))
-
-
-def drawing(draw):
-    return lambda u, tau, h, score: u + h * drift(u, score(u, 1 - tau)) + deviation(u, h) * draw(u)
 
 
 def then(change):

@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from plain_step import deviation, drawing, drift
 from selection import nightly_but
 from weakorder.integrators.blackbox import BlackBoxError
 from weakorder.theory.model import Parameters
@@ -19,19 +20,6 @@ from weakorder.verification.blackbox.study import study_black_box
 from weakorder.verification.verdicts.verdict import Verdict
 
 PARAMS = Parameters()
-
-
-def drift(u, s):
-    (x, m), (s_x, s_m) = u.unbind(1), s.unbind(1)
-    return torch.stack([4 * (0.01 * x - 4 * m + 0.02 * s_x), 4 * (x + 4.01 * m + 2.005 * s_m)], dim=1)
-
-
-def deviation(u, h):
-    return h**0.5 * torch.tensor([0.08, 8.02], dtype=u.dtype).sqrt().reshape(2, *(1,) * (u.ndim - 2))
-
-
-def drawing(draw):
-    return lambda u, tau, h, score: u + h * drift(u, score(u, 1 - tau)) + deviation(u, h) * draw(u)
 
 
 def three_points(u, p=1 / 6):
