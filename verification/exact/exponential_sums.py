@@ -10,8 +10,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..verdicts import Array
 
 if TYPE_CHECKING:  # torch takes seconds to import

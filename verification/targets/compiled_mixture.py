@@ -25,8 +25,8 @@ _GRAIN = 1 << 14
 _LANES = 32
 
 # exp(x) = 2^n exp(r), x = n ln 2 + r with |r| <= ln 2 / 2, where Taylor's polynomial is right to rounding. Beside
-# 1.5 2^52 a number is rounded to an integer, which is then in its lowest bits. ln 2 is the sum of two numbers, the first
-# short enough for n times it to be exact.
+# 1.5 2^52 a number is rounded to an integer, which is then in its lowest bits. ln 2 is the sum of two numbers, the
+# first short enough for n times it to be exact.
 _LOG2_E, _LN2_HIGH, _LN2_LOW = 1.4426950408889634, 0.6931471803691238, 1.9082149292705877e-10
 _ROUND, _LEAST = 6755399441055744.0, -708.0
 _C2, _C3, _C4, _C5, _C6, _C7 = 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-
 from weakorder.verification.exact.exponential_sums import by_operators, exponential_sums
 from weakorder.verification.verdicts import Array
 
