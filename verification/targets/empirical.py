@@ -156,7 +156,7 @@ class EmpiricalTarget(Target):
             total = total * old + new.sum(1, keepdim=True)
             some = new.amax(0) > _NEGLIGIBLE  # near the data few are
             if not some.all():
-                new, images = new[:, some], images[some]  # noqa: PLW2901 - fewer of them
+                new, images = new[:, some], images[some]
             weighted = torch.addmm(weighted * old, new, images)
         return (weighted / total + self._centre(block.device)) / HALF_RANGE - 1
 
