@@ -10,8 +10,8 @@ from weakorder.integrators.grids import time_grid
 from weakorder.theory.frozen import DATA_HELD, RESIDUAL_HELD
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
-from weakorder.theory.splitting import PSLD_FLOW_WHOLE, PSLD_WHOLE
-from weakorder.verification.exact import Spectrum, step_maps
+from weakorder.theory.splitting import PSLD, PSLD_FLOW_WHOLE, PSLD_WHOLE
+from weakorder.verification.exact import Spectrum, step_maps, step_matrices
 from weakorder.verification.stability import growth as stability
 from weakorder.verification.stability.fewest_steps import least_steps
 from weakorder.verification.targets import GaussianTarget
@@ -75,3 +75,20 @@ def test_what_a_step_does_with_the_clock_stopped_is_refused_where_it_depends_on_
     held = Scheme("S F", PSLD_WHOLE, flow="exact", frozen=DATA_HELD)
     with pytest.raises(ValueError, match="what a step does with the clock stopped is not known of"):
         stability.frozen_maps(held, still, [0.1])
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        *(Scheme("S F", PSLD_WHOLE, flow="exact", frozen=DATA_HELD, memory=memory) for memory in (1, 2, 3)),
+        Scheme("O S B A S@1/2 B", PSLD, flow="exact", memory=2),
+        Scheme("S F", PSLD_WHOLE, flow="true"),
+    ],
+    ids=lambda scheme: f"{scheme.word} {scheme.memory} {scheme.flow}",
+)
+def test_the_matrices_of_steps_are_those_of_their_maps(scheme: Scheme) -> None:
+    target = GaussianTarget.of([0.5, -1.0], [0.25, 2.0], PSLD_DIFFUSION, PARAMS)
+    taus = time_grid("quadratic", 7, PARAMS)
+    matrices, maps = step_matrices(scheme, target, taus), step_maps(scheme, target, taus)
+    np.testing.assert_allclose(matrices, maps.matrix, rtol=0, atol=1e-13 * np.abs(maps.matrix).max())
+    assert matrices.shape == (2 * scheme.memory, 2 * scheme.memory, 7, 2)
