@@ -21,7 +21,10 @@ them: growth bounds mean and mean square alike.
 
 A scheme that looks back on k evaluations moves (u, q_2, ..., q_k) (exact.moments). A step is judged by rho of this
 companion map, and a run by what becomes of the state where the state is perturbed, whatever the memory does on the way:
-the (u, u) block of the products, in the law's units.
+the (u, u) block of the products, in the law's units. So what is perturbed is a state that the old answers do not know,
+and they are extrapolated as if it had come about within a step: with data held, a displacement of the data's own width
+then grows as h and as that width, 50-fold at 49 steps near t = 0.006 on CIFAR-10's Gaussian and on a network alike. A
+run that begins with it does not grow (tests/verification/stability/test_held_stability.py).
 
 The maximum over the N^2 / 2 intervals is bounded in one sweep: W_k >= Phi Phi^T for every product that ends at k is
 kept by W_(k+1) = the smallest ellipse around S W S^T and the unit circle, that is S W S^T with its eigenvalues raised
@@ -310,12 +313,12 @@ def worst_growth(sampler: Scheme | Sampler, params: Parameters, taus: Array, dat
         target = GaussianTarget.of(0.0, chosen, diffusion, params)
         return in_law_units(trajectory_maps(sampler, target, taus), target, taus)
 
-    if isinstance(sampler, Scheme) and sampler.memory > 1:
-        bound = np.full(variances.size, np.inf)
+    if isinstance(sampler, Scheme) and sampler.memory > 1:  # without a bound it is worth waiting for compiled code
+        exactly, bound = fastest(transient_growth), np.full(variances.size, np.inf)
     else:
         block = max(1, _SWEEP // len(taus))
         parts = [variances[i : i + block] for i in range(0, variances.size, block)]
-        bound = np.concatenate([fastest(growth_bound)(scaled(part)) for part in parts])
+        exactly, bound = transient_growth, np.concatenate([growth_bound(scaled(part)) for part in parts])
     best, variance, interval = -np.inf, 0.0, (0, 0)
     order = np.argsort(-bound, kind="stable")
     many = 16 if np.isfinite(bound).any() else 512
@@ -323,7 +326,7 @@ def worst_growth(sampler: Scheme | Sampler, params: Parameters, taus: Array, dat
         chosen = order[begin : begin + many]
         if bound[chosen[0]] <= best:
             break
-        growth, first, last = fastest(transient_growth)(scaled(variances[chosen]), max(best, 1.0))
+        growth, first, last = exactly(scaled(variances[chosen]), max(best, 1.0))
         if growth.max() > best:
             i = int(growth.argmax())
             best, variance, interval = float(growth[i]), float(variances[chosen[i]]), (int(first[i]), int(last[i]))
