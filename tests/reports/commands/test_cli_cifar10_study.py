@@ -39,11 +39,6 @@ def test_the_page_and_its_results_are_there_and_say_the_same(whole: Path) -> Non
     ]
     assert results["settings"]["samples"] == 9
     assert results["settings"]["against"] == "ROBA"
-    first, *others = ([cell["weak"]["spectrum"] for cell in scheme["cells"]] for scheme in results["schemes"])
-    for cells_of in (first, *others):
-        for cell, own in zip(cells_of, first, strict=True):
-            assert cell["ratio"]["value"] == cell["value"] / own["value"]
-    assert "Weak errors over those of ROBA" in page
     assert not [name for name in results["comparison"]["quantities"] if "Fréchet distance of" in name]  # of 9 samples
     assert results["model"]["parameters"]["gamma"] == 0.01
     assert "NaN" not in (whole / "results.json").read_text()

@@ -5,13 +5,20 @@ Statistical assertions are of a fixed seed, with bounds at more than four standa
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import CPU, SCHEMES, gaussian
 from weakorder.verification.cifar10.study import ratios as module
 from weakorder.verification.cifar10.study.comparison import PUBLISHED_FID
+from weakorder.verification.cifar10.study.design import Design
+from weakorder.verification.cifar10.study.frechet import Moments
 from weakorder.verification.cifar10.study.ratios import compared_with, ratios
+from weakorder.verification.cifar10.study.reading import Data, read
+from weakorder.verification.cifar10.study.sampling import Store, missing_work, run_work
 from weakorder.verification.cifar10.study.statistics import QUANTITIES, CellStatistics, WeakError
 from weakorder.verification.verdicts.estimates import Estimate, Norm
 
@@ -84,3 +91,32 @@ def test_the_scheme_compared_with_is_the_one_wanted_or_the_best_published_or_the
     assert compared_with(names, "mine") == "mine"
     with pytest.raises(ValueError, match="against 'SSCS': no scheme of the study; choose one of EM, RVV, ROBA, mine"):
         compared_with(names, "SSCS")
+
+
+@pytest.mark.parametrize("against", [None, "RVV"])
+def test_a_study_s_cells_have_ratios_to_the_cells_of_one_scheme_at_the_same_budget(
+    against: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = "weakorder.verification.cifar10.study.reading"
+    monkeypatch.setattr(f"{of}._Reader.predictions", {})
+    monkeypatch.setattr(f"{of}.features", lambda x: x)
+    moments = Moments.of_samples(np.random.default_rng(1).standard_normal((9, 3, 8, 8)))
+    monkeypatch.setattr(f"{of}.feature_moments", lambda _: moments)
+    design = Design(SCHEMES, (4, 6), samples=4, refinement=4, against=against)
+    store = Store(tmp_path, gaussian()[0], batch=4)
+    run_work(store, missing_work(store, [*design.cells.values()], design.samples), CPU, 1)
+    images = np.random.default_rng(0).integers(0, 256, (9, 3, 8, 8), dtype=np.uint8)
+    results = read(design, store, Data(images, "noise"))[0]
+    name = against or "ROBA"
+    assert results["settings"]["against"] == name
+    found = {(s["name"], cell["nfe"]): cell["weak"] for s in results["schemes"] for cell in s["cells"] if cell["weak"]}
+    ratios_found = 0
+    for (_, nfe), weak in found.items():
+        for quantity, entry in weak.items():
+            divisor = found.get((name, nfe), {}).get(quantity, {}).get("value")
+            assert ("ratio" in entry) is bool(divisor and entry["value"] is not None)
+            if divisor and entry["value"] is not None:
+                assert entry["ratio"]["value"] == entry["value"] / divisor
+                ratios_found += entry["ratio"]["value"] not in (0.0, 1.0)
+    assert ratios_found > 8
+    json.dumps(results, allow_nan=False)
