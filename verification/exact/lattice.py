@@ -209,14 +209,12 @@ def _coefficients(cloud: Cloud, low: Array, width: Array, counts: Array) -> Arra
     """phi at the frequencies 2 pi n / width: n_1 = 0 .. counts_1, -counts_1 .. -1 in rows, n_2 = 0 .. counts_2."""
     rows, columns = (int(count) + 1 for count in counts)
     phases = -2 * math.pi * (cloud.points - low[:, None]) / width[:, None]
-    products = exponential_sums(phases, cloud.weights, rows, columns)
-    (cc, cs), (sc, ss) = (np.hsplit(half, 2) for half in np.vsplit(products, 2))
-    positive, negative = cc - ss + 1j * (sc + cs), cc + ss + 1j * (cs - sc)
+    sums = exponential_sums(phases, cloud.weights, rows, columns)
     k = [2 * math.pi / width[a] * np.arange(counts[a] + 1) for a in range(2)]
     k1 = np.concatenate([k[0], -k[0][:0:-1]])[:, None]
     (q_xx, q_xm), (_, q_mm) = cloud.noise_cov
     damping = np.exp(-(q_xx * k1**2 + 2 * q_xm * k1 * k[1] + q_mm * k[1] ** 2) / 2)
-    return damping * np.concatenate([positive, negative[:0:-1]])
+    return damping * sums
 
 
 # --- A run ------------------------------------------------------------------------------------------------------------
