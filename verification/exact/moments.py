@@ -103,6 +103,20 @@ def step_maps(scheme: Scheme, target: GaussianTarget, taus: Array, past: int = 0
     return total.then(since)
 
 
+def step_matrices(scheme: Scheme, target: GaussianTarget, taus: Array) -> Array:
+    """R of `step_maps` alone, what becomes of a perturbation: (d, d, steps, V) or (d, d, steps, 1)."""
+    if scheme.flow not in FROZEN_FLOWS or scheme.memory > 1:
+        return step_maps(scheme, target, taus).matrix
+    total = np.eye(target.diffusion.size)[..., None, None]
+    for segment in compile_step(scheme, taus, target.params):
+        R = components_first(segment.flow.propagator)
+        if segment.time is not None:
+            gain = components_first(segment.flow.score_gain)
+            R = R - matmul(gain, target.precision(target.law(segment.time)))  # as in `closed_map`
+        total = matmul(R, total)
+    return total
+
+
 def check_diffusion(scheme: Scheme, diffusion: Diffusion) -> None:
     """Raises ValueError unless a scheme moves under the `diffusion` of its target."""
     if scheme.splitting.diffusion != diffusion:

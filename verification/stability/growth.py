@@ -49,7 +49,7 @@ from ...theory.jury import lyapunov_weights
 from ...theory.model import Diffusion, Parameters
 from ...theory.scheme import Scheme, check_holds_score
 from ...theory.splitting import PSLD, PSLD_FLOW, Part, Splitting
-from ..exact import AffineMap, Spectrum, cifar10_spectrum, step_maps
+from ..exact import AffineMap, Spectrum, cifar10_spectrum, step_maps, step_matrices
 from ..targets import GaussianLaw, GaussianTarget
 from ..verdicts import Array, congruence, determinant, inverse, matmul
 
@@ -172,7 +172,7 @@ def trajectory_maps(sampler: Scheme | Sampler, target: GaussianTarget, taus: Arr
     """R of every step of the grid, (2, 2, steps, V): of a word by compiling it (with a memory of k evaluations (2k, 2k,
     steps, V)), of a black box by probing it."""
     if isinstance(sampler, Scheme):
-        matrix = step_maps(sampler, target, taus).matrix
+        matrix = step_matrices(sampler, target, taus)
     else:
         from ..blackbox import ProbedStep
 
