@@ -208,7 +208,8 @@ def _figure(width: float, height: float) -> Figure:
 def _finish(figure: Figure, panels: list[Panel]) -> Figure:
     """Label the curves' ends, now that limits are final; lay out once, so that every file shows the same."""
     with mpl.rc_context(_STYLE):
-        _lay_out(figure)
+        if panels:
+            _lay_out(figure)
         for axes, ends in panels:
             _label_ends(axes, ends, axes.get_position().height * figure.get_figheight())
         _lay_out(figure)

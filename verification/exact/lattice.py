@@ -237,6 +237,7 @@ def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: 
     cloud, band = _spread(frame, np.full(2, 8.0), np.full(2, np.inf), resolution)
     rounding = frame.rounding(np.abs(cloud.points), cloud.weights)
     times, flows, _ = run.updates
+    target.keep([] if times is None else times.tolist())
     last = max(np.flatnonzero(flows.noise_cov.any((1, 2))), default=-1)  # points need no frame after it
     for k, (t, P, K, Q) in enumerate(zip(() if times is None else times.tolist(), *flows, strict=True)):
         score = _score(target, cloud.points, t)
