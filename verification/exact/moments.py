@@ -104,17 +104,16 @@ def step_maps(scheme: Scheme, target: GaussianTarget, taus: Array, past: int = 0
 
 
 def step_matrices(scheme: Scheme, target: GaussianTarget, taus: Array) -> Array:
-    """R of `step_maps` alone, what becomes of a perturbation: (d, d, steps, V) or (d, d, steps, 1)."""
-    if scheme.flow not in FROZEN_FLOWS or scheme.memory > 1:
+    """`step_maps(scheme, target, taus).matrix`, for those who need no more: a fraction of the work."""
+    if scheme.flow not in FROZEN_FLOWS:
         return step_maps(scheme, target, taus).matrix
-    total = np.eye(target.diffusion.size)[..., None, None]
-    for segment in compile_step(scheme, taus, target.params):
-        R = components_first(segment.flow.propagator)
-        if segment.time is not None:
-            gain = components_first(segment.flow.score_gain)
-            R = R - matmul(gain, target.precision(target.law(segment.time)))  # as in `closed_map`
-        total = matmul(R, total)
-    return total
+    first, *others = segments = compile_step(scheme, taus, target.params, 0)
+    if (fused := _fused_for(scheme, target)) is not None:
+        return fused.step_matrices(segments, target)
+    matrix = closed_map(first, target, scheme.memory).matrix
+    for segment in others:
+        matrix = matmul(closed_map(segment, target, scheme.memory).matrix, matrix)
+    return matrix
 
 
 def check_diffusion(scheme: Scheme, diffusion: Diffusion) -> None:

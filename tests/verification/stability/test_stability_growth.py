@@ -26,6 +26,7 @@ from weakorder.verification.exact.spectrum import Spectrum
 from weakorder.verification.stability import growth as stability
 from weakorder.verification.stability.fewest_steps import least_steps, scan_steps, thinned
 from weakorder.verification.stability.network_growth import network_growth
+from weakorder.verification.stability.regions import last_step_excess, worst_excess
 from weakorder.verification.targets.gaussian import GaussianTarget
 from weakorder.verification.verdicts.algebra import components_first, inverse, matmul
 
@@ -233,12 +234,12 @@ def test_the_thinned_spectrum_keeps_the_extremes() -> None:
 
 def test_regions_are_those_of_the_steps_themselves() -> None:
     h = np.array([0.005, 0.05])
-    excess = stability.last_step_excess(CATALOGUE["ROBA"], PARAMS, h, VARIANCES)
+    excess = last_step_excess(CATALOGUE["ROBA"], PARAMS, h, VARIANCES)
     for row, length in zip(excess, h, strict=True):
         taus = PARAMS.T - PARAMS.eps - np.array([length, 0.0])
         worst = stability.worst_step(CATALOGUE["ROBA"], _target(), taus)
         assert row.max() == pytest.approx(max(worst.excess, row.min()), rel=1e-12)
-    over_time = stability.worst_excess(CATALOGUE["ROBA"], PARAMS, h, np.array([0.02, 0.055, 0.5]), VARIANCES)
+    over_time = worst_excess(CATALOGUE["ROBA"], PARAMS, h, np.array([0.02, 0.055, 0.5]), VARIANCES)
     assert np.isnan(over_time[1, 0])
     assert over_time[1, 1] > stability.EXCESS > over_time[0].max()
 
