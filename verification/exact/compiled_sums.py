@@ -19,6 +19,7 @@ import math
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...integrators.kernels import compiled_sum
 from ..verdicts import Array
@@ -43,12 +44,13 @@ def _pieces() -> Array:
 
 
 @cache
-def _transform(count: int, n: int) -> Array:
+def _transform(count: int, n: int) -> NDArray[np.complex128]:
     """1 / K^(p / n), p < count, with the phase of a grid that begins WIDTH / 2 nodes below 0."""
     nodes, mass = np.polynomial.legendre.leggauss(4 * WIDTH)
     p = np.arange(count)
     waves = np.cos(2 * math.pi / n * p[:, None] * nodes * WIDTH / 2)
-    return np.exp(-1j * math.pi * WIDTH * p / n) / (waves @ (mass * WIDTH / 2 * _kernel(nodes * WIDTH / 2)))
+    phase = np.exp(np.asarray(-1j * math.pi * WIDTH * p / n, dtype=np.complex128))
+    return phase / (waves @ (mass * WIDTH / 2 * _kernel(nodes * WIDTH / 2)))
 
 
 @compiled_sum
@@ -112,16 +114,17 @@ def _spread(turns, weights, pieces, rows, columns, grid):
                 place += stride
 
 
-def exponential_sums(phases: Array, weights: Array, rows: int, columns: int) -> Array:
+def exponential_sums(phases: Array, weights: Array, rows: int, columns: int) -> NDArray[np.complex128]:
     """See `exponential_sums.exponential_sums`."""
-    from scipy.fft import next_fast_len, rfft2
+    from scipy.fft import next_fast_len
 
-    n, m = (next_fast_len(max(4 * count, 2 * WIDTH), real=True) for count in (rows, columns))
+    sizes = [next_fast_len(max(4 * count, 2 * WIDTH), real=True) for count in (rows, columns)]
+    n, m = (int(size or 0) for size in sizes)  # a stub says it may be None
     grid = np.zeros((n + WIDTH, m + WIDTH))
     _spread(phases / (2 * math.pi), weights, _pieces(), n, m, grid.reshape(-1))
     grid[:WIDTH] += grid[n:]
     grid[:, :WIDTH] += grid[:, m:]
-    found = np.conj(rfft2(grid[:n, :m])[:, :columns])
+    found = np.conj(np.fft.rfft2(grid[:n, :m])[:, :columns])
     first = _transform(rows, n)
     scale = np.concatenate([first, np.conj(first[:0:-1])])
     chosen = np.concatenate([found[:rows], found[n - rows + 1 :]])

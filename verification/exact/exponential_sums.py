@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..verdicts import Array
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import
 _BLOCK = 1 << 13
 
 
-def exponential_sums(phases: Array, weights: Array, rows: int, columns: int) -> Array:
+def exponential_sums(phases: Array, weights: Array, rows: int, columns: int) -> NDArray[np.complex128]:
     """The sums for phases (2, J), phi and psi, and weights (J,): complex, (2 rows - 1, columns), with p = 0, ...,
     rows - 1, 1 - rows, ..., -1. In machine code where there is numba."""
     with suppress(ImportError):
@@ -31,7 +32,7 @@ def exponential_sums(phases: Array, weights: Array, rows: int, columns: int) -> 
     return by_operators(phases, weights, rows, columns)
 
 
-def by_operators(phases: Array, weights: Array, rows: int, columns: int) -> Array:
+def by_operators(phases: Array, weights: Array, rows: int, columns: int) -> NDArray[np.complex128]:
     """`exponential_sums` by torch's operators."""
     import torch
 

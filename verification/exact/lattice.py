@@ -47,6 +47,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...integrators.compiled import compile_run
 from ...integrators.threads import one_thread
@@ -205,7 +206,7 @@ def _box(clouds: Sequence[Cloud], resolution: Resolution) -> tuple[Array, Array]
     return low - margin, high - low + 2 * margin
 
 
-def _coefficients(cloud: Cloud, low: Array, width: Array, counts: Array) -> Array:
+def _coefficients(cloud: Cloud, low: Array, width: Array, counts: Array) -> NDArray[np.complex128]:
     """phi at the frequencies 2 pi n / width: n_1 = 0 .. counts_1, -counts_1 .. -1 in rows, n_2 = 0 .. counts_2."""
     rows, columns = (int(count) + 1 for count in counts)
     phases = -2 * math.pi * (cloud.points - low[:, None]) / width[:, None]

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from weakorder.verification.exact.exponential_sums import by_operators, exponential_sums
 from weakorder.verification.verdicts import Array
 
 SUMS = [exponential_sums, by_operators]
 
 
-def term_by_term(phases: Array, weights: Array, rows: int, columns: int) -> Array:
+def term_by_term(phases: Array, weights: Array, rows: int, columns: int) -> NDArray[np.complex128]:
     first = np.concatenate([np.arange(rows), np.arange(1 - rows, 0)])
     left, right = (
         np.exp(1j * n[:, None] * phase) for n, phase in zip((first, np.arange(columns)), phases, strict=True)
