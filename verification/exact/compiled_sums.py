@@ -49,7 +49,7 @@ def _transform(count: int, n: int) -> NDArray[np.complex128]:
     nodes, mass = np.polynomial.legendre.leggauss(4 * WIDTH)
     p = np.arange(count)
     waves = np.cos(2 * math.pi / n * p[:, None] * nodes * WIDTH / 2)
-    phase = np.exp(np.asarray(-1j * math.pi * WIDTH * p / n, dtype=np.complex128))
+    phase: NDArray[np.complex128] = np.exp(-1j * math.pi * WIDTH * p / n)  # type: ignore[assignment]
     return phase / (waves @ (mass * WIDTH / 2 * _kernel(nodes * WIDTH / 2)))
 
 
