@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...integrators.blackbox import Sampler
 from ...theory.model import Parameters
 from ..verdicts import Array
-from .anatomy import Anatomy, dissect
+from .anatomy import Anatomy, Dissection
 from .consistency import LENGTHS, STEPS, Spot, times_of
 
 # Off by more than float32, a score's time is rounded if all lie on a grid of at most so many times.
@@ -41,7 +40,7 @@ class Grid(NamedTuple):
         """Between neighbours."""
         return (1 - self.start) / self.spacings
 
-    def look(self, sampler: Sampler, params: Parameters, event: tuple[int, ...], counts: Sequence[int]) -> list[Spot]:
+    def look(self, anatomy: Dissection, params: Parameters, counts: Sequence[int]) -> list[Spot]:
         """Short runs whose times all lie on the grid, as `consistency.look`; where they are too long, there is none."""
         spots = []
         for tau in times_of(params):
@@ -51,10 +50,7 @@ class Grid(NamedTuple):
             if len(steps) < _FEWEST:
                 continue
             begin = params.T - t - _LATE
-            runs = [
-                tuple(dissect(sampler, begin + m * self.spacing * np.arange(n + 1.0), event) for m in steps)
-                for n in counts[::-1]
-            ]
+            runs = [tuple(anatomy(begin + m * self.spacing * np.arange(n + 1.0)) for m in steps) for n in counts[::-1]]
             spots.append(Spot(begin, tuple(counts[-1] * m * self.spacing for m in steps), *runs))
         return spots
 

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 
 from ...integrators.blackbox import Kind, Sampler, kind_of
 from ...theory.model import PSLD_DIFFUSION, Parameters
+from ..targets import point
 from ..verdicts import Array, extrapolate, magnification
-from .anatomy import NAMES, Anatomy, dissect
+from .anatomy import NAMES, Anatomy, Dissection
 
 # Where the limits are taken, and the lengths h of the runs; from the last of them Richardson reaches about 1e-10.
 TIMES = (0.1, 0.4, 0.7, 0.95)
@@ -138,25 +139,20 @@ def times_of(params: Parameters) -> dict[float, tuple[float, ...]]:
 
 
 def look(
-    sampler: Sampler,
-    params: Parameters,
-    event: tuple[int, ...],
-    counts: tuple[int, ...],
-    at: Collection[float] | None = None,
+    anatomy: Dissection, params: Parameters, counts: tuple[int, ...], at: Collection[float] | None = None
 ) -> list[Spot]:
     """The short runs at all times, or at some; counts: of their steps."""
 
-    def spot(tau: float, lengths: tuple[float, ...]) -> Spot:
-        runs = [
-            tuple(dissect(sampler, tau + h / counts[-1] * np.arange(count + 1.0), event) for h in lengths)
-            for count in counts[::-1]
-        ]
-        return Spot(tau, lengths, *runs)
-
     # a run of several steps costs as many, and three lengths tell a factor
     most = None if counts == (1,) else 3
-    lengths = {tau: h for tau, h in times_of(params).items() if at is None or tau in at}
-    return [spot(tau, h if h == LENGTHS else h[:most]) for tau, h in lengths.items()]
+    lengths = {tau: h if h == LENGTHS else h[:most] for tau, h in times_of(params).items() if at is None or tau in at}
+    grids = {
+        tau: [[tau + h / counts[-1] * np.arange(count + 1.0) for h in every] for count in counts[::-1]]
+        for tau, every in lengths.items()
+    }
+    # networks that predict eps take the kernel there
+    point(params).keep([params.T - tau for each in grids.values() for runs in each for run in runs for tau in run])
+    return [Spot(tau, lengths[tau], *(tuple(map(anatomy, runs)) for runs in each)) for tau, each in grids.items()]
 
 
 def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...] = ()) -> list[Inconsistency]:
@@ -168,11 +164,12 @@ def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...]
     else both are held to the SDE, or to the flow if there is no noise. Raises BlackBoxError if the sampler cannot be
     probed.
     """
+    anatomy = Dissection(sampler, event)
     if kind_of(sampler) is Kind.STEP:
-        return departures(look(sampler, params, event, (1,)), params)
+        return departures(look(anatomy, params, (1,)), params)
     return lasting(
-        departures(look(sampler, params, event, STEPS), params),
-        lambda counts, at: departures(look(sampler, params, event, counts, at), params),
+        departures(look(anatomy, params, STEPS), params),
+        lambda counts, at: departures(look(anatomy, params, counts, at), params),
     )
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...integrators.blackbox import Sampler
 from ..verdicts import Array, extrapolate
-from .anatomy import NAMES, dissect
+from .anatomy import NAMES, Dissection
 
 # Where a branch on the step size is looked for, and how often an interval is halved to find one; the longest step.
 _TAU, _SIZES, _HALVINGS, _LONGEST = 0.4, tuple(2.0**-k for k in range(3, 15)), 24, 0.19
@@ -31,11 +30,11 @@ _PARTS = (
 )
 
 
-def branches(sampler: Sampler, event: tuple[int, ...], count: int = 1, rounding: float = 0.0) -> list[str]:
+def branches(anatomy: Dissection, count: int = 1, rounding: float = 0.0) -> list[str]:
     """Where a part of the last of `count` steps jumps with the step size, if what it is in longer steps has another
     limit than what it is in shorter ones: who changes to another method of an order has the same. rounding: of a
     step to float32, relative."""
-    values = np.array([_rates(sampler, event, h, count) for h in _SIZES])
+    values = np.array([_rates(anatomy, h, count) for h in _SIZES])
     scale = max(1.0, float(np.abs(values[-1]).max()))
     finer = np.array([_foreseen(_SIZES[k + 1 :], values[k + 1 :], _SIZES[k]) for k in range(len(_SIZES) - _NODES)])
     off = np.abs(values[: len(finer)] - finer)
@@ -49,7 +48,7 @@ def branches(sampler: Sampler, event: tuple[int, ...], count: int = 1, rounding:
         below, smooth, half = _SIZES[k + 1 :], values[k + 1 :, part], off[k, part] / 2
 
         def rate(h: float, part: int = part) -> float:
-            return float(_rates(sampler, event, h, count)[part])
+            return float(_rates(anatomy, h, count)[part])
 
         long, short = _SIZES[k], _SIZES[k + 1]
         for _ in range(_HALVINGS):
@@ -81,24 +80,24 @@ def _foreseen(sizes: tuple[float, ...], values: Array, h: float) -> Array:
     return np.tensordot(weights, values[:_NODES], 1)
 
 
-def _rates(sampler: Sampler, event: tuple[int, ...], h: float, count: int) -> Array:
+def _rates(anatomy: Dissection, h: float, count: int) -> Array:
     """Drift, gain, noise and offset of the last of `count` steps h, over h, (14,)."""
-    run = dissect(sampler, _TAU + h * np.arange(count + 1.0), event)
+    run = anatomy(_TAU + h * np.arange(count + 1.0))
     P, K, Q, b = run.propagator, run.gains.sum(0), run.noise_cov, run.offset
     if count > 1:  # beyond the steps before it
-        before = dissect(sampler, _TAU + h * np.arange(float(count)), event)
+        before = anatomy(_TAU + h * np.arange(float(count)))
         P = P @ np.linalg.inv(before.propagator)
         K, Q, b = K - P @ before.gains.sum(0), Q - P @ before.noise_cov @ P.T, b - P @ before.offset
     return np.concatenate([np.ravel(part) for part in (P - np.eye(2), K, Q, b)]) / h
 
 
-def roughness(sampler: Sampler, event: tuple[int, ...], count: int = 1) -> tuple[float, str]:
+def roughness(anatomy: Dissection, count: int = 1) -> tuple[float, str]:
     """How far the noise covariance of a run of `count` steps jumps between neighbouring step sizes, 0 if it does not;
     in words."""
     rough, text = 0.0, ""
     for h in (2.0**-6, 2.0**-9, 2.0**-12):
         near = [h * (1 + _NEAR * j) for j in range(6)]
-        values = np.array([dissect(sampler, _TAU + size * np.arange(count + 1.0), event).noise_cov for size in near])
+        values = np.array([anatomy(_TAU + size * np.arange(count + 1.0)).noise_cov for size in near])
         for i, name in enumerate(NAMES):
             # fourth differences: of a smooth part some 1e-16, of rounding six times what it is
             jump = float(np.abs(np.diff(values[:, i, i], 4)).max()) / 6

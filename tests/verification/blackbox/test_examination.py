@@ -13,7 +13,7 @@ from plain_step import deviation, drawing, drift
 from selection import nightly_but
 from weakorder.integrators.blackbox import BlackBoxError
 from weakorder.theory.model import Parameters
-from weakorder.verification.blackbox.anatomy import dissect
+from weakorder.verification.blackbox.anatomy import Dissection, dissect
 from weakorder.verification.blackbox.consistency import STEPS, departures, look
 from weakorder.verification.blackbox.examination import examine
 from weakorder.verification.blackbox.study import study_black_box
@@ -244,7 +244,7 @@ def test_integer_times_are_judged_on_their_own_grid_and_up_to_the_steps_it_resol
         (rounding,) = found.rounding
         assert "rounds the times of its scores to 1/500" in rounding.text
         assert rounding.shortest == pytest.approx(0.004)
-        assert departures(look(integer_times(keeps), PARAMS, (), STEPS), PARAMS) != []
+        assert departures(look(Dissection(integer_times(keeps)), PARAMS, STEPS), PARAMS) != []
 
 
 @pytest.mark.nightly
