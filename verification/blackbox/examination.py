@@ -77,7 +77,7 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
     problems: list[str | Finding] = [f"not consistent: {fault}" for fault in wrong] or [*_increments(spots, order)]
     any_score = order == 1
     if not wrong and not shortest:
-        problems += branches(anatomy, 1 if is_step else _SOME, single)
+        problems += branches(anatomy, 1 if is_step else _SOME, single > 0)
         if not problems:
             problems += _curvature_at_zero(spots)
         if order >= 2 and not problems:

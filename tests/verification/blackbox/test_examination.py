@@ -105,6 +105,20 @@ def test_a_branch_on_the_step_size_is_found_where_it_is(threshold: float) -> Non
     assert f"jumps with the step size: in steps longer than {threshold:.4g} it is 0.81 times" in problem
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("part", "named"), [("gain", "the gain of"), ("noise", "noise covariance of x and x")])
+def test_a_hundredth_in_long_steps_is_found_above_what_float32_is_measured_to_round(dtype, part: str, named) -> None:
+    def coarse(u, tau, h, score, size=0.01):
+        more = 1 + size * (h > 0.006)
+        gain, noise = (more if part == name else 1.0 for name in ("gain", "noise"))
+        scale = torch.tensor([noise, 1.0], dtype=dtype).reshape(2, *(1,) * (u.ndim - 2))
+        return drawing(lambda v: scale * torch.randn_like(v))(u.to(dtype), tau, h, lambda v, t: gain * score(v, t))
+
+    (problem, *_) = examine(coarse, PARAMS, 1).problems
+    assert re.search(rf"{named}.* jumps with the step size: in steps longer than 0\.006 it is 1\.0[12] times", problem)
+    assert examine(lambda *a: coarse(*a, size=0.0), PARAMS, 1).problems == ()
+
+
 def test_a_late_fault_is_found_down_to_the_cut_off() -> None:
     for t in (0.03, 0.003):
 
