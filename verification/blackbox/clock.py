@@ -21,8 +21,8 @@ from .consistency import LENGTHS, STEPS, Spot, times_of
 
 # Off by more than float32, a score's time is rounded if all lie on a grid of at most so many times.
 _TIME, _FINEST = 4 * 2.0**-24, 20_000
-# Steps of short runs on the grid, in its spacings, and the least of these that a limit takes; times a little late, so
-# that those rounded down are not a spacing early.
+# Steps of short runs on the grid, in its spacings, and the least of these that a limit takes; times a little late,
+# and steps a little long, so that those rounded down are not a spacing less.
 _SPACINGS, _FEWEST, _LATE = (8, 4, 2, 1), 3, 1e-9
 # Rounded down or up, times are off by half of the most on average; rounded to nearest, by what chance leaves.
 _BIASED = 0.25
@@ -50,7 +50,10 @@ class Grid(NamedTuple):
             if len(steps) < _FEWEST:
                 continue
             begin = params.T - t - _LATE
-            runs = [tuple(anatomy(begin + m * self.spacing * np.arange(n + 1.0)) for m in steps) for n in counts[::-1]]
+            runs = [
+                tuple(anatomy(begin + m * self.spacing * (1 + _LATE) * np.arange(n + 1.0)) for m in steps)
+                for n in counts[::-1]
+            ]
             spots.append(Spot(begin, tuple(counts[-1] * m * self.spacing for m in steps), *runs))
         return spots
 

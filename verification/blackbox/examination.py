@@ -24,16 +24,17 @@ from ...theory.model import PSLD_DIFFUSION, Parameters
 from ..verdicts import Array, Finding, Weight, extrapolate
 from ..verdicts import Kind as About
 from .anatomy import NAMES, Anatomy, Dissection, check_repeats
-from .clock import clock_of
+from .clock import Grid, clock_of
 from .consistency import LENGTHS, STEPS, TIMES, Inconsistency, Spot, departures, lasting, look, reference
-from .smoothness import branches, roughness
+from .smoothness import branches, roughness, rounded_steps
 
 # A normalised cumulant that is this large is none of rounding, and a limit that is off by so much of its size.
 _MOMENT, _CURVATURE = 1e-4, 1e-3
 # Runs of what keeps state: steps of those that are looked at for jumps; of those that are refined over one length.
 _SOME, _REFINED, _LENGTH = 3, (4, 8, 16, 32, 64), 2.0**-6
-# Steps that are rounded are known to a half of themselves where they are two spacings long.
-_KNOWN = 2
+# Times that are rounded with their steps are the sampler's own in steps of two spacings; a step size that is rounded by
+# itself is known to a few per cent where it is so many spacings long.
+_KNOWN, _SMALL = 2, 16
 
 
 class Examination(NamedTuple):
@@ -62,6 +63,13 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
         if on_grid:  # where only steps of other sizes are at fault, they are rounded with the times
             spots, wrong, shortest = on_grid, departures(on_grid, params), _KNOWN * clock.grid.spacing
     rounding = [] if clock is None else [_rounds(str(clock), shortest)]
+    if wrong and clock is None and (steps := rounded_steps(anatomy, 1 if is_step else _SOME)) is not None:
+        part, number = steps
+        on_grid = Grid("", 0.0, number).look(anatomy, params, counts)
+        if on_grid:
+            spots, wrong, shortest = on_grid, departures(on_grid, params), _SMALL / number
+        text = f"rounds the step size to 1/{number} in {part}, which is off by up to {1 / number:.1e} / h of itself"
+        rounding.append(_rounds(text, shortest))
     single = max(run.rounding for spot in spots for run in spot.runs)  # reported with its size by the study
     if not single and not shortest:
         rough, text = roughness(anatomy, 1 if is_step else _SOME)

@@ -1,7 +1,8 @@
 """Whether the parts of a black box are smooth functions of the step size.
 
 They are, of every sampler that has an order. Where one jumps, a branch on h is found by bisection; where constants of
-the noise jump between neighbouring h, they were rounded. Runs are of one step, or of some where steps remember.
+the noise jump between neighbouring h, they were rounded; where a part is a staircase, h was. Runs are of one step, or
+of some where steps remember.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ _JUMP, _SMALL, _ROUGH = 1e-4, 1e-3, 1e-12
 # Where rounding is measured: lengths, and step sizes near each, so close that parts are smooth there, and not so close
 # that they would be the same in float32.
 _LENGTHS, _NEAR, _AROUND = (2.0**-6, 2.0**-9, 2.0**-12), 1e-4, 8
+# Where the stairs of a part that takes h rounded are looked for, in so many sizes from a half of each; the most of
+# these that may rise from the one before; what is level, and how much steeper a rise is than what is not quite.
+_STAIRS, _TREADS, _MOST, _LEVEL, _STEEP = (2.0**-4, 2.0**-6, 2.0**-8, 2.0**-10), 64, 0.4, 1e-9, 10
 _PARTS = (
     *(f"the drift of {i} by {j}" for i in NAMES for j in NAMES),
     *(f"the gain of {i} from s_{j}" for i in NAMES for j in NAMES),
@@ -127,6 +131,34 @@ def _rounding(anatomy: Dissection, count: int) -> Array:
         # a part of longer steps may be rounded as it grows
         found.append(measured[nearest] * max(1.0, size / _LENGTHS[nearest]) / size)
     return np.array(found)
+
+
+def rounded_steps(anatomy: Dissection, count: int = 1) -> tuple[str, int] | None:
+    """A part of the last of `count` steps that takes its step size rounded, and to one over which number: as a function
+    of h it is a staircase of even steps. None if there is none."""
+
+    def parts(h: float) -> Array:
+        return h * _rates(anatomy, h, count)
+
+    for longest in _STAIRS:
+        sizes = np.linspace(longest / 2, longest, _TREADS)
+        values = np.array([parts(h) for h in sizes])
+        rises = np.abs(np.diff(values, axis=0))
+        moves = rises > _LEVEL * np.abs(values).max(0) + _STEEP * np.median(rises, axis=0)
+        for part in np.flatnonzero((moves.sum(0) >= 3) & (moves.mean(0) <= _MOST)):
+            places = np.flatnonzero(moves[:, part])
+            edges = list[float]()
+            for place in (places[0], places[-1]):
+                low, high = float(sizes[place]), float(sizes[place + 1])
+                for _ in range(_HALVINGS):
+                    middle = (low + high) / 2
+                    same = abs(parts(middle)[part] - values[place, part]) <= rises[place, part] / 2
+                    low, high = (middle, high) if same else (low, middle)
+                edges.append(low)
+            each = (edges[1] - edges[0]) / (len(places) - 1)
+            if abs(1 / each - round(1 / each)) <= 1e-3 / each:
+                return _PARTS[part], round(1 / each)
+    return None
 
 
 def _rates(anatomy: Dissection, h: float, count: int) -> Array:

@@ -226,6 +226,39 @@ def test_rounded_constants_are_named_in_runs_of_every_kind(kind) -> None:
     assert examine(kind(lambda *a: step(*a, dtype=torch.float64)), PARAMS, 1).rounding == ()
 
 
+ROUNDED_STEPS = {
+    "to nearest": (lambda h: round(1000 * h) / 1000, 1000),
+    "down": (lambda h: int(500 * h) / 500, 500),
+    "finely": (lambda h: round(h, 4), 10_000),
+}
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND, ids=KINDS)
+@pytest.mark.parametrize("name", nightly_but(lambda name: name == "to nearest", ROUNDED_STEPS))
+def test_a_rounded_step_size_is_named_with_its_grid_and_is_no_missing_noise(kind, name: str) -> None:
+    rounded, number = ROUNDED_STEPS[name]
+
+    def step(u, tau, h, score, size=1.0):
+        return drawing(lambda v: size * (rounded(h) / h) ** 0.5 * torch.randn_like(v))(u, tau, h, score)
+
+    for sampler in (step, kind(step)):
+        found = examine(sampler, PARAMS, 1)
+        assert found.problems == ()
+        assert f"rounds the step size to 1/{number} in the noise covariance" in found.rounding[0].text
+    assert examine(kind(drawing(torch.randn_like)), PARAMS, 1).rounding == ()
+    (problem, *_) = examine(lambda *a: step(*a, size=1.1), PARAMS, 1).problems  # in steps of its own grid
+    assert "the noise covariance of x and x is 1.21 times what is right" in problem
+
+
+def test_a_rounded_step_size_forbids_a_pass_where_it_shows_and_more_steps_are_not_advised() -> None:
+    def step(u, tau, h, score):
+        return drawing(lambda v: (round(h, 3) / h) ** 0.5 * torch.randn_like(v))(u, tau, h, score)
+
+    study = study_black_box("rounded", step, PARAMS, steps=(25, 50, 100, 200))
+    assert study.verdict is Verdict.INCONCLUSIVE
+    assert "use fewer steps, where errors stand above rounding: it rounds the step size to 1/1000" in study.reason
+
+
 @pytest.mark.parametrize("kind", EVERY_KIND, ids=KINDS)
 def test_order_2_of_runs_is_held_to_the_second_derivative_of_the_score(kind) -> None:
     right = examine(kind(heun(1.0)), PARAMS, 2)
