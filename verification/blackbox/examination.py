@@ -26,7 +26,8 @@ from ..verdicts import Kind as About
 from .anatomy import NAMES, Anatomy, Dissection, check_repeats
 from .clock import Grid, clock_of
 from .consistency import LENGTHS, STEPS, TIMES, Inconsistency, Spot, departures, lasting, look, reference
-from .smoothness import branches, roughness, rounded_steps
+from .slowness import slow
+from .smoothness import branches, roughness, rounded_steps, rounding_of_rates
 
 # A normalised cumulant that is this large is none of rounding, and a limit that is off by so much of its size.
 _MOMENT, _CURVATURE = 1e-4, 1e-3
@@ -63,14 +64,17 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
         if on_grid:  # where only steps of other sizes are at fault, they are rounded with the times
             spots, wrong, shortest = on_grid, departures(on_grid, params), _KNOWN * clock.grid.spacing
     rounding = [] if clock is None else [_rounds(str(clock), shortest)]
-    if wrong and clock is None and (steps := rounded_steps(anatomy, 1 if is_step else _SOME)) is not None:
+    single = max(run.rounding for spot in spots for run in spot.runs)  # reported with its size by the study
+    if wrong and clock is None and (steps := rounded_steps(anatomy, 1 if is_step else _SOME, single)) is not None:
         part, number = steps
         on_grid = Grid("", 0.0, number).look(anatomy, params, counts)
         if on_grid:
             spots, wrong, shortest = on_grid, departures(on_grid, params), _SMALL / number
         text = f"rounds the step size to 1/{number} in {part}, which is off by up to {1 / number:.1e} / h of itself"
         rounding.append(_rounds(text, shortest))
-    single = max(run.rounding for spot in spots for run in spot.runs)  # reported with its size by the study
+    # what float32 hides of a rate is measured where nothing else is wrong
+    measured = rounding_of_rates(anatomy, 1 if is_step else _SOME) if single and not wrong and not shortest else None
+    wrong = departures(spots, params, measured=measured) if measured is not None else wrong
     if not single and not shortest:
         rough, text = roughness(anatomy, 1 if is_step else _SOME)
         rounding += [_rounds(text)] if text else []
@@ -79,15 +83,16 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
 
         def again(counts: tuple[int, ...], at: Collection[float]) -> list[Inconsistency]:
             longer = look(anatomy, params, counts, at)
-            return departures(longer if clock is None else clock.unrounded(longer, params.T), params)
+            longer = longer if clock is None else clock.unrounded(longer, params.T)
+            return departures(longer, params, measured=measured)
 
         wrong = lasting(wrong, again)
     problems: list[str | Finding] = [f"not consistent: {fault}" for fault in wrong] or [*_increments(spots, order)]
     any_score = order == 1
     if not wrong and not shortest:
-        problems += branches(anatomy, 1 if is_step else _SOME, single > 0)
-        if not problems:
-            problems += _curvature_at_zero(spots)
+        problems += [] if rounding else [Finding(text, Weight.REFUTES, About.ORDER) for text in slow(spots)]
+        problems = problems or [*branches(anatomy, 1 if is_step else _SOME, single > 0)]
+        problems = problems or [*_curvature_at_zero(spots)]
         if order >= 2 and not problems:
             missed = _second_order(anatomy, order, curved=not is_step)
             if is_step and not missed:

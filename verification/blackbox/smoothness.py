@@ -117,15 +117,28 @@ def _differences(values: Array) -> Array:
     return np.abs(np.diff(values, 4, axis=0)).max(0) / 6
 
 
-def _rounding(anatomy: Dissection, count: int) -> Array:
-    """By how much rounding moves `_rates` at each of `_SIZES`, (sizes, 14)."""
-    measured = list[Array]()  # of a part of a step, times h
+def rounding_of_rates(anatomy: Dissection, count: int) -> dict[str, Array]:
+    """What float32 makes of each of the rates of short runs (2, 2), by the last of `count` steps."""
+    rates = [part / h for part, h in zip(_measured(anatomy, count), _LENGTHS, strict=True)]
+    parts = np.split(_SAFE * np.max(rates, axis=0), (4, 8, 12))
+    names = ("drift", "gain", "noise", "offset")
+    return {name: part.reshape(-1, 2) if len(part) > 2 else part for name, part in zip(names, parts, strict=True)}
+
+
+def _measured(anatomy: Dissection, count: int) -> list[Array]:
+    """By how much rounding moves the parts of a step of each of `_LENGTHS`, (14,)."""
+    measured = list[Array]()
     for h in _LENGTHS:
         near = [h * (1 + _NEAR * j) for j in range(_AROUND)]
         jumps = h * _differences(np.array([_rates(anatomy, each, count) for each in near]))
         # what does not move at all is rounded to what it was at longer steps
         measured.append(np.where(jumps > _ROUGH, jumps, measured[-1]) if measured else jumps)
-    found = []
+    return measured
+
+
+def _rounding(anatomy: Dissection, count: int) -> Array:
+    """By how much rounding moves `_rates` at each of `_SIZES`, (sizes, 14)."""
+    measured, found = _measured(anatomy, count), []
     for size in _SIZES:
         nearest = int(np.abs(np.log2(np.array(_LENGTHS) / size)).argmin())
         # a part of longer steps may be rounded as it grows
@@ -133,9 +146,10 @@ def _rounding(anatomy: Dissection, count: int) -> Array:
     return np.array(found)
 
 
-def rounded_steps(anatomy: Dissection, count: int = 1) -> tuple[str, int] | None:
+def rounded_steps(anatomy: Dissection, count: int = 1, rounding: float = 0.0) -> tuple[str, int] | None:
     """A part of the last of `count` steps that takes its step size rounded, and to one over which number: as a function
-    of h it is a staircase of even steps. None if there is none."""
+    of h it is a staircase of even steps. None if there is none. rounding: of a step to float32, relative: a staircase
+    of its own."""
 
     def parts(h: float) -> Array:
         return h * _rates(anatomy, h, count)
@@ -144,7 +158,7 @@ def rounded_steps(anatomy: Dissection, count: int = 1) -> tuple[str, int] | None
         sizes = np.linspace(longest / 2, longest, _TREADS)
         values = np.array([parts(h) for h in sizes])
         rises = np.abs(np.diff(values, axis=0))
-        moves = rises > _LEVEL * np.abs(values).max(0) + _STEEP * np.median(rises, axis=0)
+        moves = rises > _LEVEL * np.abs(values).max(0) + _STEEP * (np.median(rises, axis=0) + rounding)
         for part in np.flatnonzero((moves.sum(0) >= 3) & (moves.mean(0) <= _MOST)):
             places = np.flatnonzero(moves[:, part])
             edges = list[float]()

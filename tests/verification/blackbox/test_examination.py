@@ -119,6 +119,37 @@ def test_a_hundredth_in_long_steps_is_found_above_what_float32_is_measured_to_ro
     assert examine(lambda *a: coarse(*a, size=0.0), PARAMS, 1).problems == ()
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+def test_float32_hides_no_fault_of_a_small_part(keeps: bool) -> None:
+    """Claim: each part is held to what float32 makes of it, not to what it makes of the largest."""
+
+    def step(u, tau, h, score, size=0.004):
+        scale = torch.tensor([1 + size, 1.0]).reshape(2, *(1,) * (u.ndim - 2))
+        return drawing(lambda v: scale * torch.randn_like(v))(u.float(), tau, h, score)
+
+    kind = as_multistep if keeps else lambda made: made
+    (problem, *_) = examine(kind(step), PARAMS, 1).problems
+    assert re.search(r"the noise covariance of x and x is (1\.008|0\.0806)", str(problem))
+    assert examine(kind(lambda *a: step(*a, size=0.0)), PARAMS, 1).problems == ()
+
+
+@pytest.mark.parametrize("power", [0.5, 0.25])
+def test_a_rate_that_reaches_its_limit_too_slowly_is_of_that_order(power: float) -> None:
+    """Claim: such errors of noise or drift stay below what a few levels show, and are none of order 1."""
+
+    def noisy(u, tau, h, score, more=1.0):
+        return drawing(lambda v: (1 + 0.01 * h ** (more * power)) ** 0.5 * torch.randn_like(v))(u, tau, h, score)
+
+    def pulled(u, tau, h, score):
+        return drawing(torch.randn_like)(u, tau, h, score) + 0.02 * h**1.5
+
+    for step, part in ((noisy, "the noise covariance of x and x"), (pulled, "the constant drift of x")):
+        (problem,) = examine(step, PARAMS, 1).problems
+        like = power if step is noisy else 0.5
+        assert f"{part} reaches its limit like h^{like:.2g} as h -> 0, and the order is no higher" in str(problem)
+    assert examine(lambda *a: noisy(*a, more=1 / power), PARAMS, 1).problems == ()
+
+
 def test_a_late_fault_is_found_down_to_the_cut_off() -> None:
     for t in (0.03, 0.003):
 
