@@ -43,6 +43,7 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python tests/benchmarks/throughput.py --peers --json bench.json
 	$(BIN)/python tests/benchmarks/verdicts.py
+	$(BIN)/python tests/benchmarks/scaling.py -o scaling
 
 gpu: $(READY_DEV)
 	$(BIN)/python tests/benchmarks/gpu $(or $(OUT),gpu-results) $(if $(DATA),--data $(DATA)) $(if $(TEST),--test $(TEST))

@@ -162,3 +162,10 @@ def all_schemes() -> dict[str, Scheme]:
     """The splitting schemes, the exponential integrators, those in position alone and the conjugate ones, by name.
     Imports sympy."""
     return CATALOGUE | EXPONENTIAL | POSITION | {name: conjugate_scheme(name) for name in CONJUGATE_WORDS}
+
+
+def is_catalogued(scheme: Scheme) -> bool:
+    """Whether the scheme is the one that its name stands for. Imports sympy where the name is a conjugate's."""
+    if (name := scheme.name) in CONJUGATE_WORDS:
+        return conjugate_scheme(name) == scheme
+    return (CATALOGUE | EXPONENTIAL | POSITION).get(name) == scheme

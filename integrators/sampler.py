@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ..theory.model import Diffusion, Parameters
 from ..theory.scheme import Scheme
+from .affine import AffineScore, folds, march
 from .compiled import Array, Run, coefficients, compile_run, denoising_run
 from .grids import check_grid
 from .kernels import Draw
@@ -68,7 +69,8 @@ def sample(
     """Run `scheme` from the states `u` (batch, n, *event), or (batch, *event) of one component, over the grid `taus`
     (steps + 1,); the state it reaches.
 
-    score(u, t): grad log p_t(u) in u's shape, t a float. samples (batch,): the numbers that the batch's noise goes by,
+    score(u, t): grad log p_t(u) in u's shape, t a float; one that is an `AffineScore` is folded into the tables, and
+    the run is one call of a kernel. samples (batch,): the numbers that the batch's noise goes by,
     default 0, 1, ...; a sample is the same in any batch and order. denoise: a last drift-only step follows, one
     evaluation more. dtype and device are those of u; the coefficients are computed in float64. Shows a progress bar on
     a terminal if it takes long. Raises ScoreError on a score that is not finite or has another shape than u, ValueError
@@ -94,7 +96,10 @@ def sample(
     def noise(interval: int) -> Draw:
         return Draw(seed, numbers, interval)
 
-    u = integrate(run, score, u, noise)
+    if isinstance(score, AffineScore) and folds(run, u):
+        u = march(run, score, u, noise(START + 1))
+    else:
+        u = integrate(run, score, u, noise)
     if denoise:  # has none
         u = integrate(denoising_run(scheme, params.T - float(taus[-1]), params), score, u, noise)
     return u

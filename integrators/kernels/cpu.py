@@ -226,6 +226,39 @@ def _update(begin, end, drawn, samples, interval, key, p, n, c, u, s, given, out
     return bad
 
 
+@compiled
+def _chained(x, m, normal, size, width, c):
+    """`_line` without a score on `width` elements of a block, in place."""
+    p00, p01, p10, p11, c00, c10, c11 = c[0], c[1], c[2], c[3], c[8], c[9], c[10]
+    for e in range(uintp(width)):
+        position, momentum, xi = x[e], m[e], normal[e]
+        x[e] = p00 * position + p01 * momentum + c00 * xi
+        m[e] = p10 * position + p11 * momentum + c10 * xi + c11 * normal[uintp(size) + e]
+
+
+@compiled
+def _march(begin, end, samples, interval, key, p, n, table, noisy, u, out):
+    """All updates of rows begin, ..., end - 1 of states (batch, 2, n), flat, block by block."""
+    half, size = (n + 1) // 2, 2 * _CALLS
+    counter, word, normal = np.empty((3, _CALLS), u64), np.empty((2, size), u32), np.zeros(2 * size, out.dtype)
+    x, m = np.zeros(size, out.dtype), np.zeros(size, out.dtype)
+    together = max(1, _CALLS // half)
+    for row in range(begin, end, together):
+        rows = min(together, end - row)
+        for first in range(0, half, _CALLS):
+            count = min(_CALLS, half - first)
+            width, place = min(2 * count, n - 2 * first), 2 * n * row + 2 * first
+            _copy(u, x, rows, width, place, 2 * n, 0, 2 * count)
+            _copy(u, m, rows, width, place + n, 2 * n, 0, 2 * count)
+            for k in range(len(table)):
+                if noisy[k]:
+                    at = u64(interval + k)
+                    _draw(samples, row, rows, first, count, at, key, p, counter, word, normal)
+                _chained(x, m, normal, size, 2 * rows * count, table[k])
+            _copy(x, out, rows, width, 0, 2 * count, place, 2 * n)
+            _copy(m, out, rows, width, 0, 2 * count, place + n, 2 * n)
+
+
 # --- For tensors ------------------------------------------------------------------------------------------------------
 
 _POLYNOMIALS = {
@@ -247,6 +280,22 @@ def fill(draw: Draw, out: Tensor, plane: int = 0) -> None:
     split_rows(
         lambda begin, end: _fill(begin, end, samples, interval, key, p, n, flat, planes, plane), batch, n / _GRAIN
     )
+
+
+def march(coefficients: NDArray[np.float64], u: Tensor, draw: Draw) -> Tensor:
+    """See `kernels.Kernels`."""
+    out = torch.empty(u.shape, dtype=u.dtype)
+    if not u.numel():
+        return out
+    batch, n, p = len(u), u.numel() // (2 * len(u)), _POLYNOMIALS[u.dtype]
+    table, noisy = np.ascontiguousarray(coefficients, p.dtype), (coefficients[:, 8:] != 0).any(axis=1)
+    samples, state, result, key = draw.samples.numpy(), _flat(u), out.view(-1).numpy(), _key(draw.seed)
+
+    def rows(begin: int, end: int) -> None:
+        _march(begin, end, samples, draw.interval, key, p, n, table, noisy, state, result)
+
+    split_rows(rows, batch, n * len(table) / _GRAIN)
+    return out
 
 
 class Updates:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .box_muller import DOUBLE, SINGLE
-from .tiers import Draw
+from .tiers import Draw, one_by_one
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -70,6 +70,11 @@ def fill(draw: Draw, out: Tensor, plane: int = 0) -> None:
     """See `kernels.Kernels`."""
     for rows in _blocks(out):
         _pairs(draw, rows, out[rows, plane], out[rows, plane + 1])
+
+
+def march(coefficients: NDArray[np.float64], u: Tensor, draw: Draw) -> Tensor:
+    """See `kernels.Kernels`."""
+    return one_by_one(Updates(coefficients, u), coefficients, u, draw)
 
 
 class Updates:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .box_muller import DOUBLE, SINGLE
-from .tiers import Draw
+from .tiers import Draw, one_by_one
 
 _CALLS = 512  # of Philox in a program
 _NEVER = 2**31 - 1
@@ -153,6 +153,11 @@ def fill(draw: Draw, out: Tensor, plane: int = 0) -> None:
         grid, tile = _tiles(batch, n, out.dtype)
         with _current(out):
             _fill[grid](draw.samples, out, draw.seed, draw.interval, batch, n, planes, plane, **tile)
+
+
+def march(coefficients: NDArray[np.float64], u: Tensor, draw: Draw) -> Tensor:
+    """See `kernels.Kernels`."""
+    return one_by_one(Updates(coefficients, u), coefficients, u, draw)
 
 
 class Updates:

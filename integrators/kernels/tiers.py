@@ -8,6 +8,7 @@ Each module has
 
     fill(draw, out, plane)          the normals of a Draw into two planes of out (batch, planes, n)
     Updates(coefficients, u)        the updates u <- P u + K s + C xi of a run, one after the other
+    march(coefficients, u, draw)    all of them, of a run that needs no score
 
 with the same random bits and the same uniforms (kernels.box_muller), so that normals differ by the rounding of log, cos
 and sin between tiers, and not at all within one: not by batch, order, place, length of the event or number of threads.
@@ -59,6 +60,21 @@ class Kernels(Protocol):
     def fill(draw: Draw, out: Tensor, plane: int = 0) -> None:
         """Put the normals (batch, 2, n) of `draw` into out[:, plane : plane + 2], out (batch, planes, n) contiguous."""
         ...
+
+    @staticmethod
+    def march(coefficients: NDArray[np.float64], u: Tensor, draw: Draw) -> Tensor:
+        """All updates of u (batch, 2, *event) with K = 0, the k-th with the noise of the interval draw.interval + k: a
+        new state, with the bits of one update after the other."""
+        ...
+
+
+def one_by_one(updates: Updates, coefficients: NDArray[np.float64], u: Tensor, draw: Draw) -> Tensor:
+    """`march`, where nothing is won by making several updates at once."""
+    noisy = (coefficients[:, 8:] != 0).any(axis=1).tolist()
+    u = u.clone() if not noisy else u
+    for k, has_noise in enumerate(noisy):
+        u = updates(k, u, None, draw._replace(interval=draw.interval + k) if has_noise else None)
+    return u
 
 
 def kernels_for(u: Tensor) -> Kernels:

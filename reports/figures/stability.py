@@ -143,7 +143,8 @@ def _regions(
             axes.set_xlim(x[0], x[-1])
             axes.set_ylim(h[0], h[-1])
             cost = scheme["nfe_per_step"]
-            axes.set_title(f"{style._short(scheme['label'], 18)}, {cost} NFE", parse_math=False, fontsize=8)
+            title = f"{style._short(scheme['label'], 18)}, {cost} NFE"
+            axes.set_title(title, parse_math=False, fontsize=8 if len(title) < 22 else 6.8)
             axes.tick_params(labelbottom=index + columns >= len(schemes))
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_minor_locator(style.NullLocator())

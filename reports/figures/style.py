@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -139,7 +139,7 @@ def local_slopes(results: Results) -> Figure:
             axes.axhline(expected, color=_GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
             axes.plot(steps, slopes, color=colour, marker=marker, markersize=3.2, linewidth=1)
             _interval(axes, scheme["fits"].get("w2"), 2 * max(steps))
-            axes.set_title(_short(scheme["label"]), parse_math=False, fontsize=8)
+            axes.set_title(_short(scheme["label"], 22), parse_math=False, fontsize=8)
             axes.set_xscale("log")
             axes.set_ylim(-0.1, highest + 1.1)
             axes.set_yticks(range(highest + 2))
@@ -172,15 +172,16 @@ def cifar10_spectrum(results: Results) -> Figure:
                     for place, label, curve in curves
                 ]
                 panels.append((axes, [end for end in ends if end]))
-                stacked: dict[int, list[tuple[str, str]]] = {}
-                for place, label, curve in curves:
-                    for budget, diverged in zip(curve["budgets"], curve["diverged"], strict=True):
-                        if diverged:
-                            stacked.setdefault(budget, []).append((label, _style(place)[0]))
-                stacks.append(stacked)
+                stacks.append(
+                    [
+                        (label, _style(place)[0], list(compress(curve["budgets"], curve["diverged"])))
+                        for place, label, curve in curves
+                        if any(curve["diverged"])
+                    ]
+                )
                 for floor in sorted({curve["floor"] for _, _, curve in curves}):
                     _level(axes, floor, "exact sampler")
-        highest = max((len(schemes) for stacked in stacks for schemes in stacked.values()), default=0)
+        highest = max(map(len, stacks))
         bottom = min([*finite, *floors]) / 2.5
         ceiling = 1.7 * study["prior"]
         # Above the prior's distance, room for the triangles: `_STACK` of the panel's height each.
@@ -362,19 +363,18 @@ def _interval(axes: Axes, fit: Results | None, x: float) -> None:
     axes.text(0.97, 0.93, text, transform=axes.transAxes, ha="right", va="top", fontsize=7)
 
 
-def _diverged(axes: Axes, stacked: dict[int, list[tuple[str, str]]]) -> None:
-    """Triangles at the top edge, above the budgets at which schemes diverged, with their names beside them."""
-    for budget, schemes in stacked.items():
-        for place, (label, colour) in enumerate(schemes):
-            height = 0.98 - _STACK * (place + 0.5)
-            axes.plot(
-                [budget], [height], transform=axes.get_xaxis_transform(), color=colour, marker=6, markersize=5,
-                linestyle="", zorder=3,
-            )  # fmt: skip
-            axes.annotate(
-                _short(label), (budget, height), xycoords=axes.get_xaxis_transform(), xytext=(5, -1.5),
-                textcoords="offset points", fontsize=6.2, color=_INK, va="center", parse_math=False,
-            )  # fmt: skip
+def _diverged(axes: Axes, stacked: Sequence[tuple[str, str, Sequence[int]]]) -> None:
+    """Triangles at the top edge, a row of them for each scheme that diverged, with its name beside the last."""
+    for row, (label, colour, budgets) in enumerate(stacked):
+        height = 0.98 - _STACK * (row + 0.5)
+        axes.plot(
+            budgets, [height] * len(budgets), transform=axes.get_xaxis_transform(), color=colour, marker=6,
+            markersize=5, linestyle="", zorder=3,
+        )  # fmt: skip
+        axes.annotate(
+            _short(label), (budgets[-1], height), xycoords=axes.get_xaxis_transform(), xytext=(5, -1.5),
+            textcoords="offset points", fontsize=6.2, color=_INK, va="center", parse_math=False,
+        )  # fmt: skip
 
 
 def _nfe_ticks(axes: Axes, budgets: Sequence[int]) -> None:

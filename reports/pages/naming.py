@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from ...integrators.catalogue import is_catalogued
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ...verification.blackbox import BLACK_BOX_STEPS, BlackBox
@@ -13,9 +14,12 @@ from ...verification.exact import Subject, order
 
 
 def labels_of(schemes: Sequence[Subject]) -> list[str]:
-    """Names for the figures: with lambda_s and the sub-flow where they are not the plain scheme's."""
+    """Names for the figures: with lambda_s, sub-flow and what is held where a name does not say them already."""
     labels = []
     for scheme in schemes:
+        if isinstance(scheme, Scheme) and is_catalogued(scheme):
+            labels.append(scheme.name)
+            continue
         scale = "" if scheme.lambda_s == 1 else f" λ={scheme.lambda_s:g}"
         flow = ", ".join(word for word in ("" if scheme.flow == "euler" else scheme.flow, scheme.held) if word)
         labels.append(scheme.name + scale + (f" ({flow})" if flow else ""))

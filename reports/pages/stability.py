@@ -17,7 +17,16 @@ from ...integrators.grids import GRIDS, label, time_grid
 from ...theory.model import Parameters, check_components
 from ...theory.scheme import Scheme
 from ...verification.exact import Spectrum, cifar10_spectrum
-from ...verification.stability import BLACK_BOX_BOUND, BOUND, LeastSteps, least_steps, scan_steps, thinned
+from ...verification.stability import (
+    BLACK_BOX_BOUND,
+    BOUND,
+    LeastSteps,
+    last_step_excess,
+    least_steps,
+    scan_steps,
+    thinned,
+    worst_excess,
+)
 from ...verification.stability import growth as stability
 from ...verification.targets import GaussianTarget
 from .jobs import Job, Jobs
@@ -96,8 +105,8 @@ def _scheme(scheme: Scheme, params: Parameters, grids: Sequence[str]) -> Results
         "stationary": _stationary(scheme, params, few),
         "gammas": [_gamma(scheme, params, gamma, least) for gamma in sorted({*GAMMAS, params.gamma})],
         "regions": {
-            "last_step": _rounded(stability.last_step_excess(scheme, params, axes["h"], axes["variance"])),
-            "trajectory": _rounded(stability.worst_excess(scheme, params, axes["h"], axes["t"], some)),
+            "last_step": _rounded(last_step_excess(scheme, params, axes["h"], axes["variance"])),
+            "trajectory": _rounded(worst_excess(scheme, params, axes["h"], axes["t"], some)),
         },
     }
 

@@ -31,7 +31,7 @@ from ..figures import MIXTURE, SAMPLED_FUNCTIONS
 from .jobs import Job, Jobs
 
 if TYPE_CHECKING:  # torch takes seconds to import
-    from ...verification.sampled import Functionals, MonteCarloStudy
+    from ...verification.sampled import MonteCarloStudy
     from ...verification.targets import Target
     from ...verification.verdicts import BlockMeans
 
@@ -105,12 +105,19 @@ def ask(jobs: Jobs, schemes: Sequence[Scheme], params: Parameters, t_end: float,
     pairs = [(place, target) for target in settings.sampling for place in (chosen if target == MIXTURE else chosen[:1])]
     sampled = [jobs.add(_sampled, schemes[i], i, target, params, t_end, settings) for i, target in pairs]
     calibration = jobs.add(_calibration, settings)
-    noise_free = [jobs.add(_noise_free, scheme, params, t_end, settings) for scheme in schemes]
+    compared = {i: settings.sampling[MIXTURE].steps for i, target in pairs if target == MIXTURE}
+    noise_free = [
+        jobs.add(_noise_free, scheme, params, t_end, settings, compared.get(place, ()))
+        for place, scheme in enumerate(schemes)
+    ]
     return Asked(noise_free, sampled, jobs.add(known_costs, settings.known_steps), calibration)
 
 
 def answer(asked: Asked, t_end: float, settings: Settings) -> tuple[Results, list[Results]]:
     """What the report says of nonlinear targets: of the studies, and of each scheme."""
+    laws = [job.result for job in asked.noise_free]
+    for job in asked.sampled:
+        _compare(job.result, laws[job.result["scheme"]][1])
     study = {
         "steps": list(settings.steps),
         "t_end": t_end,
@@ -123,33 +130,80 @@ def answer(asked: Asked, t_end: float, settings: Settings) -> tuple[Results, lis
         "known": asked.known.result,
         "calibration": asked.calibration.result,
     }
-    return study, [job.result for job in asked.noise_free]
+    return study, [law for law, _ in laws]
 
 
 @one_thread()
 @np.errstate(over="ignore", invalid="ignore")  # a run that overflows is reported as such
-def _noise_free(scheme: Scheme, params: Parameters, t_end: float, settings: Settings) -> Results:
-    """A scheme on the mixture without sampling; `refused` says why it cannot be."""
-    steps, accuracy = settings.steps, settings.accuracy
+def _noise_free(
+    scheme: Scheme, params: Parameters, t_end: float, settings: Settings, compared: Sequence[int]
+) -> tuple[Results, np.ndarray | None]:
+    """A scheme on the mixture without sampling, and what its sampled study is compared with at these numbers of steps;
+    `refused` says why it cannot be."""
+    steps, accuracy, carry = settings.steps, settings.accuracy, noise_free.keep_laws()
     try:
         target = make_target(MIXTURE, params, 1, None, scheme.splitting.diffusion)
-        study = noise_free.study_noise_free(scheme, target, steps, t_end=t_end, accuracy=accuracy)  # type: ignore[arg-type]
+        study = noise_free.study_noise_free(
+            scheme,
+            target,  # type: ignore[arg-type]
+            steps,
+            t_end=t_end,
+            accuracy=accuracy,
+            carry=carry,
+        )
+        exact = _exact(scheme, target, compared, t_end, carry) if compared else None
     except ValueError as error:
-        return {"refused": str(error)}
+        return {"refused": str(error)}, None
     scale = (study.span / study.steps[-1]) ** study.expected
-    return {
+    law = {
         "refused": None,
         **study.as_dict(),
         "settled": len(study.settled),
         "constants": {name: float(errors[-1]) / scale for name, errors in study.errors.items()},
         "known_to": max(float(level.estimates.max()) for level in study.levels),
     }
+    return law, exact
+
+
+def _exact(scheme: Scheme, target: Target, steps: Sequence[int], t_end: float, carry: noise_free.Carrier) -> np.ndarray:
+    """The weak errors of the sampled functions at each number of steps (levels, F), without sampling; nan where the law
+    is not resolved."""
+    import torch
+
+    from ...verification.sampled import Functionals
+
+    functionals = Functionals(target, t_end)
+    states, values = None, np.empty(0)
+
+    def observable(k: int) -> Observable:
+        def function(x: np.ndarray, m: np.ndarray) -> np.ndarray:
+            nonlocal states, values  # of the last law: all functions at once cost little more than one
+            if states is not x:
+                states = x
+                values = functionals.values(torch.from_numpy(np.stack([x, m], axis=-1))[..., None]).numpy()
+            return values[:, k]
+
+        return Observable(functionals.names[k], function)
+
+    observables = [observable(k) for k in range(len(functionals.names))]
+    levels = [
+        noise_free.noise_free_errors(
+            scheme,
+            target,  # type: ignore[arg-type]
+            time_grid("uniform", count, target.params, t_end),
+            observables,
+            EXACT_ACCURACY,
+            carry,
+        )
+        for count in steps
+    ]
+    return np.array([np.full(len(observables), np.nan) if level.problem else level.errors for level in levels])
 
 
 @one_thread()
 def _sampled(scheme: Scheme, place: int, name: str, params: Parameters, t_end: float, settings: Settings) -> Results:
-    """A scheme on a target by coupled Monte Carlo, with the exact answers beside it where the law can be carried."""
-    from ...verification.sampled import Functionals, study_target
+    """A scheme on a target by coupled Monte Carlo; its estimates are still to be compared with exact answers."""
+    from ...verification.sampled import study_target
 
     sampling = settings.sampling[name]
     answer: Results = {
@@ -168,42 +222,36 @@ def _sampled(scheme: Scheme, place: int, name: str, params: Parameters, t_end: f
                 scheme, target, steps=sampling.steps, t_end=t_end, evaluations=sampling.evaluations, seed=settings.seed
             )
             answer |= {"dimensions": math.prod(target.event), "components": len(target.weights)} | study.as_dict()
-            exact = (
-                _exact(scheme, target, Functionals(target, t_end), sampling.steps, t_end) if name == MIXTURE else None
-            )
-            estimates = _estimates(study, exact)
+            estimates = _estimates(study)
     except ValueError as error:
         return answer | {"refused": str(error)}
     costs = [cost for cost in answer.pop("costs") if cost["quantity"] == COST_QUANTITY]
-    shown = [k for k, function in enumerate(study.names) if function in SAMPLED_FUNCTIONS]
     return answer | {
         "paths": sum(sample.paths for sample in (*study.differences, *study.plain.values())),
         "costs": costs,
-        "estimates": {study.names[k]: [_one(level, k) for level in estimates] for k in shown},
-        "held": None if exact is None else _held(estimates),
+        "estimates": estimates,
+        "functions": study.names,
     }
 
 
-def _exact(scheme: Scheme, target: Target, functionals: Functionals, steps: Sequence[int], t_end: float) -> np.ndarray:
-    """The weak errors of the functionals at each number of steps (levels, F), without sampling; nan where the law is
-    not resolved."""
-    import torch
-
-    def observable(k: int) -> Observable:
-        def function(x: np.ndarray, m: np.ndarray) -> np.ndarray:
-            return functionals.values(torch.from_numpy(np.stack([x, m], axis=-1))[..., None])[:, k].numpy()
-
-        return Observable(functionals.names[k], function)
-
-    observables = [observable(k) for k in range(len(functionals.names))]
-    grids = [time_grid("uniform", count, target.params, t_end) for count in steps]
-    levels = [noise_free.noise_free_errors(scheme, target, taus, observables, EXACT_ACCURACY) for taus in grids]  # type: ignore[arg-type]
-    return np.array([np.full(len(observables), np.nan) if level.problem else level.errors for level in levels])
+def _compare(sampled: Results, exact: np.ndarray | None) -> None:
+    """Put a study's estimates beside the exact answers (levels, F), if there are any."""
+    if sampled["refused"]:
+        return
+    levels, names = sampled["estimates"], sampled.pop("functions")
+    exact = exact if sampled["target"] == MIXTURE else None
+    for place, level in enumerate(levels):
+        level["exact"] = None if exact is None else exact[place]
+        if "difference" in level:
+            level["exact_difference"] = None if exact is None else exact[place] - exact[place + 1]
+    shown = [k for k, function in enumerate(names) if function in SAMPLED_FUNCTIONS]
+    sampled["estimates"] = {names[k]: [_one(level, k) for level in levels] for k in shown}
+    sampled["held"] = None if exact is None else _held(levels)
 
 
-def _estimates(study: MonteCarloStudy, exact: np.ndarray | None) -> list[Results]:
+def _estimates(study: MonteCarloStudy) -> list[Results]:
     """Per level and function (F,): plain and multilevel estimates of the weak error and the coupled difference to the
-    next level, with the half-widths of their 95% intervals, and the exact answers."""
+    next level, with the half-widths of their 95% intervals."""
     functions, levels = slice(0, len(study.names)), []
     for level in range(len(study.steps)):
         plain = study.level(level)
@@ -213,12 +261,10 @@ def _estimates(study: MonteCarloStudy, exact: np.ndarray | None) -> list[Results
             "steps": int(study.steps[level]),
             "plain": (plain.mean, _quantile(plain) * plain.standard_error),
             "multilevel": (value, _quantile(fewest) * error + systematic),
-            "exact": None if exact is None else exact[level],
         }
         if level < len(study.coupled):
             difference = study.differences[level].take(functions)
             entry["difference"] = (difference.mean, _quantile(difference) * difference.standard_error)
-            entry["exact_difference"] = None if exact is None else exact[level] - exact[level + 1]
         levels.append(entry)
     return levels
 

@@ -121,4 +121,40 @@ def published_em(u: Tensor, steps: int) -> Callable[[], Tensor]:
     return run
 
 
-EM = CATALOGUE["EM"]
+def published_sscs(u: Tensor, steps: int) -> Callable[[], Tensor]:
+    """The symmetric splitting step of CLD (arXiv 2112.07068, appendix) as its authors' code has it, for PSLD: half of
+    the prior's dynamics, the rest of the score by Euler, the other half; coefficients are functions of time vectors
+    (B,) in float64, and are computed again for each half."""
+    p, h = PARAMS, T_END / steps
+    rate, shape, columns = -(p.gamma + p.nu) / 4, u.shape, (-1, 1, 1, 1)  # critically damped: one rate, twice
+
+    def half(x: Tensor, m: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        theta = BETA * (t + h / 2 - t)
+        decay = torch.exp(rate * theta)
+        xx, xm = decay * (1 + (-p.gamma / 2 - rate) * theta), decay * (-theta / (2 * p.M))
+        mx, mm = decay * theta / 2, decay * (1 + (-p.nu / 2 - rate) * theta)
+        var_x = 1 - xx * xx - p.M * xm * xm
+        cov = -xx * mx - p.M * xm * mm
+        var_m = p.M - mx * mx - p.M * mm * mm
+        l_xx = torch.sqrt(var_x)
+        l_mx = cov / l_xx
+        l_mm = torch.sqrt(var_m - l_mx * l_mx)
+        xi, eta = torch.randn_like(x), torch.randn_like(m)
+        a, b, c, d, e, f, g = (w.to(x.dtype).reshape(columns) for w in (xx, xm, mx, mm, l_xx, l_mx, l_mm))
+        return a * x + b * m + e * xi, c * x + d * m + f * xi + g * eta
+
+    def run() -> Tensor:
+        state = u.reshape(len(u), -1, 1, 1) if u.ndim < 5 else u.flatten(1, 2)
+        for k in range(steps):
+            t = torch.full((len(state),), k * h, dtype=torch.float64)
+            x, m = half(*torch.chunk(state, 2, dim=1), t)
+            s_x, s_m = torch.chunk(-torch.cat([x, m], dim=1), 2, dim=1)
+            beta = torch.full_like(t, BETA).to(x.dtype).reshape(columns)
+            x, m = x + h * beta * p.gamma * (s_x + x), m + h * beta * p.nu * p.M * (s_m + m / p.M)
+            state = torch.cat(half(x, m, t + h / 2), dim=1)
+        return state.reshape(shape)
+
+    return run
+
+
+EM, SSCS = CATALOGUE["EM"], CATALOGUE["SSCS"]

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import loops
 from benchmarks.interleaved import CLOCKS, Timing, interleave
 from torch import Tensor
+from weakorder.integrators.affine import AffineScore
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import time_grid
 from weakorder.integrators.kernels import Draw, kernels_for, tiers_in_use
@@ -67,7 +68,25 @@ def peer_candidates(u: Tensor) -> dict[str, Callable[[], Tensor]]:
         others["published EM step"] = peers.published_em(u, STEPS)
     for name, run in others.items():
         loops.check(name, run(), peers.EM, u, STEPS)
+    if u.dtype == torch.float64:
+        others["published SSCS step"] = sscs = peers.published_sscs(u, STEPS)
+        loops.check("published SSCS step", sscs(), peers.SSCS, u, STEPS, prologue=True)
     return {"sampler": loop_candidates(u)["sampler"], **others}
+
+
+def folded_candidates(u: Tensor) -> dict[str, Callable[[], object]]:
+    """The sampler with the same score in its tables, beside the drawing of as many normals alone."""
+    taus = time_grid("uniform", STEPS, loops.PARAMS)
+    numbers, out = torch.arange(len(u), device=u.device), torch.empty_like(u)
+    score = AffineScore(lambda _: (-np.eye(2), np.zeros(2)))
+
+    def draws() -> None:
+        for _ in range(STEPS):
+            torch.randn(out.shape, dtype=out.dtype, device=out.device, out=out)
+
+    run = lambda: sample(ROBA, score, u, taus, loops.PARAMS, samples=numbers)  # noqa: E731
+    loops.check("sampler, score folded", run(), ROBA, u, STEPS, prologue=True)
+    return {"sampler, score folded": run, "torch.randn": draws}
 
 
 def noise_candidates(u: Tensor) -> dict[str, Callable[[], object]]:
@@ -202,6 +221,12 @@ def main() -> None:
     for (shape, name), u in states.items():
         pairs = u.numel() // 2
         table.add({"what": "loop", "shape": shape, "dtype": name}, loop_candidates(u), "sampler", pairs * STEPS)
+        table.add(
+            {"what": "folded", "shape": shape, "dtype": name},
+            folded_candidates(u),
+            "sampler, score folded",
+            pairs * STEPS,
+        )
         table.add({"what": "noise", "shape": shape, "dtype": name}, noise_candidates(u), "kernel", pairs)
         if options.peers and shape in ("64 x 3072", "4096 x 64"):
             table.add({"what": "peers", "shape": shape, "dtype": name}, peer_candidates(u), "sampler", pairs * STEPS)

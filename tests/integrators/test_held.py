@@ -16,6 +16,7 @@ from coupled_specimens import images, law_errors
 from held_by_hand import run_by_hand
 from sampler_probe import probe
 from scipy.integrate import quad_vec
+from selection import nightly_but
 from weakorder.integrators import held
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
@@ -68,7 +69,7 @@ def assert_same_map(first: tuple[np.ndarray, ...], second: tuple[np.ndarray, ...
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1.0, float(np.abs(b).max())))
 
 
-@pytest.mark.parametrize("memory", [1, 2, pytest.param(3, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("memory", nightly_but((2).__eq__, (1, 2, 3)))
 @pytest.mark.parametrize("frozen", FROZEN.values(), ids=str)
 @pytest.mark.parametrize("case", WORDS, ids=lambda case: f"{case[0]} on {case[1].name}")
 def test_moments_and_samples_are_what_a_run_by_hand_gives(case: tuple, frozen, memory: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kernel_cases import DTYPES, INTERVAL, SAMPLES, SEED, SIZES, TIERS, device_of, some
 from noise_reference import normals
 from selection import examples
 from weakorder.integrators import kernels
 from weakorder.integrators.kernels import Draw, cpu, fallback, gpu, split_rows, tiers
-
-TIERS = [cpu, gpu, fallback]
-DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
-SEED, INTERVAL = 0x923456789ABCDEF0, 2**32 - 2
-SAMPLES = [0, 5, 2**31, 2**33 + 7, 123456789012, 2**62]
-SIZES = [1, 2, 7, 15, 16, 64, 255, 257]  # about the widths at which kernels do otherwise
-
-
-def device_of(tier: ModuleType) -> torch.device:
-    return torch.device("cuda" if tier is gpu and torch.cuda.is_available() else "cpu")
 
 
 def drawn(
@@ -35,10 +25,6 @@ def drawn(
     out = torch.full((len(samples), 2, n), float("nan"), dtype=dtype, device=device_of(tier))
     tier.fill(Draw(SEED, torch.tensor(samples, device=out.device), interval), out)
     return out.cpu()
-
-
-def some(*shape: int, dtype: torch.dtype, seed: int = 1) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def updated(tier: Any, u: torch.Tensor, s: torch.Tensor | None, noise: Any, row: int = 2) -> torch.Tensor:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peak_memory import peak_states
 from sampler_probe import gaussian_score, probe
 from scipy import stats
 from strategies import parameters, splittings, words
-from torch.profiler import ProfilerActivity, profile
 from weakorder.integrators import sampler
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import Run, coefficients, compile_step
@@ -234,23 +234,18 @@ def test_a_bad_state_or_sample_number_is_refused(state, samples, message) -> Non
         sample(ROBA, SCORE, state, TAUS, PARAMS, samples=samples)
 
 
-def peak_states(score: Callable[[torch.Tensor, float], torch.Tensor], batch: int, event: tuple[int, ...]) -> float:
-    """The most memory that a run has beside its first state, in states, by torch's own count."""
+def peak(score: Callable[[torch.Tensor, float], torch.Tensor], batch: int, event: tuple[int, ...]) -> float:
+    """The most memory that a run has beside its first state, in states."""
     start = _start(batch, event, torch.float32)
-    sample(ROBA, score, start, TAUS, PARAMS)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        sample(ROBA, score, start, TAUS, PARAMS)
-    results = profiler.profiler.kineto_results  # type: ignore[union-attr]
-    events = sorted((e for e in results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns())
-    return max(np.cumsum([e.nbytes() for e in events])) / (start.numel() * start.element_size())
+    return peak_states(lambda: sample(ROBA, score, start, TAUS, PARAMS), start)
 
 
 @pytest.mark.parametrize(("batch", "event"), [(64, (3, 16, 16)), (2000, (8,)), (20_000, (1,))])
 def test_a_run_has_at_most_three_states_at_a_time_beside_its_first(batch: int, event: tuple[int, ...]) -> None:
     """The last state, its score and the next; the samples' numbers are 8 bytes a row."""
     numbers = 8 * batch / (4 * 2 * batch * int(np.prod(event)))
-    assert peak_states(lambda u, t: -u, batch, event) <= 3 + numbers + 1e-3
-    assert peak_states(lambda u, t: -u + 0 * u, batch, event) > 3.9  # a score that needs two more for itself
+    assert peak(lambda u, t: -u, batch, event) <= 3 + numbers + 1e-3
+    assert peak(lambda u, t: -u + 0 * u, batch, event) > 3.9  # a score that needs two more for itself
 
 
 def test_a_grid_is_looked_at_as_it_was_given() -> None:

@@ -25,7 +25,7 @@ from weakorder.theory.weak_order import prove_order
 QUESTIONS = questions()
 # Of each kind of question every n-th is in the sample, and every scheme's order in one dimension as it is declared; a
 # memory of 3 takes seconds each.
-EVERY = {"the": 1, "matrices": 1, "psld": 1, "langevin": 1, "vp": 1, "flows": 5, "step map": 7, "order": 21}
+EVERY = {"the": 1, "matrices": 1, "psld": 1, "langevin": 1, "vp": 1, "flows": 9, "step map": 13, "order": 41}
 DECLARED = "linear beta, dims 1"
 SLOW = "order of memory 3"
 HELD = tuple(f"{scheme.name}, exact, {DECLARED}" for scheme in (*EXPONENTIAL.values(), *POSITION.values()))
@@ -137,6 +137,7 @@ print("sympy" in sys.modules)
 """
 
 
+@pytest.mark.nightly
 def test_without_the_file_everything_is_derived_to_the_same(tmp_path: Path) -> None:
     absent = "from pathlib import Path\nfrom weakorder.theory import derivations\nderivations.FILE = Path('absent')\n"
     shipped, no_sympy = _run(ANSWERS, tmp_path).splitlines()

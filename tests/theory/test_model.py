@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import sympy as sp
 from numpy.typing import NDArray
+from selection import nightly_but
 from sympy import Matrix
 from weakorder.theory.flows import exact_flow
 from weakorder.theory.kernel import kernel, lower_cholesky, marginal, moment_residuals, mu, s2
@@ -257,7 +258,7 @@ BREAKAGES: dict[str, tuple[Any, list[bool]]] = {
 }
 
 
-@pytest.mark.parametrize("breakage", BREAKAGES)
+@pytest.mark.parametrize("breakage", nightly_but(lambda name: name in list(BREAKAGES)[:2], BREAKAGES))
 def test_a_broken_marginal_leaves_a_residual_where_it_is_broken(breakage: str) -> None:
     change, zero = BREAKAGES[breakage]
     residuals = moment_residuals(PSLD_DIFFUSION, *change(*marginal(PSLD_DIFFUSION)))

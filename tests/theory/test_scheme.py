@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from selection import examples
 from strategies import random_splittings, splittings, words
 from weakorder.theory.scheme import WordError, parse
 from weakorder.theory.splitting import LANGEVIN, PSLD, PSLD_FLOW, PSLD_LINEAR, PSLD_WHOLE, SCORE, Splitting
@@ -79,6 +80,7 @@ def test_two_words_that_differ_are_two_schemes() -> None:
     assert len({str(parse(text, PSLD_WHOLE)) for text in texts}) == len(texts)
 
 
+@examples(15)
 @given(random_splittings().flatmap(lambda s: st.tuples(words(s), st.just(s))))
 def test_words_over_names_of_several_letters_are_read_back_too(pair: tuple[str, Splitting]) -> None:
     word, splitting = pair

@@ -58,7 +58,9 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
     raw = look(anatomy, params, counts)
     clock = clock_of(raw, params)
     spots = raw if clock is None else clock.unrounded(raw, params.T)
-    wrong, shortest = departures(spots, params), 0.0
+    # what a limit is off by says little where it is reached slowly
+    late = slow(spots) if clock is None else []
+    wrong, shortest = [] if late else departures(spots, params), 0.0
     if wrong and clock is not None and clock.grid is not None:
         on_grid = clock.grid.look(anatomy, params, counts)
         if on_grid:  # where only steps of other sizes are at fault, they are rounded with the times
@@ -73,12 +75,15 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
         text = f"rounds the step size to 1/{number} in {part}, which is off by up to {1 / number:.1e} / h of itself"
         rounding.append(_rounds(text, shortest))
     # what float32 hides of a rate is measured where nothing else is wrong
-    measured = rounding_of_rates(anatomy, 1 if is_step else _SOME) if single and not wrong and not shortest else None
+    measured = (
+        rounding_of_rates(anatomy, 1 if is_step else _SOME) if single and not (wrong or late or shortest) else None
+    )
     wrong = departures(spots, params, measured=measured) if measured is not None else wrong
     if not single and not shortest:
         rough, text = roughness(anatomy, 1 if is_step else _SOME)
         rounding += [_rounds(text)] if text else []
-        wrong = departures(spots, params, rough) if wrong and rough else wrong
+        wrong = departures(spots, params, rough) if (wrong or late) and rough else wrong
+        late = [] if rough else late
     if wrong and not is_step and not shortest:
 
         def again(counts: tuple[int, ...], at: Collection[float]) -> list[Inconsistency]:
@@ -90,7 +95,7 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
     problems: list[str | Finding] = [f"not consistent: {fault}" for fault in wrong] or [*_increments(spots, order)]
     any_score = order == 1
     if not wrong and not shortest:
-        problems += [] if rounding else [Finding(text, Weight.REFUTES, About.ORDER) for text in slow(spots)]
+        problems += [Finding(text, Weight.REFUTES, About.ORDER) for text in late]
         problems = problems or [*branches(anatomy, 1 if is_step else _SOME, single > 0)]
         problems = problems or [*_curvature_at_zero(spots)]
         if order >= 2 and not problems:

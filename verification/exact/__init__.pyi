@@ -12,6 +12,7 @@ from .moments import rounding_bound as rounding_bound
 from .moments import rounding_of_steps as rounding_of_steps
 from .moments import starting_law as starting_law
 from .moments import step_maps as step_maps
+from .moments import step_matrices as step_matrices
 from .noise_free import NoiseFreeStudy as NoiseFreeStudy
 from .observables import OBSERVABLES as OBSERVABLES
 from .observables import Observable as Observable

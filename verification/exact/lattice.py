@@ -52,10 +52,9 @@ from ...integrators.compiled import compile_run
 from ...integrators.threads import one_thread
 from ...theory.scheme import Scheme
 from ..verdicts import Array
+from .exponential_sums import exponential_sums
 
 if TYPE_CHECKING:  # torch takes seconds to import
-    from torch import Tensor
-
     from ..targets import MixtureTarget
 
 
@@ -90,8 +89,6 @@ class Resolution:
 # Every level has a third more nodes on each axis than the one before. Weights of 1e-15 are rounding.
 RESOLUTIONS = tuple(Resolution(max(1e-12 * 10.0**-level, 1e-14), 1.75 * (4 / 3) ** level) for level in range(7))
 MOST_NODES = 1 << 18
-# Points whose exponentials are computed at once: a few MB of them.
-_BLOCK = 1 << 13
 
 
 class Unresolved(Exception):
@@ -210,50 +207,16 @@ def _box(clouds: Sequence[Cloud], resolution: Resolution) -> tuple[Array, Array]
 
 def _coefficients(cloud: Cloud, low: Array, width: Array, counts: Array) -> Array:
     """phi at the frequencies 2 pi n / width: n_1 = 0 .. counts_1, -counts_1 .. -1 in rows, n_2 = 0 .. counts_2."""
-    import torch
-
     rows, columns = (int(count) + 1 for count in counts)
-    products = torch.zeros((2 * rows, 2 * columns), dtype=torch.float64)
-    weights = torch.from_numpy(cloud.weights)
-    phases = torch.from_numpy(-2 * math.pi * (cloud.points - low[:, None]) / width[:, None])
-    for block, mass in zip(phases.split(_BLOCK, dim=1), weights.split(_BLOCK), strict=True):
-        left, right = (_powers(phase, count) for phase, count in zip(block, (rows, columns), strict=True))
-        products.addmm_(left, right.mul_(mass).T)
-    (cc, cs), (sc, ss) = (np.hsplit(half, 2) for half in np.vsplit(products.numpy(), 2))
+    phases = -2 * math.pi * (cloud.points - low[:, None]) / width[:, None]
+    products = exponential_sums(phases, cloud.weights, rows, columns)
+    (cc, cs), (sc, ss) = (np.hsplit(half, 2) for half in np.vsplit(products, 2))
     positive, negative = cc - ss + 1j * (sc + cs), cc + ss + 1j * (cs - sc)
     k = [2 * math.pi / width[a] * np.arange(counts[a] + 1) for a in range(2)]
     k1 = np.concatenate([k[0], -k[0][:0:-1]])[:, None]
     (q_xx, q_xm), (_, q_mm) = cloud.noise_cov
     damping = np.exp(-(q_xx * k1**2 + 2 * q_xm * k1 * k[1] + q_mm * k[1] ** 2) / 2)
     return damping * np.concatenate([positive, negative[:0:-1]])
-
-
-def _powers(phase: Tensor, count: int) -> Tensor:
-    """z^n with z = exp(i phase) (J,), for n < count: real parts, then imaginary ones, (2 count, J). By doubling:
-    log2(count) roundings in each."""
-    import torch
-
-    powers = phase.new_empty((2, count, phase.numel()))
-    real, imag = powers
-    real[0], imag[0] = 1, 0
-    cos, sin = torch.cos(phase), torch.sin(phase)
-    done = 1
-    while done < count:
-        more = min(done, count - done)
-        new = slice(done, done + more)
-        # z^done
-        leap, turn = (
-            (cos, sin)
-            if done == 1
-            else (
-                real[done - 1] * cos - imag[done - 1] * sin,
-                real[done - 1] * sin + imag[done - 1] * cos,
-            )
-        )
-        torch.mul(real[:more], leap, out=real[new]).addcmul_(imag[:more], turn, value=-1)
-        torch.mul(real[:more], turn, out=imag[new]).addcmul_(imag[:more], leap)
-        done += more
-    return powers.flatten(0, 1)
 
 
 # --- A run ------------------------------------------------------------------------------------------------------------

@@ -103,6 +103,17 @@ def step_maps(scheme: Scheme, target: GaussianTarget, taus: Array, past: int = 0
     return total.then(since)
 
 
+def step_matrices(scheme: Scheme, target: GaussianTarget, taus: Array) -> Array:
+    """`step_maps(scheme, target, taus).matrix`, for those who need no more: a fraction of the work with a memory."""
+    if scheme.flow not in FROZEN_FLOWS:
+        return step_maps(scheme, target, taus).matrix
+    first, *others = compile_step(scheme, taus, target.params, 0)
+    matrix = closed_map(first, target, scheme.memory).matrix
+    for segment in others:
+        matrix = matmul(closed_map(segment, target, scheme.memory).matrix, matrix)
+    return matrix
+
+
 def check_diffusion(scheme: Scheme, diffusion: Diffusion) -> None:
     """Raises ValueError unless a scheme moves under the `diffusion` of its target."""
     if scheme.splitting.diffusion != diffusion:

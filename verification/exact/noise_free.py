@@ -48,7 +48,7 @@ from ..verdicts import (
     order_entry,
 )
 from .errors import CERTAIN, SURE, stiffness
-from .lattice import RESOLUTIONS, TooCoarse, Unresolved, carried_law
+from .lattice import RESOLUTIONS, Cloud, Resolution, TooCoarse, Unresolved, carried_law
 from .moments import check_diffusion
 from .observables import OBSERVABLES, Observable, averages, expectation
 from .order import T_END
@@ -59,6 +59,20 @@ if TYPE_CHECKING:  # torch takes seconds to import
 
 STEPS = (25, 50, 100, 200, 400)
 ACCURACY = 1e-7
+Carrier = Callable[[Scheme, "MixtureTarget", Array, Resolution], Cloud]
+
+
+def keep_laws() -> Carrier:
+    """`carried_law`, each law computed once; what it raises is not kept."""
+    kept: dict[tuple[Scheme, MixtureTarget, bytes, Resolution], Cloud] = {}
+
+    def carry(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: Resolution) -> Cloud:
+        key = (scheme, target, taus.tobytes(), resolution)
+        if key not in kept:
+            kept[key] = carried_law(scheme, target, taus, resolution)
+        return kept[key]
+
+    return carry
 
 
 # --- Weak errors ------------------------------------------------------------------------------------------------------
@@ -95,10 +109,12 @@ def noise_free_errors(
     taus: Array,
     observables: Sequence[Observable] = OBSERVABLES,
     accuracy: float = ACCURACY,
+    carry: Carrier = carried_law,
 ) -> NoiseFreeErrors:
     """The weak errors of `scheme` on a one-dimensional mixture after the steps of the grid `taus` (steps + 1,).
 
     From the exact law at the grid's first time; refined until no answer moves by more than `accuracy`, absolutely.
+    carry: makes the laws; one that keeps them serves several sets of test functions.
 
     Raises ValueError on a target of other dimension or diffusion, a sub-flow that is not frozen, a bad grid, no
     observable, or an accuracy below 1e-10, which float64 cannot prove.
@@ -119,7 +135,7 @@ def noise_free_errors(
     for resolution in RESOLUTIONS:
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported as such
-                cloud = carried_law(scheme, target, taus, resolution)
+                cloud = carry(scheme, target, taus, resolution)
         except TooCoarse as failure:
             problem = f"not resolved: {failure}"
             continue
@@ -332,11 +348,12 @@ def study_noise_free(
     accuracy: float = ACCURACY,
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
     expected: int | None = None,
+    carry: Carrier = carried_law,
 ) -> NoiseFreeStudy:
     """The weak errors of `scheme` on a one-dimensional mixture from t = T to t_end at every number of steps.
 
     progress wraps the numbers of steps, to show how many are done; expected: the order to hold it to, default the
-    scheme's own, or 1. Raises ValueError as `noise_free_errors` does, and
+    scheme's own, or 1; carry: as for `noise_free_errors`. Raises ValueError as `noise_free_errors` does, and
     without steps.
     """
     if not steps:
@@ -345,7 +362,7 @@ def study_noise_free(
     with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges says so in its level's problem
         done = completed(
             lambda count: noise_free_errors(
-                scheme, target, time_grid(grid, count, params, t_end), observables, accuracy
+                scheme, target, time_grid(grid, count, params, t_end), observables, accuracy, carry
             ),
             steps,
             progress,

@@ -69,4 +69,5 @@ def expectation(observables: Sequence[Observable], target: MixtureTarget, t: flo
 
 def averages(observables: Sequence[Observable], points: Array, weights: Array) -> Array:
     """sum_j w_j f(u_j) for every test function, (F,); points (2, n) of x and m, weights (n,)."""
-    return np.array([weights @ observable.function(*points) for observable in observables])
+    x, m = points
+    return np.array([weights @ observable.function(x, m) for observable in observables])

@@ -36,7 +36,7 @@ POWERS = tuple((degree - b, b) for degree in DEGREES for b in range(degree + 1))
 FREQUENCIES = 4
 # More modes than this are not told apart by their weights (a law of 512 images has 512).
 MOST_MODES = 32
-_CHUNK = 512  # components whose moments are computed at once
+_CHUNK = 64  # components whose moments are computed at once: of images, what a processor's cache holds
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from .growth import (
     Growth,
     StepRadius,
     dynamics,
+    fastest,
     grows_beyond,
     growth_bound,
     in_law_units,
@@ -136,7 +137,7 @@ class _Scan:
         self.sampler, self.params, self.grid, self.factor, self.bound = sampler, params, grid, factor, bound
         diffusion = dynamics(sampler, params).diffusion
         self.target = GaussianTarget.of(0.0, thinned(data.variances), diffusion, params)
-        self.bound_of = _compiled_bound()
+        self.bound_of, self.grows_beyond = fastest(growth_bound), fastest(grows_beyond)
         self.maps = lru_cache(maxsize=32)(lambda steps: trajectory_maps(sampler, self.target, self.taus(steps)))
 
     def taus(self, steps: int) -> Array:
@@ -151,7 +152,7 @@ class _Scan:
         if not (spectral_norm(scaled[:2, :2]) <= self.factor).all():
             return False
         left = scaled[..., self.bound_of(scaled) > self.factor]
-        return not left.size or not grows_beyond(left, self.factor)
+        return not left.size or not self.grows_beyond(left, self.factor)
 
     def has_no_unstable_step(self, steps: int) -> bool:
         """Whether no step's radius exceeds that of the dynamics by more than `EXCESS`."""
@@ -177,15 +178,6 @@ class _Scan:
             middle = (low + high) // 2
             low, high = (low, middle) if stable(middle) else (middle, high)
         return high
-
-
-def _compiled_bound() -> Callable[[Array], Array]:
-    """`growth_bound`, compiled where there is numba."""
-    try:
-        from .compiled_growth import growth_bound as compiled
-    except ImportError:
-        return growth_bound
-    return compiled
 
 
 def thinned(variances: Array, count: int = _THIN) -> Array:

@@ -49,6 +49,8 @@ from .target import Target
 
 # States and images that are worked on at once: 1024 x 3072 float64 are 25 MB.
 _STATES, _CHUNK = 1024, 512
+# Beside a probability of 1: a chunk of such terms is less than a rounding of the sum.
+_NEGLIGIBLE = 2.0**-64
 # The most that rounding may change a logarithm of probability, and so, relatively, a responsibility.
 MAX_LOGIT_ERROR = 1e-2
 # A pixel p in 0..255 stands for the number p / HALF_RANGE - 1 in [-1, 1].
@@ -97,8 +99,7 @@ class EmpiricalTarget(Target):
     @cached_property
     def radius(self) -> float:
         """R, the largest distance of an image from the centre."""
-        squares = (chunk.square().sum(1).max() for chunk in self._chunks(torch.device("cpu")))
-        return math.sqrt(float(max(squares))) / HALF_RANGE
+        return math.sqrt(max(float(squares.max()) for _, squares in self._chunks(torch.device("cpu")))) / HALF_RANGE
 
     # --- The law at time t --------------------------------------------------------------------------------------------
 
@@ -152,9 +153,11 @@ class EmpiricalTarget(Target):
         for images, logits in self._logits(kernel, self._centred(kernel, block)):
             before, largest = largest, torch.maximum(largest, logits.amax(1, keepdim=True))
             old, new = (before - largest).exp(), (logits - largest).exp()
-            some = new.amax(0) > 0  # near the data nearly all have underflowed, and what is 0 need not be multiplied
             total = total * old + new.sum(1, keepdim=True)
-            weighted = torch.addmm(weighted * old, new[:, some], images[some])
+            some = new.amax(0) > _NEGLIGIBLE  # near the data few are
+            if not some.all():
+                new, images = new[:, some], images[some]
+            weighted = torch.addmm(weighted * old, new, images)
         return (weighted / total + self._centre(block.device)) / HALF_RANGE - 1
 
     def _centred(self, kernel: _Kernel, block: Tensor) -> Tensor:
@@ -164,12 +167,25 @@ class EmpiricalTarget(Target):
     def _logits(self, kernel: _Kernel, whitened: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Chunks of images relative to the centre, in pixels (chunk, dim), with their l_i (batch, chunk)."""
         h = (kernel.b[0] * whitened[:, 0] + kernel.b[1] * whitened[:, 1]) / HALF_RANGE
-        for images in self._chunks(whitened.device):
-            yield images, torch.addmm(images.square().sum(1), h, images.T, beta=-kernel.g / (2 * HALF_RANGE**2))
+        for images, squares in self._chunks(whitened.device):
+            yield images, torch.addmm(squares, h, images.T, beta=-kernel.g / (2 * HALF_RANGE**2))
 
-    def _chunks(self, device: torch.device) -> Iterator[Tensor]:
+    def _chunks(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of chunks of images the pixels relative to the centre (chunk, dim), and their sums of squares (chunk,)."""
+        if len(self.images) <= _CHUNK:
+            yield self._only_chunk(device)
+            return
         for chunk in self._bytes(device).split(_CHUNK):
-            yield chunk.to(torch.float64).sub_(self._centre(device))
+            yield self._relative(chunk, device)
+
+    def _relative(self, chunk: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        images = chunk.to(torch.float64).sub_(self._centre(device))
+        return images, images.square().sum(1)
+
+    @cached_property
+    def _only_chunk(self) -> Callable[[torch.device], tuple[Tensor, Tensor]]:
+        """`_chunks` of few images, kept."""
+        return lru_cache(lambda device: self._relative(self._bytes(device), device))
 
     def _in_blocks(self, u: Tensor, t: float, function: Callable[[_Kernel, Tensor], Tensor]) -> Tensor:
         """function(kernel, block) of blocks (rows, 2, dim) of the batch u, in float64."""

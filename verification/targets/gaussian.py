@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ...integrators.affine import AffineScore
 from ...integrators.compiled import noise_factor
 from ...theory.flows import exact_flow
 from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
@@ -99,6 +100,18 @@ class GaussianTarget:
         """The score at one time as slope (u - centre): slope (V, n, n), centre (V, 1, n); read only, see `keep`."""
         self.keep([t])
         return self._kept[t][1:]
+
+    def as_score(self) -> AffineScore:
+        """The score as samplers take it, which folds it into their tables. Raises ValueError where the batch holds more
+        than one law."""
+        if self.mean.size != 1:
+            raise ValueError(f"a batch of {self.mean.size} Gaussians has as many scores; take one of them")
+
+        def at(t: float) -> tuple[Array, Array]:
+            slope, centre = self.affine_score(t)
+            return slope[0], centre[0, 0]
+
+        return AffineScore(at)
 
     def law_at(self, t: float) -> GaussianLaw:
         """`law` at one time; read only, see `keep`."""

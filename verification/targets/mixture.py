@@ -38,8 +38,8 @@ from .target import Target
 
 # Elements of a whitened batch that are worked on at once: they stay in a processor's cache.
 _BLOCK = 1 << 18
-# Dimensions in which machine code is faster than exponentials of vectors (below) and products of matrices (above).
-COMPILED = range(2, 5)
+# Dimensions in which machine code is faster than products of matrices.
+COMPILED = range(1, 5)
 # Pairs (x, m) whose factors are kept, over all times: a run asks for the same few hundred times in every batch.
 _KEPT = 1 << 18
 
@@ -255,7 +255,8 @@ class MixtureTarget(Target):
         return marginal
 
 
-class Marginal(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Marginal:
     """p_t on one device: the factors (K, 1, d) and means (2, K, 1, d) of the pairs, O_k (K, d, d), log weights (K, 1).
 
     Components come first, so that what is done to all states lies together in memory.
@@ -265,6 +266,13 @@ class Marginal(NamedTuple):
     mean: Tensor
     basis: Tensor
     log_weights: Tensor
+
+    @cached_property
+    def numbers(self) -> tuple[Array, ...]:
+        """What machine code takes of it."""
+        from .compiled_mixture import numbers
+
+        return numbers(self)
 
     def whiten(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """w_x and w_m (K, batch, d), and l_k (K, batch), of states (batch, 2, d)."""

@@ -16,12 +16,7 @@ Array = NDArray[np.float64]
 
 def matvec(a: Array, v: Array) -> Array:
     """a v."""
-    product = np.empty((len(a), *np.broadcast_shapes(a.shape[2:], v.shape[1:])))
-    for i in range(len(a)):
-        np.multiply(a[i, 0], v[0], out=product[i])
-        for k in range(1, len(v)):
-            product[i] += a[i, k] * v[k]
-    return product
+    return np.einsum("ik...,k...->i...", a, v)
 
 
 def transpose(a: Array) -> Array:
@@ -31,13 +26,9 @@ def transpose(a: Array) -> Array:
 
 def congruence(a: Array, q: Array) -> Array:
     """a q a^T for symmetric q; exactly symmetric."""
-    left = matmul(a, q)
-    product = np.empty(left.shape)
+    product = np.einsum("ik...,jk...->ij...", matmul(a, q), a)
     for i in range(len(a)):
-        for j in range(i, len(a)):
-            np.multiply(left[i, 0], a[j, 0], out=product[i, j])
-            for k in range(1, a.shape[1]):
-                product[i, j] += left[i, k] * a[j, k]
+        for j in range(i + 1, len(a)):
             product[j, i] = product[i, j]
     return product
 

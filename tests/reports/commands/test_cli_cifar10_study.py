@@ -57,7 +57,8 @@ def test_the_same_command_samples_nothing_again_and_says_the_same(whole: Path, c
     assert first == second
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("processes", [2, 3])
 def test_samples_do_not_depend_on_the_number_of_processes(
     processes: int, whole: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -48,7 +48,7 @@ def test_a_full_disk_is_one_line_below_the_bar_and_what_was_sampled_is_kept(
     assert before.items() < cells(tmp_path).items()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGTERM])
 def test_an_interrupted_study_ends_with_the_signals_code_and_keeps_what_is_complete(
     number: int, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -158,6 +158,7 @@ def test_what_the_user_says_on_the_card_about_its_use_is_kept(run: Run) -> None:
     assert "2 steps" in text
 
 
+@pytest.mark.nightly
 def test_samples_are_a_function_of_the_state_and_of_their_number(run: Run) -> None:
     done(run("out", "--steps", "1", "--samples", "5"))
     picture = imread("out/samples.png")
@@ -179,7 +180,7 @@ def test_a_sheet_shows_every_image_in_its_place(tmp_path: Path) -> None:
     assert (sheet[34:, 34:] == 255).all(), "the fourth place is empty"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGTERM])
 def test_an_interrupted_run_saves_itself_and_says_how_to_go_on(
     run: Run, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

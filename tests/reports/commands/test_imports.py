@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from selection import nightly_but
 
 # Every package outside the standard library that a command may import, besides click and lazy_loader.
 EXACT = {"numpy"}
@@ -32,6 +33,14 @@ IMPORTS = [
     (["verify", "O(1/2) S B A O(1/2)", "--steps", "25,50,100,200"], EXACT | {"sympy", "mpmath"}),
     (["verify", "ROBA", "--target", "mixture", "--steps", "8,16,32,64"], EXACT | {"scipy"} | TORCH),
 ]
+OFTEN = [
+    ["--help"],
+    ["schemes"],
+    ["derive", "ROBA"],
+    ["verify", "ROBA"],
+    ["stability", "RVV", "--steps", "100"],
+    IMPORTS[-1][0],
+]
 NEVER = ("scipy.stats", "scipy.optimize", "matplotlib", "jinja2")
 
 SCRIPT = """
@@ -48,7 +57,11 @@ print("NEVER", *(name for name in %r if name in sys.modules))
 """
 
 
-@pytest.mark.parametrize(("words", "imports"), IMPORTS, ids=[" ".join(words) for words, _ in IMPORTS])
+@pytest.mark.parametrize(
+    ("words", "imports"),
+    nightly_but(lambda case: case[0] in OFTEN, IMPORTS),
+    ids=[" ".join(words) for words, _ in IMPORTS],
+)
 def test_a_command_imports_what_it_uses_and_nothing_else(words: list[str], imports: set[str], tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT % (NEVER,), *words],

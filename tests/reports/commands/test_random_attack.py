@@ -104,7 +104,7 @@ def run(words: list[str]) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-@examples(15)
+@examples(8)
 @given(command_lines())
 def test_random_words_are_answered_or_refused_in_one_line_and_nothing_is_lost(words: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):

@@ -143,6 +143,7 @@ def test_no_number_is_not_a_number(page: Page) -> None:
         assert not re.search(rf"(?<![\w.]){word}(?!\w)", page.text)
 
 
+@pytest.mark.nightly
 def test_figures_are_reproducible_to_the_byte(folder: Path, results: Results, tmp_path: Path) -> None:
     """Every file, made again from the results read back."""
     again = json.loads((folder / "results.json").read_text("utf-8"))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import jinja2
 import pytest
+from weakorder.integrators.catalogue import CATALOGUE, EXPONENTIAL, conjugate_scheme
 from weakorder.reports.pages import templates as pages
+from weakorder.reports.pages.naming import labels_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -46,3 +49,19 @@ def test_no_chapter_imports_what_another_keeps_private(package: str) -> None:
         if name.name.startswith("_")
     ]
     assert not private
+
+
+def test_a_scheme_is_called_by_its_name_and_by_what_is_changed_of_it() -> None:
+    held, conjugate, roba = EXPONENTIAL["SDE-DPM-Solver++2M"], conjugate_scheme("CSPS-S"), CATALOGUE["ROBA"]
+    changed = (
+        replace(held, memory=3, order=2),
+        replace(conjugate, lambda_s=1.1),
+        replace(CATALOGUE["ROBA"], flow="exact"),
+    )
+    assert labels_of([held, conjugate, roba]) == ["SDE-DPM-Solver++2M", "CSPS-S", "ROBA"]
+    assert labels_of(changed) == [
+        "SDE-DPM-Solver++2M (exact, data held, memory 3)",
+        "CSPS-S λ=1.1 (exact, eps held)",
+        "ROBA (exact)",
+    ]
+    assert labels_of([conjugate_scheme("CSPS-S", 0.2)]) == ["CSPS-S (exact, eps held)"]

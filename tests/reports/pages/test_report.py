@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.text import Annotation
 from parsed_page import Page
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
@@ -181,6 +183,22 @@ def test_diverged_runs_are_null_in_the_results_and_named_on_the_page(
     text = report.render(results | {"spectrum_study": results["spectrum_study"] | {"table_budgets": [3]}})
     assert any(cell == "diverged" for row in Page(text).tables["spectrum"] for cell, _ in row)
     assert not any(cell == "diverged" for row in page.tables["spectrum"] for cell, _ in row)
+
+
+def test_a_scheme_that_diverged_at_several_budgets_is_named_once_beside_the_last(results: dict[str, Any]) -> None:
+    study = copy.deepcopy(results)
+    curve = study["schemes"][1]["spectrum"]["uniform"]
+    curve["diverged"][:2], curve["distance"][:2] = [True, True], [None, None]
+    names = [
+        [
+            text
+            for text in axes.texts
+            if isinstance(text, Annotation) and text.get_text() == study["schemes"][1]["label"]
+        ]
+        for axes in figures.cifar10_spectrum(study).axes
+    ]
+    assert max(map(len, names)) == 1
+    assert [curve["budgets"][1]] in [[text.xy[0] for text in found] for found in names]
 
 
 def test_every_number_in_the_tables_is_in_the_results(results: dict[str, Any], page: Page) -> None:

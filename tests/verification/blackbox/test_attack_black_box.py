@@ -93,7 +93,9 @@ BROKEN_NOISE = {
 }
 
 
-@pytest.mark.parametrize("draw", BROKEN_NOISE.values(), ids=BROKEN_NOISE)
+@pytest.mark.parametrize(
+    "draw", nightly_but(lambda draw: draw in list(BROKEN_NOISE.values())[::2], BROKEN_NOISE.values()), ids=BROKEN_NOISE
+)
 def test_noise_that_is_not_independent_normals_is_refused(draw) -> None:
     with torch.random.fork_rng(devices=[]), pytest.raises(BlackBoxError):
         law(drawing(draw))
@@ -194,7 +196,9 @@ UNUSUAL = {
 }
 
 
-@pytest.mark.parametrize("step", UNUSUAL.values(), ids=UNUSUAL)
+@pytest.mark.parametrize(
+    "step", nightly_but(lambda step: step in list(UNUSUAL.values())[1::2], UNUSUAL.values()), ids=UNUSUAL
+)
 def test_a_correct_sampler_is_consistent_however_it_is_written(step) -> None:
     assert inconsistencies(step, PARAMS) == []
     if not isinstance(step, _WarmUp):
@@ -262,7 +266,7 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize("change", nightly_but(lambda change: "1e-10" in change or "last" in change, CHANGED))
+@pytest.mark.parametrize("change", nightly_but(lambda change: "1e-10" in change, CHANGED))
 def test_a_small_or_late_change_is_not_as_recorded(recorded, change: str) -> None:
     assert not baselines.check(recorded, CHANGED[change]).same
 

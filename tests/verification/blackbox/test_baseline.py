@@ -57,6 +57,10 @@ def rewritten(u, tau, h, score):
 
 def test_the_same_sampler_written_otherwise_matches(short) -> None:
     assert compare(short, record("em", rewritten, PARAMS, steps=FEW)).same
+
+
+@pytest.mark.nightly
+def test_a_word_and_its_black_box_match() -> None:
     word = record("sscs", CATALOGUE["SSCS"], PARAMS, steps=FEW)
     assert compare(word, record("sscs", as_black_box(CATALOGUE["SSCS"], PARAMS), PARAMS, steps=FEW)).same
 
@@ -111,6 +115,7 @@ def test_evaluations_orders_constants_and_verdicts_are_compared(recorded, short)
     assert "verify now says FAIL instead of PASS: not consistent: the gain of x from s_x is 1.5 times" in broken
 
 
+@pytest.mark.nightly
 def test_a_multistep_change_shows_where_more_than_one_step_is_taken() -> None:
     class TwoStep:
         """Euler-Maruyama with its score extrapolated from the last two evaluations, for steps of any ratio."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from plain_step import deviation, drawing, drift
+from selection import nightly_but
 from weakorder.integrators.other_sources import compiled, reachable
 from weakorder.theory.model import Parameters
 from weakorder.verification.blackbox.anatomy import check_repeats, dissect
@@ -136,7 +137,7 @@ IMAGES = {
 }
 
 
-@pytest.mark.parametrize("of", IMAGES.values(), ids=IMAGES)
+@pytest.mark.parametrize("of", nightly_but(lambda of: of is IMAGES["mirrored"], IMAGES.values()), ids=IMAGES)
 def test_a_step_that_mixes_pixels_is_told_so_without_being_asked_for_images(of) -> None:
     sampler = then(lambda u: of(u) if u.ndim > 3 else u)
     with pytest.raises(AssertionError, match="wrong on images of 3 x 4 x 4: the sampler mixes the pixels of an image"):

@@ -228,10 +228,9 @@ def as_multistep(step):
 
 
 KINDS = {"multistep": as_multistep, "trajectory": as_run}
-EVERY_KIND = nightly_but(lambda kind: kind is as_multistep, KINDS.values())
 
 
-@pytest.mark.parametrize("kind", EVERY_KIND, ids=KINDS)
+@pytest.mark.parametrize("kind", nightly_but(lambda kind: kind is as_multistep, KINDS.values()), ids=KINDS)
 def test_a_branch_on_the_step_size_is_found_in_runs_of_every_kind(kind) -> None:
     def coarse(u, tau, h, score):
         return drawing(lambda v: (0.9 if h > 0.006 else 1.0) * torch.randn_like(v))(u, tau, h, score)
@@ -241,7 +240,8 @@ def test_a_branch_on_the_step_size_is_found_in_runs_of_every_kind(kind) -> None:
     assert examine(kind(drawing(torch.randn_like)), PARAMS, 1).problems == ()
 
 
-@pytest.mark.parametrize("kind", EVERY_KIND, ids=KINDS)
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_rounded_constants_are_named_in_runs_of_every_kind(kind) -> None:
     def step(u, tau, h, score, dtype=torch.float32):
         scale = torch.stack([1 - torch.exp(torch.tensor(-2 * rate * h, dtype=dtype)) for rate in (0.04, 4.01)])
@@ -290,7 +290,8 @@ def test_a_rounded_step_size_forbids_a_pass_where_it_shows_and_more_steps_are_no
     assert "use fewer steps, where errors stand above rounding: it rounds the step size to 1/1000" in study.reason
 
 
-@pytest.mark.parametrize("kind", EVERY_KIND, ids=KINDS)
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_order_2_of_runs_is_held_to_the_second_derivative_of_the_score(kind) -> None:
     right = examine(kind(heun(1.0)), PARAMS, 2)
     assert (right.problems, right.any_score) == ((), True)
@@ -313,16 +314,16 @@ def integer_times(keeps_the_stride: bool, table: int = 500):
     return sample
 
 
-def test_integer_times_are_judged_on_their_own_grid_and_up_to_the_steps_it_resolves() -> None:
+@pytest.mark.parametrize("keeps", nightly_but(bool, (False, True)))
+def test_integer_times_are_judged_on_their_own_grid_and_up_to_the_steps_it_resolves(keeps: bool) -> None:
     """Claim: looked at on their grid both samplers are consistent, and known down to steps of two spacings. Short runs
     off the grid, the broken variant, call both inconsistent."""
-    for keeps in (False, True):
-        found = examine(integer_times(keeps), PARAMS, 1)
-        assert found.problems == ()
-        (rounding,) = found.rounding
-        assert "rounds the times of its scores to 1/500" in rounding.text
-        assert rounding.shortest == pytest.approx(0.004)
-        assert departures(look(Dissection(integer_times(keeps)), PARAMS, STEPS), PARAMS) != []
+    found = examine(integer_times(keeps), PARAMS, 1)
+    assert found.problems == ()
+    (rounding,) = found.rounding
+    assert "rounds the times of its scores to 1/500" in rounding.text
+    assert rounding.shortest == pytest.approx(0.004)
+    assert departures(look(Dissection(integer_times(keeps)), PARAMS, STEPS), PARAMS) != []
 
 
 @pytest.mark.nightly
@@ -335,23 +336,23 @@ def test_integer_times_converge_up_to_their_spacing_and_a_fixed_stride_does_not(
     assert "does not converge: the error of the" in fixed.reason
 
 
-def test_what_rounding_of_times_changes_is_what_errors_are_said_to_scatter_by() -> None:
+@pytest.mark.parametrize("rounding", nightly_but(lambda rounding: rounding is math.floor, (round, math.floor)))
+def test_what_rounding_of_times_changes_is_what_errors_are_said_to_scatter_by(rounding) -> None:
     """Claim: errors at rounded times are off by some times their measured scatter at most, and it is not much larger;
     a sampler whose times are not rounded has none."""
     steps = (10, 20, 40, 80)
-    for rounded in (lambda t: round(300 * t) / 300, lambda t: math.floor(300 * t) / 300):
 
-        def step(u, tau, h, score, rounded=rounded):
-            return drawing(torch.randn_like)(u, tau, h, lambda v, t: score(v, rounded(t)))
+    def step(u, tau, h, score):
+        return drawing(torch.randn_like)(u, tau, h, lambda v, t: score(v, rounding(300 * t) / 300))
 
-        study = study_black_box("table", step, PARAMS, steps=steps)
-        plain = study_black_box("plain", drawing(torch.randn_like), PARAMS, steps=steps)
-        assert plain.scatter == {}
-        for quantity, scatter in study.scatter.items():
-            off = np.abs(study.errors[quantity] - plain.errors[quantity])
-            assert (off <= 6 * scatter).all(), quantity
-            assert scatter.max() <= 6 * off.max(), quantity
-        assert any("rounds the times of its scores to 1/300" in said for said in (study.reason, *study.warnings))
+    study = study_black_box("table", step, PARAMS, steps=steps)
+    plain = study_black_box("plain", drawing(torch.randn_like), PARAMS, steps=steps)
+    assert plain.scatter == {}
+    for quantity, scatter in study.scatter.items():
+        off = np.abs(study.errors[quantity] - plain.errors[quantity])
+        assert (off <= 6 * scatter).all(), quantity
+        assert scatter.max() <= 6 * off.max(), quantity
+    assert any("rounds the times of its scores to 1/300" in said for said in (study.reason, *study.warnings))
 
 
 # --- Causes that are seen at work -------------------------------------------------------------------------------------

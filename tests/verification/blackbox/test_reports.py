@@ -63,6 +63,7 @@ def leapfrog_run(score, u, taus):
     return u
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "sampler",
     [pytest.param(Leapfrog(), id="multistep", marks=pytest.mark.nightly), pytest.param(leapfrog_run, id="trajectory")],

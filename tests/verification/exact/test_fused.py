@@ -14,7 +14,7 @@ from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.verification.exact import moments
 from weakorder.verification.exact.moments import Moments, exact_moments, rounding_bound
-from weakorder.verification.stability import compiled_growth, fewest_steps, growth
+from weakorder.verification.stability import compiled_growth, growth
 from weakorder.verification.targets import GaussianTarget
 
 PARAMS = Parameters(beta_min=0.1, beta_max=15.9)
@@ -92,4 +92,44 @@ def test_compiled_growth_bounds_are_those_of_numpy() -> None:
     remembering = np.zeros((4, 4, 60, 40))
     assert np.isinf(compiled_growth.growth_bound(remembering)).all()
     assert np.isinf(growth.growth_bound(remembering)).all()
-    assert fewest_steps._compiled_bound() is compiled_growth.growth_bound
+    assert growth.fastest(growth.growth_bound) is compiled_growth.growth_bound
+
+
+@pytest.mark.parametrize("size", [2, 4, 6])
+def test_compiled_growth_is_that_of_numpy_over_the_same_interval(size: int) -> None:
+    """Of runs whose norms rise and fall, of one that overflows, and of one that never was a number."""
+    random = np.random.default_rng(size)
+    steps = random.normal(size=(size, size, 40, 30)) * np.geomspace(0.1, 0.7, 30) * random.choice([0.5, 1, 2], (40, 1))
+    steps[0, 0, 3, 5] = np.nan
+    steps[..., 7] *= 1e200
+    with np.errstate(all="ignore"):
+        expected = growth.transient_growth(steps)
+    found = compiled_growth.transient_growth(steps)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
+    some = np.isfinite(expected[0])
+    assert some.sum() == 28
+    assert len(np.unique(expected[1][some])) > 5
+    for ours, numpys in zip(found[1:], expected[1:], strict=True):
+        np.testing.assert_array_equal(ours[some], numpys[some])
+    middle = float(np.median(expected[0][some]))
+    least, first, last = compiled_growth.transient_growth(steps, middle)
+    np.testing.assert_allclose(least, np.maximum(expected[0], middle), rtol=1e-12)
+    assert not (first + last)[least == middle].any()
+    for factor in (0.999999 * expected[0][some].max(), 1.000001 * expected[0][some].max()):
+        assert compiled_growth.grows_beyond(steps[..., some], factor) is growth.grows_beyond(steps[..., some], factor)
+
+
+def test_a_bound_that_forgets_the_memory_gives_up_starts_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered alone grows: the state is 0 for a step, and a hundred times as large after it."""
+    step, back = np.zeros((4, 4)), np.zeros((4, 4))
+    step[2, 0] = step[3, 1] = 1.0
+    back[0, 2] = back[1, 3] = 100.0
+    steps = np.stack([step, back], axis=2)[..., None]
+    assert compiled_growth.transient_growth(steps)[0][0] == growth.transient_growth(steps)[0][0] == 100
+    broken = compiled_growth._intervals.py_func
+    forgetful = dict(
+        broken.__globals__, _norm=lambda matrix, first, last: growth.spectral_norm(matrix) if last == 2 else 0
+    )
+    found = np.ones(1), np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    type(broken)(broken.__code__, forgetful)(np.moveaxis(steps, (0, 1), (-2, -1)).swapaxes(0, 1).copy(), 1.0, *found)
+    assert found[0][0] == 1

@@ -185,6 +185,7 @@ def test_the_catalogue_has_order_one_on_the_mixture(name: str) -> None:
     assert_order(CATALOGUE[name], bimodal(CATALOGUE[name], PARAMS), (50, 100, 200, 400))
 
 
+@pytest.mark.nightly
 def test_baoab_has_order_two_in_a_double_well() -> None:
     """Claim: the published order of Langevin dynamics, from its stationary law."""
     (baoab,) = (scheme for scheme in LANGEVIN_CONTROLS if scheme.name == "BAOAB")

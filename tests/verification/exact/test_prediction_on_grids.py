@@ -47,7 +47,7 @@ def off(predicted: GaussianLaw, found: GaussianLaw) -> float:
 
 @pytest.mark.parametrize(
     ("scheme", "grid"),
-    nightly_but(lambda case: case in CASES[1:3], CASES),
+    nightly_but(lambda case: case is CASES[2], CASES),
     ids=lambda value: getattr(value, "name", value),
 )
 def test_constants_are_predicted_on_grids_of_any_density(scheme: Scheme, grid: str) -> None:

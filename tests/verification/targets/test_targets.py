@@ -369,10 +369,10 @@ def test_data_that_are_no_mixture_are_refused(weights, means, covariances, messa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["mixture", "banana"])
-def test_the_compiled_score_is_the_formulas_and_no_row_depends_on_the_others(name: str) -> None:
+@pytest.mark.parametrize(("name", "dimensions"), [("mixture", 1), ("mixture", 2), ("banana", None)])
+def test_the_compiled_score_is_the_formulas_and_no_row_depends_on_the_others(name: str, dimensions: int | None) -> None:
     """Claim: to rounding, near the data and thousands of deviations out; to the bit in any batch, on any threads."""
-    target = make_target(name, PARAMS, None if name == "banana" else 2)
+    target = make_target(name, PARAMS, dimensions)
     u = target.sample(0.2, torch.arange(5000), 0) * torch.logspace(-1, 3, 5000, dtype=torch.float64)[:, None, None]
     plain = target._in_blocks(u, 0.2, mixture.Marginal.score)
     found = target.score(u, 0.2)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from selection import examples
 from torch import Tensor
 from torch.nn import functional
 from weakorder.verification.cifar10.model import network as module
@@ -176,6 +177,7 @@ def test_an_untrained_network_is_almost_nothing_and_its_weights_have_the_publish
         assert abs(float(weight.square().mean()) / variance - 1) < 7 * math.sqrt(0.8 / len(weight)) + 20 / len(weight)
 
 
+@examples(15)
 @given(
     st.builds(
         Config,

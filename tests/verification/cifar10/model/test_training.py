@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from selection import nightly_but
 from tiny_models import same
 from torch import Tensor, nn
 from weakorder.theory.model import Parameters
@@ -62,7 +63,9 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path: Path, monk
     assert not same(whole["network"], run(tmp_path / "more", 5)["network"])
 
 
-@pytest.mark.parametrize("part", ["network", "average", "optimizer", "pending", "step"])
+@pytest.mark.parametrize(
+    "part", nightly_but(("average", "pending").__contains__, ("network", "average", "optimizer", "pending", "step"))
+)
 def test_a_run_that_forgets_a_part_of_its_state_is_another_run(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +221,7 @@ def test_a_training_configuration_out_of_range_is_refused(wrong: dict[str, Any])
         TrainingConfig(**wrong)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGTERM])
 def test_an_interrupted_run_saves_itself_and_goes_on_as_if_it_had_not_been(tmp_path: Path, number: int) -> None:
     earlier = signal.getsignal(number)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), number))

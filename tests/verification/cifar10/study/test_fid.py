@@ -129,6 +129,7 @@ def test_the_datas_statistics_are_kept_for_the_same_data_alone(library: ModuleTy
     assert fid(samples, other, extractor=STAND_IN, cache=tmp_path) == fid(samples, other, extractor=STAND_IN)
 
 
+@pytest.mark.nightly
 def test_inceptions_layers_run_with_the_weights_of_the_file(
     library: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -260,6 +260,7 @@ def blurred(image: np.ndarray, radius: float) -> np.ndarray:
     )
 
 
+@pytest.mark.nightly
 def test_the_worse_images_are_the_further_their_features_are_from_real_ones(real: np.ndarray) -> None:
     """64 images against 64 others: their distance is the scale, and every degradation adds to it in order."""
     first, second = real[0:512:8], real[4:512:8]

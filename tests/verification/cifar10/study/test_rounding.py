@@ -308,6 +308,7 @@ def sampled(folder: Path, precisions: tuple[str, ...]) -> dict[str, Any]:
     return read(design, store, Data(rng.integers(0, 256, (9, 3, 8, 8), dtype=np.uint8), "noise"))[0]
 
 
+@pytest.mark.nightly
 def test_twins_say_what_a_study_in_their_precision_alone_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("weakorder.verification.cifar10.study.reading._Reader.predictions", {})
     monkeypatch.setattr("weakorder.verification.cifar10.study.reading.features", lambda x: x)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from selection import nightly_but
 from tiny_models import CPU, PARAMS, SCHEMES, TINY, gaussian, network, neural
 from torch import Tensor
 from weakorder.integrators.catalogue import CATALOGUE, EXPONENTIAL, LANGEVIN_CONTROLS
@@ -174,7 +175,13 @@ def test_a_damaged_file_is_named_and_not_read(tmp_path: Path) -> None:
 # --- What is sampled ---
 
 
-@pytest.mark.parametrize("name", ["ROBA", "SSCS", "EM", "NOBA", "RVV", "SDE-DPM-Solver++2M", "RES-2"])
+@pytest.mark.parametrize(
+    "name",
+    nightly_but(
+        ("ROBA", "SDE-DPM-Solver++2M").__contains__,
+        ("ROBA", "SSCS", "EM", "NOBA", "RVV", "SDE-DPM-Solver++2M", "RES-2"),
+    ),
+)
 def test_cells_and_their_reference_have_the_exact_joint_law_on_gaussian_data(name: str, tmp_path: Path) -> None:
     model, target = gaussian(0.25, 0.3)
     cell = plan((ALL[name],), (60,), "quadratic", 2)[0, 60]

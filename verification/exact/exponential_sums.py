@@ -1,0 +1,72 @@
+"""Sums of exponentials over points that lie anywhere: two tables of powers, multiplied.
+
+    sum_j w_j exp(i (p phi_j + q psi_j)),   p < rows, q < columns
+
+as the four products of cosines and sines, from which the sums of -p follow as well.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ..verdicts import Array
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from torch import Tensor
+
+# Points whose powers are computed at once by operators: a few MB of them.
+_BLOCK = 1 << 13
+
+
+def exponential_sums(phases: Array, weights: Array, rows: int, columns: int) -> Array:
+    """sum_j w_j (cos p phi_j, sin p phi_j) (cos q psi_j, sin q psi_j)^T of phases (2, J), phi and psi, and weights
+    (J,): (2 rows, 2 columns), cosines first. In machine code where there is numba."""
+    import torch
+
+    angles = torch.from_numpy(phases)
+    with suppress(ImportError):
+        from .compiled_sums import exponential_sums as compiled
+
+        return compiled(torch.cos(angles).numpy(), torch.sin(angles).numpy(), weights, rows, columns)
+    return by_operators(phases, weights, rows, columns)
+
+
+def by_operators(phases: Array, weights: Array, rows: int, columns: int) -> Array:
+    """`exponential_sums` by torch's operators."""
+    import torch
+
+    products = torch.zeros((2 * rows, 2 * columns), dtype=torch.float64)
+    blocks = torch.from_numpy(phases).split(_BLOCK, dim=1)
+    for block, mass in zip(blocks, torch.from_numpy(weights).split(_BLOCK), strict=True):
+        left, right = (_powers(phase, count) for phase, count in zip(block, (rows, columns), strict=True))
+        products.addmm_(left, right.mul_(mass).T)
+    return products.numpy()
+
+
+def _powers(phase: Tensor, count: int) -> Tensor:
+    """z^n with z = exp(i phase) (J,), for n < count: real parts, then imaginary ones, (2 count, J). By doubling:
+    log2(count) roundings in each."""
+    import torch
+
+    powers = phase.new_empty((2, count, phase.numel()))
+    real, imag = powers
+    real[0], imag[0] = 1, 0
+    cos, sin = torch.cos(phase), torch.sin(phase)
+    done = 1
+    while done < count:
+        more = min(done, count - done)
+        new = slice(done, done + more)
+        # z^done
+        leap, turn = (
+            (cos, sin)
+            if done == 1
+            else (
+                real[done - 1] * cos - imag[done - 1] * sin,
+                real[done - 1] * sin + imag[done - 1] * cos,
+            )
+        )
+        torch.mul(real[:more], leap, out=real[new]).addcmul_(imag[:more], turn, value=-1)
+        torch.mul(real[:more], turn, out=imag[new]).addcmul_(imag[:more], leap)
+        done += more
+    return powers.flatten(0, 1)
