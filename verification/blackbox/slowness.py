@@ -16,8 +16,9 @@ from ..verdicts import Array
 from .anatomy import NAMES
 from .consistency import DESCRIPTIONS, LENGTHS, RATES, Spot
 
-# An order below this is none of 1; a change of a rate, of the largest entry of its row, that is none of rounding.
-_SLOW, _SEEN = 0.75, 1e-6
+# An order below the first is none of 1, and below the second there is no limit; a change of a rate, of the largest entry
+# of its row, that is none of rounding.
+_SLOW, _GROWS, _SEEN = 0.75, 0.05, 1e-6
 
 
 def slow(spots: Sequence[Spot]) -> list[str]:
@@ -37,7 +38,7 @@ def slow(spots: Sequence[Spot]) -> list[str]:
                 size = _row(rates[-1], name, place)
                 own = power[(slice(-3, None), *place)]
                 to = float(2 * own[-1] - own[-2])
-                if changes[(-1, *place)] > _SEEN * size + rounding and own.max() < _SLOW and to < _SLOW:
+                if changes[(-1, *place)] > _SEEN * size + rounding and own.min() > _GROWS and own.max() < _SLOW > to:
                     powers.setdefault(place, []).append(to)
         for place, found in powers.items():
             if len(found) == len(full):
