@@ -16,8 +16,8 @@ from ..verdicts import Array
 from .anatomy import NAMES
 from .consistency import DESCRIPTIONS, LENGTHS, RATES, Spot
 
-# An order below the first is none of 1, and below the second there is no limit; a change of a rate, of the largest entry
-# of its row, that is none of rounding.
+# An order below the first is none of 1, and below the second there is no limit; a change of a rate, of the largest
+# entry of its row, that is none of rounding.
 _SLOW, _GROWS, _SEEN = 0.75, 0.05, 1e-6
 
 
