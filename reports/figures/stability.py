@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -28,12 +29,12 @@ _PATHS = {"uniform": ("#0072B2", "-"), "quadratic": ("#0072B2", (0, (3, 1.4)))}
 _TOP = 1e3
 
 
-def draw(results: Results) -> dict[str, Figure]:
-    """The stability figures by file name, from the report's results."""
+def drawings() -> dict[str, Callable[[Results], Figure]]:
+    """What draws each stability figure, by file name, from the report's results."""
     return {
-        "stability-growth": growth(results),
-        "stability-last-step": last_step(results),
-        "stability-trajectory": trajectory(results),
+        "stability-growth": growth,
+        "stability-last-step": last_step,
+        "stability-trajectory": trajectory,
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import compress, pairwise
 from typing import Any
 
@@ -60,14 +61,14 @@ _LABEL_SIZE = 7.0
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
-def draw(results: Results) -> dict[str, Figure]:
-    """All figures of the report, by file name, from `report.collect_results`."""
+def drawings() -> dict[str, Callable[[Results], Figure]]:
+    """What draws each figure of the report, by file name, from the report's results."""
     return {
-        "convergence-steps": convergence(results, "steps", "number of steps $N$"),
-        "convergence-nfe": convergence(results, "nfe", "network evaluations (NFE)"),
-        "error-constants": error_constants(results),
-        "local-slopes": local_slopes(results),
-        "cifar10-spectrum": cifar10_spectrum(results),
+        "convergence-steps": partial(convergence, against="steps", label="number of steps $N$"),
+        "convergence-nfe": partial(convergence, against="nfe", label="network evaluations (NFE)"),
+        "error-constants": error_constants,
+        "local-slopes": local_slopes,
+        "cifar10-spectrum": cifar10_spectrum,
     }
 
 
@@ -208,7 +209,8 @@ def _figure(width: float, height: float) -> Figure:
 def _finish(figure: Figure, panels: list[Panel]) -> Figure:
     """Label the curves' ends, now that limits are final; lay out once, so that every file shows the same."""
     with mpl.rc_context(_STYLE):
-        _lay_out(figure)
+        if panels:
+            _lay_out(figure)
         for axes, ends in panels:
             _label_ends(axes, ends, axes.get_position().height * figure.get_figheight())
         _lay_out(figure)

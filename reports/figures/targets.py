@@ -7,6 +7,7 @@ intervals     the sampled schemes on the mixture: error over h^p, 95% intervals 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -32,12 +33,12 @@ DESCRIPTIONS = {
 _PLAIN, _COUPLED, _EXACT = "#8a8a8a", "#0072B2", "#D55E00"
 
 
-def draw(results: Results) -> dict[str, Figure]:
-    """The section's figures by file name, from the report's results."""
+def drawings() -> dict[str, Callable[[Results], Figure]]:
+    """What draws each figure of the section, by file name, from the report's results."""
     return {
-        "targets-noise-free": noise_free_errors(results),
-        "targets-sampled": sampled_errors(results),
-        "targets-intervals": intervals(results),
+        "targets-noise-free": noise_free_errors,
+        "targets-sampled": sampled_errors,
+        "targets-intervals": intervals,
     }
 
 
@@ -157,6 +158,7 @@ def _bars(axes: Axes, entry: Results, function: str, absolute: bool) -> None:
             axes.set_ylim(sizes.min() / 8, sizes.max() * 4)
     else:
         axes.axhline(0, color=style._GREY, linewidth=0.7, zorder=1)
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4))  # wider labels would push what is beside them off the page
     for _, colour, marker, fill, shift, value, half in sets:
         middle = np.abs(value) if absolute else value
         axes.errorbar(

@@ -12,9 +12,10 @@ import math
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,9 +178,10 @@ def write_report(
         svgs = {}
         contents: dict[Path, bytes] = {directory / "results.json": dumps(results).encode()}
         jobs = Jobs()
-        groups = [jobs.add(_files, results, group) for group in _FIGURES]
+        drawn = {name: jobs.add(_files, results, name) for name in _drawings(results)}
         jobs.run(progress, both)
-    for name, (svg, png) in [item for group in groups for item in group.result.items()]:
+    for name, job in drawn.items():
+        svg, png = job.result
         svgs[name] = contents[directory / "figures" / f"{name}.svg"] = svg
         contents[directory / "figures" / f"{name}.png"] = png
     page = directory / "index.html"
@@ -190,27 +192,28 @@ def write_report(
     return page
 
 
-# The page's figures, by the module of reports.figures that draws them.
-_FIGURES = ("style", "stability", "targets")
-
-
-def _draw(results: Results, groups: Sequence[str] = _FIGURES) -> dict[str, Figure]:
-    """Every figure of the page by its file name."""
+def _drawings(results: Results) -> dict[str, Callable[[], Figure]]:
+    """What draws each figure of the page, by its file name."""
     from ..figures import stability, style, targets
 
     words = results | {"schemes": [scheme for scheme in results["schemes"] if scheme["stability"]]}
-    drawn = style.draw(results) if "style" in groups else {}
-    for name, module in (("stability", stability), ("targets", targets)):
-        if name in groups and words["schemes"]:
-            drawn |= module.draw(words)
-    return drawn
+    found: dict[str, Callable[[], Figure]] = {n: partial(make, results) for n, make in style.drawings().items()}
+    for module in (stability, targets) if words["schemes"] else ():
+        found |= {name: partial(make, words) for name, make in module.drawings().items()}
+    return found
 
 
-def _files(results: Results, group: str) -> dict[str, tuple[bytes, bytes]]:
-    """The figures of a group as SVG and PNG."""
+def _draw(results: Results) -> dict[str, Figure]:
+    """Every figure of the page by its file name."""
+    return {name: make() for name, make in _drawings(results).items()}
+
+
+def _files(results: Results, name: str) -> tuple[bytes, bytes]:
+    """A figure as SVG and PNG."""
     from ..figures import style
 
-    return {name: (style.as_svg(figure), style.as_png(figure)) for name, figure in _draw(results, [group]).items()}
+    figure = _drawings(results)[name]()
+    return style.as_svg(figure), style.as_png(figure)
 
 
 def _order(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flow_parts import BUILT_IN, is_zero
-from weakorder.theory import cache, flow_proof
+from weakorder.theory import cache, flow_proof, flows
 from weakorder.theory import derivations as shipped
 from weakorder.theory.cache import cached
 from weakorder.theory.flows import ExactFlow, exact_flow
-from weakorder.theory.model import LinearSDE
+from weakorder.theory.model import LinearSDE, Parameters
 
 Counter = list[LinearSDE]
 
@@ -116,3 +121,50 @@ def test_what_cannot_be_derived_raises_and_leaves_no_entry(folder: Path) -> None
     with pytest.raises(ZeroDivisionError):
         cached(("fails",), fails)
     assert not folder.exists() or not list(folder.iterdir())
+
+
+class _Watched(dict):
+    """A dictionary that notes whether two threads were in it at once; each stays for a while."""
+
+    def __init__(self) -> None:
+        self.inside, self.met = 0, False
+
+    def _visit(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        self.inside += 1
+        time.sleep(0.01)
+        self.met |= self.inside > 1
+        try:
+            return method(*arguments)
+        finally:
+            self.inside -= 1
+
+    def pop(self, *arguments: Any) -> Any:
+        return self._visit(super().pop, *arguments)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._visit(super().__setitem__, key, value)
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_what_is_kept_changes_under_one_thread_at_a_time(locked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claim: threads that ask for other lengths at once do not meet in the flows that are kept; without the lock they
+    do."""
+    flow, kept = exact_flow.__wrapped__(SDE), _Watched()
+    flow.__dict__["_kept"] = kept
+    if not locked:
+        monkeypatch.setattr(flows, "_KEEPING", contextlib.nullcontext())
+    values = Parameters().values()
+    start = threading.Barrier(4)
+
+    def ask(first: int) -> None:
+        start.wait()
+        for k in range(3):
+            flow(np.array([0.01 * (3 * first + k + 1)]), values)
+
+    threads = [threading.Thread(target=ask, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(kept) == 12
+    assert kept.met is not locked

@@ -3,6 +3,7 @@ from .errors import errors_of as errors_of
 from .errors import signed_errors as signed_errors
 from .errors import stiffness as stiffness
 from .errors import wasserstein as wasserstein
+from .fused import law_units as law_units
 from .moments import AffineMap as AffineMap
 from .moments import Moments as Moments
 from .moments import check_diffusion as check_diffusion

@@ -1,14 +1,17 @@
-"""Sums of exponentials over points that lie anywhere: two tables of powers, multiplied.
+"""Sums of exponentials over points that lie anywhere,
 
-    sum_j w_j exp(i (p phi_j + q psi_j)),   p < rows, q < columns
+    sum_j w_j exp(i (p phi_j + q psi_j)),   |p| < rows, 0 <= q < columns:
 
-as the four products of cosines and sines, from which the sums of -p follow as well.
+two tables of powers, multiplied; or, in machine code, the nonuniform FFT (exact.compiled_sums).
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..verdicts import Array
 
@@ -19,20 +22,17 @@ if TYPE_CHECKING:  # torch takes seconds to import
 _BLOCK = 1 << 13
 
 
-def exponential_sums(phases: Array, weights: Array, rows: int, columns: int) -> Array:
-    """sum_j w_j (cos p phi_j, sin p phi_j) (cos q psi_j, sin q psi_j)^T of phases (2, J), phi and psi, and weights
-    (J,): (2 rows, 2 columns), cosines first. In machine code where there is numba."""
-    import torch
-
-    angles = torch.from_numpy(phases)
+def exponential_sums(phases: Array, weights: Array, rows: int, columns: int) -> NDArray[np.complex128]:
+    """The sums for phases (2, J), phi and psi, and weights (J,): complex, (2 rows - 1, columns), with p = 0, ...,
+    rows - 1, 1 - rows, ..., -1. In machine code where there is numba."""
     with suppress(ImportError):
         from .compiled_sums import exponential_sums as compiled
 
-        return compiled(torch.cos(angles).numpy(), torch.sin(angles).numpy(), weights, rows, columns)
+        return compiled(phases, weights, rows, columns)
     return by_operators(phases, weights, rows, columns)
 
 
-def by_operators(phases: Array, weights: Array, rows: int, columns: int) -> Array:
+def by_operators(phases: Array, weights: Array, rows: int, columns: int) -> NDArray[np.complex128]:
     """`exponential_sums` by torch's operators."""
     import torch
 
@@ -41,7 +41,9 @@ def by_operators(phases: Array, weights: Array, rows: int, columns: int) -> Arra
     for block, mass in zip(blocks, torch.from_numpy(weights).split(_BLOCK), strict=True):
         left, right = (_powers(phase, count) for phase, count in zip(block, (rows, columns), strict=True))
         products.addmm_(left, right.mul_(mass).T)
-    return products.numpy()
+    (cc, cs), (sc, ss) = (np.hsplit(half, 2) for half in np.vsplit(products.numpy(), 2))
+    positive, negative = cc - ss + 1j * (sc + cs), cc + ss + 1j * (cs - sc)
+    return np.concatenate([positive, negative[:0:-1]])
 
 
 def _powers(phase: Tensor, count: int) -> Tensor:

@@ -8,9 +8,11 @@ written in between. Numbers from elsewhere are arguments: compiled code is kept 
 # pyright: reportIndexIssue=false
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from ...integrators.compiled import Run
+from ...integrators.compiled import Run, Segment
 from ...integrators.kernels import compiled
 from ...theory.flows import exact_flow
 from ..targets import GaussianLaw, GaussianTarget
@@ -51,13 +53,85 @@ def advance(run: Run, target: GaussianTarget, law: GaussianLaw) -> GaussianLaw:
     return GaussianLaw(moved[:2], moved[[[2, 3], [3, 4]]])
 
 
+_ROWS, _COLUMNS = np.array([0, 0, 1]), np.array([0, 1, 1])  # of xx, xm and mm
+
+
 def _segments(run: Run, target: GaussianTarget) -> Array:
-    """Of each update P and K by rows, Q as xx, xm and mm, what the data's law there has of the data's mean and of its
-    variance, and what is added to that: (updates, 19)."""
+    """Of each update P and K by rows, Q as xx, xm and mm, and what makes the data's law there: (updates, 19)."""
     times, (P, K, Q), _ = run.updates
+    return np.concatenate(
+        [P.reshape(-1, 4), K.reshape(-1, 4), Q[:, _ROWS, _COLUMNS], _laws(target, np.asarray(times))], axis=1
+    )
+
+
+def _laws(target: GaussianTarget, times: Array) -> Array:
+    """What the law of the data at the times (n,) has of the data's mean (2) and of its variance (3: xx, xm, mm), and
+    what is added to that (3): (n, 8)."""
     values = target.params.values()
     A, _, B = exact_flow(target.diffusion.forward)(target.params.theta(times, times), values)
     (momentum,) = target.diffusion.data_variances(values)
-    i, j = np.array([0, 0, 1]), np.array([0, 1, 1])
-    entries = (P.reshape(-1, 4), K.reshape(-1, 4), Q[:, i, j], A[:, :, 0], A[:, i, 0] * A[:, j, 0])
-    return np.concatenate([*entries, A[:, i, 1] * A[:, j, 1] * momentum + B[:, i, j]], axis=1)
+    i, j = _ROWS, _COLUMNS
+    return np.concatenate(
+        [A[:, :, 0], A[:, i, 0] * A[:, j, 0], A[:, i, 1] * A[:, j, 1] * momentum + B[:, i, j]], axis=1
+    )
+
+
+# --- What becomes of a perturbation -----------------------------------------------------------------------------------
+
+
+@compiled
+def _follow(flows, laws, variance, matrix):
+    """R <- (P - K Lambda) R of every step and target: flows (n, 8), laws (n, 8), R (2, 2, n, V)."""
+    for n in range(flows.shape[0]):
+        p00, p01, p10, p11, k00, k01, k10, k11 = flows[n]
+        _, _, e00, e01, e11, d00, d01, d11 = laws[n]
+        row00, row01, row10, row11 = matrix[0, 0, n], matrix[0, 1, n], matrix[1, 0, n], matrix[1, 1, n]
+        for v in range(variance.size):
+            s2 = variance[v]
+            c00, c01, c11 = e00 * s2 + d00, e01 * s2 + d01, e11 * s2 + d11
+            scale = 1 / (c00 * c11 - c01 * c01)
+            l00, l01, l11 = c11 * scale, -c01 * scale, c00 * scale
+            r00, r01 = p00 - (k00 * l00 + k01 * l01), p01 - (k00 * l01 + k01 * l11)
+            r10, r11 = p10 - (k10 * l00 + k11 * l01), p11 - (k10 * l01 + k11 * l11)
+            a, b, c, d = row00[v], row01[v], row10[v], row11[v]
+            row00[v], row01[v] = r00 * a + r01 * c, r00 * b + r01 * d
+            row10[v], row11[v] = r10 * a + r11 * c, r10 * b + r11 * d
+
+
+def step_matrices(segments: Sequence[Segment], target: GaussianTarget) -> Array:
+    """As `moments.step_matrices`: R of all steps, (2, 2, steps, V), of the segments of one step."""
+    first = np.moveaxis(segments[0].flow.propagator, 0, -1)[..., None]
+    matrix = np.broadcast_to(first, (*first.shape[:3], target.variance.size)).copy()
+    for segment in segments[1:]:
+        P, K, _ = segment.flow
+        flows = np.concatenate([P.reshape(-1, 4), K.reshape(-1, 4)], axis=1)
+        _follow(flows, _laws(target, np.asarray(segment.time)), target.variance, matrix)
+    return matrix
+
+
+@compiled
+def _in_law_units(laws, variance, matrix, scaled):
+    """L_(k+1)^-1 R_k L_k with L the lower Cholesky factors of the laws (n + 1, 8): R and result (2, 2, n, V)."""
+    for n in range(matrix.shape[2]):
+        _, _, e00, e01, e11, d00, d01, d11 = laws[n]
+        _, _, f00, f01, f11, g00, g01, g11 = laws[n + 1]
+        for v in range(variance.size):
+            s2 = variance[v]
+            x = np.sqrt(e00 * s2 + d00)
+            y = (e01 * s2 + d01) / x
+            z = np.sqrt(max(e11 * s2 + d11 - y * y, 0.0))
+            a = np.sqrt(f00 * s2 + g00)
+            b = (f01 * s2 + g01) / a
+            c = np.sqrt(max(f11 * s2 + g11 - b * b, 0.0))
+            r00, r01, r10, r11 = matrix[0, 0, n, v], matrix[0, 1, n, v], matrix[1, 0, n, v], matrix[1, 1, n, v]
+            t00, t01, t10, t11 = r00 * x + r01 * y, r01 * z, r10 * x + r11 * y, r11 * z
+            top, beside = t00 / a, t01 / a
+            scaled[0, 0, n, v], scaled[0, 1, n, v] = top, beside
+            scaled[1, 0, n, v], scaled[1, 1, n, v] = (t10 - b * top) / c, (t11 - b * beside) / c
+
+
+def law_units(matrix: Array, target: GaussianTarget, times: Array) -> Array:
+    """As `stability.growth.in_law_units`, of R (2, 2, n, V) between the times (n + 1,)."""
+    scaled = np.empty(matrix.shape)
+    _in_law_units(_laws(target, times), target.variance, np.ascontiguousarray(matrix), scaled)
+    return scaled

@@ -47,6 +47,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...integrators.compiled import compile_run
 from ...integrators.threads import one_thread
@@ -205,18 +206,16 @@ def _box(clouds: Sequence[Cloud], resolution: Resolution) -> tuple[Array, Array]
     return low - margin, high - low + 2 * margin
 
 
-def _coefficients(cloud: Cloud, low: Array, width: Array, counts: Array) -> Array:
+def _coefficients(cloud: Cloud, low: Array, width: Array, counts: Array) -> NDArray[np.complex128]:
     """phi at the frequencies 2 pi n / width: n_1 = 0 .. counts_1, -counts_1 .. -1 in rows, n_2 = 0 .. counts_2."""
     rows, columns = (int(count) + 1 for count in counts)
     phases = -2 * math.pi * (cloud.points - low[:, None]) / width[:, None]
-    products = exponential_sums(phases, cloud.weights, rows, columns)
-    (cc, cs), (sc, ss) = (np.hsplit(half, 2) for half in np.vsplit(products, 2))
-    positive, negative = cc - ss + 1j * (sc + cs), cc + ss + 1j * (cs - sc)
+    sums = exponential_sums(phases, cloud.weights, rows, columns)
     k = [2 * math.pi / width[a] * np.arange(counts[a] + 1) for a in range(2)]
     k1 = np.concatenate([k[0], -k[0][:0:-1]])[:, None]
     (q_xx, q_xm), (_, q_mm) = cloud.noise_cov
     damping = np.exp(-(q_xx * k1**2 + 2 * q_xm * k1 * k[1] + q_mm * k[1] ** 2) / 2)
-    return damping * np.concatenate([positive, negative[:0:-1]])
+    return damping * sums
 
 
 # --- A run ------------------------------------------------------------------------------------------------------------
@@ -239,6 +238,7 @@ def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: 
     cloud, band = _spread(frame, np.full(2, 8.0), np.full(2, np.inf), resolution)
     rounding = frame.rounding(np.abs(cloud.points), cloud.weights)
     times, flows, _ = run.updates
+    target.keep([] if times is None else times.tolist())
     last = max(np.flatnonzero(flows.noise_cov.any((1, 2))), default=-1)  # points need no frame after it
     for k, (t, P, K, Q) in enumerate(zip(() if times is None else times.tolist(), *flows, strict=True)):
         score = _score(target, cloud.points, t)

@@ -104,10 +104,12 @@ def step_maps(scheme: Scheme, target: GaussianTarget, taus: Array, past: int = 0
 
 
 def step_matrices(scheme: Scheme, target: GaussianTarget, taus: Array) -> Array:
-    """`step_maps(scheme, target, taus).matrix`, for those who need no more: a fraction of the work with a memory."""
+    """`step_maps(scheme, target, taus).matrix`, for those who need no more: a fraction of the work."""
     if scheme.flow not in FROZEN_FLOWS:
         return step_maps(scheme, target, taus).matrix
-    first, *others = compile_step(scheme, taus, target.params, 0)
+    first, *others = segments = compile_step(scheme, taus, target.params, 0)
+    if (fused := _fused_for(scheme, target)) is not None:
+        return fused.step_matrices(segments, target)
     matrix = closed_map(first, target, scheme.memory).matrix
     for segment in others:
         matrix = matmul(closed_map(segment, target, scheme.memory).matrix, matrix)

@@ -84,6 +84,9 @@ class Experiment:
         first = number * self.paths + torch.arange(self.paths, device=self.device)
         own, others = (first + (4 * self.stream + role << _STREAM) for role in range(2))
         target, functions = self.target, self.functionals
+        for coupled in self.coupling.runs:
+            if (times := coupled.run.updates.time) is not None:
+                target.keep(times.tolist())
         last = sample_coupled(
             self.coupling, target.score, target.sample(target.params.T, own, self.seed), own, self.seed
         )

@@ -39,6 +39,7 @@ where no step is unstable: the steps contract less, or expand more, than the law
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -190,6 +191,11 @@ def trajectory_maps(sampler: Scheme | Sampler, target: GaussianTarget, taus: Arr
 def in_law_units(matrix: Array, target: GaussianTarget, taus: Array) -> Array:
     """S_k = L_(k+1)^-1 R_k L_k with L the lower Cholesky factor of the law's covariance: as with its square root, up to
     rotations, which norms do not see. matrix and result (2, 2, steps, V); what a scheme remembers has no units."""
+    if len(matrix) == target.diffusion.size == 2 and type(target) is GaussianTarget:
+        with suppress(ImportError):
+            from ..exact import law_units  # compiled
+
+            return law_units(matrix, target, target.params.T - taus)
     cov = target.law(target.params.T - taus).cov
     factor = np.moveaxis(noise_factor(np.moveaxis(cov, (0, 1), (-2, -1))), (-2, -1), (0, 1))
     if len(matrix) == 2:

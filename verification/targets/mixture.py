@@ -18,7 +18,7 @@ delta |w|^2 in l, so r keeps 9 digits at |w| = 1e3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -205,6 +205,10 @@ class MixtureTarget(Target):
         """grad log p_t(u), in u's shape, dtype and device."""
         return self._in_blocks(u, t, _score).to(u.dtype)
 
+    def keep(self, times: Sequence[float]) -> None:
+        """See `Target.keep`."""
+        self.gaussians.keep(times)
+
     def sample(self, t: float, numbers: Tensor, seed: int) -> Tensor:
         """Exact draws of p_t, (batch, 2, d), float64; see `Target.sample`."""
         check_time(t)
@@ -234,13 +238,15 @@ class MixtureTarget(Target):
 
     def _law(self, t: float) -> GaussianLaw:
         """Of the pairs: mean (2, K, d) and cov (2, 2, K, d)."""
-        return GaussianLaw(*(entry.reshape(*entry.shape[:-1], *self.means.shape) for entry in self.gaussians.law(t)))
+        return GaussianLaw(*(entry.reshape(*entry.shape[:-1], *self.means.shape) for entry in self.gaussians.law_at(t)))
 
     def _in_blocks(self, u: Tensor, t: float, function: Callable[[Marginal, Tensor], Tensor]) -> Tensor:
         """function(marginal, block) of blocks of the batch u, in float64."""
         check_state(u, self.event, t)
         marginal = self._marginal(float(t), u.device)
         rows = max(1, _BLOCK // (2 * self.means.size))
+        if len(u) <= rows:
+            return function(marginal, u.to(torch.float64))
         return torch.cat([function(marginal, block) for block in u.to(torch.float64).split(rows)])
 
     @cached_property
@@ -249,7 +255,7 @@ class MixtureTarget(Target):
         def marginal(t: float, device: torch.device) -> Marginal:
             law = self._law(t)
             factors = Factors(*(entry[:, None] for entry in Factors.of(law.cov, t).to(device)))
-            tensors = (law.mean[:, :, None], self._basis, np.log(self.weights)[:, None])
+            tensors = (law.mean[:, :, None].copy(), self._basis, np.log(self.weights)[:, None])
             return Marginal(factors, *(torch.from_numpy(a).to(device) for a in tensors))
 
         return marginal

@@ -17,6 +17,7 @@ every coordinate alike, so mean and covariance of p_t follow from the data's own
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...theory.model import Diffusion, Parameters
@@ -59,6 +60,9 @@ class Target(ABC):
     @abstractmethod
     def score(self, u: Tensor, t: float) -> Tensor:
         """grad log p_t(u), in u's shape, dtype and device. Raises ValueError on a state or time out of range."""
+
+    def keep(self, times: Sequence[float]) -> None:  # noqa: B027 - nothing is right, only slower
+        """Have what scores at these times need ready, where that costs less than at one time after the other."""
 
     @abstractmethod
     def log_density(self, u: Tensor, t: float) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.reports.figures.targets import drawings
 from weakorder.reports.pages import targets
 from weakorder.reports.pages.jobs import Jobs
 from weakorder.reports.pages.strict_json import dumps
@@ -139,3 +140,22 @@ def test_a_scheme_that_a_study_does_not_take_is_named_with_the_reason() -> None:
 def test_a_report_without_the_named_schemes_samples_its_first() -> None:
     study, _ = _collect([CATALOGUE["NSE"]], FEW)
     assert [(e["scheme"], e["target"]) for e in study["sampled"]] == [(0, MIXTURE), (0, "student")]
+
+
+def test_wide_numbers_leave_the_panels_their_room(found) -> None:
+    """Claim: of errors beyond 1e5 h no label is wider than five characters, and none leaves the page."""
+    study, _ = json.loads(json.dumps(found))
+    for entry in study["sampled"]:
+        sizes = [abs(level["multilevel"]["value"]) for level in entry["estimates"]["x^2"]]
+        scale = 2e5 * entry["levels"][0]["h"] / max(sizes)
+        for level in [level for levels in entry["estimates"].values() for level in levels]:
+            for part in ("plain", "multilevel"):
+                level[part] = {name: scale * value for name, value in level[part].items()}
+    figure = drawings()["targets-sampled"]({"targets_study": study, "schemes": []})
+    figure.canvas.draw()
+    for axes in figure.axes:
+        shown = [label for label in axes.get_yticklabels() if axes.bbox.y0 <= label.get_window_extent().y1]
+        assert axes.get_yscale() == "log" or max(len(label.get_text()) for label in shown) <= 5
+        texts = [axes.title, axes.xaxis.label, axes.yaxis.label, *shown]
+        boxes = [text.get_window_extent() for text in texts if text.get_text()]
+        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 for box in boxes)

@@ -3,6 +3,7 @@ numba."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import time_grid
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme
+from weakorder.verification import exact
 from weakorder.verification.exact import moments
 from weakorder.verification.exact.moments import Moments, exact_moments, rounding_bound
 from weakorder.verification.stability import compiled_growth, growth
@@ -133,3 +135,21 @@ def test_a_bound_that_forgets_the_memory_gives_up_starts_too_early(monkeypatch: 
     found = np.ones(1), np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
     type(broken)(broken.__code__, forgetful)(np.moveaxis(steps, (0, 1), (-2, -1)).swapaxes(0, 1).copy(), 1.0, *found)
     assert found[0][0] == 1
+
+
+def test_compiled_steps_and_their_units_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claim: to 1e-11, near the data too, with data variances from 1e-6 to 1e3; of another grid they are not."""
+    scheme, taus = CATALOGUE["NOBAB"], time_grid("quadratic", 20, PARAMS)
+    target = GaussianTarget.of(0.0, np.geomspace(1e-6, 1e3, 7), scheme.splitting.diffusion, PARAMS)
+    matrix = moments.step_matrices(scheme, target, taus)
+    scaled = growth.in_law_units(matrix, target, taus)
+    off = growth.in_law_units(matrix, target, taus * (1 - 1e-9))
+    monkeypatch.setattr(moments, "_fused_for", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "weakorder.verification.exact.fused", None)
+    monkeypatch.delitem(vars(exact), "law_units", raising=False)
+    plain = moments.step_matrices(scheme, target, taus)
+    np.testing.assert_allclose(matrix, plain, rtol=0, atol=1e-11)
+    units = growth.in_law_units(plain, target, taus)
+    np.testing.assert_allclose(scaled, units, rtol=0, atol=1e-11)
+    assert np.abs(off - units).max() > 1e-11
+    assert not np.array_equal(scaled, units), "both are the same code"
