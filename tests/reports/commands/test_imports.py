@@ -34,7 +34,7 @@ IMPORTS = [
     (["verify", "O(1/2) S B A O(1/2)", "--steps", "25,50,100,200"], EXACT | {"sympy", "mpmath"}),
     (
         ["verify", "ROBA", "--target", "mixture", "--steps", "8,16,32,64"],
-        EXACT | {"scipy", "numba", "llvmlite"} | TORCH,
+        EXACT | {"scipy"} | NUMBA | TORCH,
     ),
 ]
 OFTEN = [
