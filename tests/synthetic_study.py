@@ -44,6 +44,7 @@ def synthetic(
 ) -> Results:
     """Results of the kind that a study writes, from a fixed generator: plausible sizes, nothing sampled."""
     rng = np.random.default_rng(7)
+    against = "ROBA" if "ROBA" in names else names[0]
     return {
         "date": "2026-11-24T14:03:11+00:00",
         "command": "weakorder cifar10 study --nfe 20 50 100 -o cifar10-study",
@@ -51,12 +52,12 @@ def synthetic(
         "device": "cpu",
         "seconds": 1534.5,
         "model": _model(),
-        "settings": _settings(budgets),
+        "settings": _settings(budgets) | {"against": against},
         "references": [
             {"kind": "stochastic", "name": "ROBA", "word": "O S B A", "steps": 1584, "evaluations": 1585},
             {"kind": "deterministic", "name": "RSE", "word": "S B A", "steps": 1584, "evaluations": 1585},
         ],
-        "schemes": [_scheme(rng, name, budgets, noise) for name in names],
+        "schemes": _with_ratios([_scheme(rng, name, budgets, noise) for name in names], against),
         "comparison": _comparison(names, budgets, compared),
         "grid_samples": list(range(SHOWN)),
     }
@@ -117,6 +118,21 @@ def _scheme(rng: np.random.Generator, name: str, budgets: tuple[int, ...], noise
         "fits": {"spectrum": {"order": 1.0613, "low": 0.713, "high": 1.409, "steps": [19, 99]}},
         "cells": _cells(rng, name, budgets, noise, stochastic),
     }
+
+
+def _with_ratios(schemes: list[Results], against: str) -> list[Results]:
+    """The same with each weak error over that of one scheme at the same budget."""
+    (other,) = (scheme for scheme in schemes if scheme["name"] == against)
+    by_budget = {cell["nfe"]: cell["weak"] or {} for cell in other["cells"]}
+    for scheme in schemes:
+        for cell in scheme["cells"]:
+            for quantity, entry in (cell["weak"] or {}).items():
+                divisor = by_budget[cell["nfe"]].get(quantity)
+                if divisor and divisor["value"] > 0:
+                    sure = entry["sure"] and divisor["sure"]
+                    value = entry["value"] / divisor["value"]
+                    entry["ratio"] = {"value": value, "standard_error": 0.1 * value, "sure": sure}
+    return schemes
 
 
 def _cells(

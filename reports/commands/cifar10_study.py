@@ -96,6 +96,12 @@ _OPTIONS = together(
         type=WHOLE,
         help="Steps of the references, if more: samples stay when larger budgets are added later.",
     ),
+    click.option(
+        "--against",
+        metavar="X",
+        help="Scheme of the study that weak errors are given as ratios to; default: that of the least published FID, "
+        "or the first.",
+    ),
     click.option("--seed", type=WHOLE, default=0, show_default=True, help="Of starts and noise."),
     click.option(
         "--precision",
@@ -142,6 +148,7 @@ def study(
     scales: tuple[list[float], ...],
     refinement: int,
     reference_steps: int | None,
+    against: str | None,
     seed: int,
     precisions: tuple[str, ...],
     batch: int | None,
@@ -174,7 +181,14 @@ def study(
         found, name = studies.open_checkpoint(checkpoint, {k: v for k, v in given.items() if v is not None}, weights)
         schemes = _schemes(names, [scale for group in scales for scale in group])
         design = studies.Design(
-            tuple(schemes), _budgets(budgets), samples, grid, refinement, reference_steps, _precisions(precisions)
+            tuple(schemes),
+            _budgets(budgets),
+            samples,
+            grid,
+            refinement,
+            reference_steps,
+            _precisions(precisions),
+            against,
         )
         # what it needs is there, before hours are spent
         compared = reading.Data.of(data, fid, inception_weights, chosen)
@@ -316,7 +330,8 @@ def _command() -> str:
 
 def _summary(results: dict[str, Any]) -> None:
     """A line for each cell, each scheme's verdict, and what each precision changes."""
-    header = ["scheme", "NFE", "steps", "spectrum", "+-", "energy", "+-", "strong", "predicted"]
+    of = [f"of {against}'s", "+-"] if (against := results["settings"]["against"]) is not None else []
+    header = ["scheme", "NFE", "steps", "spectrum", "+-", *of, "energy", "+-", "strong", "predicted"]
     rows = []
     for scheme in results["schemes"]:
         for found in scheme["cells"]:
@@ -326,6 +341,7 @@ def _summary(results: dict[str, Any]) -> None:
             values = [
                 weak.get("relative"),
                 weak.get("standard_error"),
+                *((weak.get("ratio") or {}).get(key) for key in ("value", "standard_error")[: len(of)]),
                 energy.get("value"),
                 energy.get("standard_error"),
             ]

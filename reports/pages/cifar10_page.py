@@ -119,6 +119,7 @@ def render(results: Results, images: Images, svgs: Mapping[str, bytes]) -> str:
         largest=cifar10_figures.LARGEST,
         budgets=budgets,
         rows=rows,
+        compared_with=_compared_with(results, rows),
         quantities=quantities,
         there={
             part: any(name in cell["numbers"] for row in rows for cell in row["cells"] for name in quantities[part])
@@ -165,6 +166,14 @@ def _cell(nfe: int, cell: Results | None) -> Results:
         "predicted_to_data": (cell or {}).get("predicted_to_data"),
         "published_fid": (cell or {}).get("published_fid"),
     }
+
+
+def _compared_with(results: Results, rows: list[Results]) -> str | None:
+    """The label of the scheme that weak errors are ratios to; None where there are no ratios."""
+    weak = [entry for row in rows for cell in row["cells"] for entry in cell["weak"].values()]
+    if not any((entry or {}).get("ratio") for entry in weak):
+        return None
+    return results["settings"].get("against")
 
 
 def _frechet(rows: list[Results]) -> list[Results]:

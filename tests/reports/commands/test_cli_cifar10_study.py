@@ -38,6 +38,7 @@ def test_the_page_and_its_results_are_there_and_say_the_same(whole: Path) -> Non
         ("deterministic", "DPM-Solver++2M"),
     ]
     assert results["settings"]["samples"] == 9
+    assert results["settings"]["against"] == "ROBA"
     assert not [name for name in results["comparison"]["quantities"] if "Fréchet distance of" in name]  # of 9 samples
     assert results["model"]["parameters"]["gamma"] == 0.01
     assert "NaN" not in (whole / "results.json").read_text()
@@ -150,6 +151,7 @@ def test_a_reference_that_diverged_is_said_to_and_its_cells_have_no_errors(check
         (("--seed", "-1"), "seed = -1"),
         (("--schemes", "ROBA", "RVV", "--nfe", "2"), "RVV: no budget"),
         (("--refinement", "1"), "refinement = 1"),
+        (("--schemes", "ROBA", "--against", "RVV"), "against 'RVV': no scheme of the study; choose one of ROBA"),
         (("--refinement", "99999999999"), "a smaller --nfe"),
         (("--schemes", "NOPE"), "NOPE"),
         (("--schemes", "O S B A", "O S B A"), "each once"),

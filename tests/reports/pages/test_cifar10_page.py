@@ -71,6 +71,7 @@ def test_every_number_of_the_cells_is_in_a_table(page: Page, results: Results) -
             if not cell["diverged"]:
                 for entry in cell["weak"].values():
                     expected |= {entry[key] for key in ("value", "relative", "noise", "slope")}
+                    expected |= {entry["ratio"]["value"]} if "ratio" in entry else set()
                 entries = [*cell["moments"].values(), *cell["distances"].values(), cell["strong"]]
                 expected |= {entry["value"] for entry in entries}
                 for distances in filter(None, cell["frechet"].values()):
@@ -98,6 +99,22 @@ def test_the_rows_of_the_tables_are_the_schemes(page: Page, results: Results) ->
         columns = [[entry[key] for entry in there] for key in ("to_reference", "to_data")]
         excess = [entry["excess"]["value"] for entry in there]
         assert values([page.tables["frechet-1"][2 + place]]) == [*columns[0], *columns[1], *excess]
+
+
+def test_errors_stand_beside_those_of_one_scheme_at_the_same_cost(page: Page, results: Results) -> None:
+    """The ratio of each scheme, quantity and budget, in brackets where an error is noise, and whose ratios they are."""
+    assert "Weak errors over those of ROBA at the same budget" in page.text
+    for place, scheme in enumerate(results["schemes"]):
+        cells = [(quantity, cell) for quantity in WEAK for cell in scheme["cells"] if not cell["diverged"]]
+        expected = [cell["weak"][quantity].get("ratio", {}).get("value") for quantity, cell in cells]
+        row = page.tables["ratios"][2 + place]
+        assert values([row]) == [value for value in expected if value is not None]
+        assert (scheme["name"] == "ROBA") is (set(values([row])) == {1.0})
+    without = synthetic(("ROBA",))
+    for cell in without["schemes"][0]["cells"]:
+        for entry in cell["weak"].values():
+            entry.pop("ratio", None)
+    assert "ratios" not in parse(without).tables
 
 
 def test_the_page_says_what_was_run(page: Page, results: Results) -> None:

@@ -26,6 +26,7 @@ from ...files import write_atomically
 from ..model import FLOAT32, Checkpoint, NetworkScore, available_threads, batch_size, fingerprint, load_checkpoint
 from .cells import REFINEMENT, Cell, Model, plan
 from .processes import Processes
+from .ratios import compared_with
 from .sampling import LARGEST_BATCH, Store, missing_work, run_work
 
 SHIPPED = "cifar10_compact.safetensors"
@@ -71,6 +72,7 @@ class Design:
 
     precisions: of the network's products in the cells. With several, the first is float32, which the results are of;
     each cell then has a twin in each of the others (`rounded`), on the same noise, that differs in its rounding alone.
+    against: the scheme that weak errors are given as ratios to, `ratios.compared_with` if none is named.
     Raises ValueError on what makes no such design.
     """
 
@@ -81,6 +83,7 @@ class Design:
     refinement: int = REFINEMENT
     reference_steps: int | None = None
     precisions: tuple[str, ...] = (FLOAT32,)
+    against: str | None = None
 
     def __post_init__(self) -> None:
         given = self.precisions
@@ -91,7 +94,13 @@ class Design:
             )
         if not 2 <= self.samples <= MOST_SAMPLES:
             raise ValueError(f"samples = {self.samples}: give 2, which a standard error takes, to {MOST_SAMPLES:,}")
-        _ = self.cells
+        _ = self.cells, self.compared_with
+
+    @cached_property
+    def compared_with(self) -> int:
+        """The place of the scheme that weak errors are ratios to."""
+        names = [scheme.name for scheme in self.schemes]
+        return names.index(compared_with(names, self.against))
 
     @cached_property
     def cells(self) -> dict[tuple[int, int], Cell]:

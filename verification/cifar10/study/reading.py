@@ -37,6 +37,7 @@ from .design import Design
 from .features import count_of_shipped, feature_moments, features
 from .fid import fid, find_weights, load_library, to_uint8
 from .frechet import ENOUGH, Moments, excess_distance, frechet_distance
+from .ratios import ratios
 from .rounding import changes, summarise
 from .sampling import Samples, Store
 from .statistics import CellStatistics, compare_images
@@ -97,6 +98,9 @@ def read(
     for (place, budget), entry in cells.items():
         if place in verdicts and (statistics := reader.statistics.get((place, budget))) is not None:
             entry |= statistics.as_dict(verdicts[place].slopes[budget])
+            other = reader.statistics.get((design.compared_with, budget))
+            for quantity, ratio in ({} if other is None else ratios(statistics, other)).items():
+                entry["weak"][quantity]["ratio"] = ratio
     settings = {
         "samples": design.samples,
         "grid": design.grid,
@@ -104,6 +108,7 @@ def read(
         "seed": store.seed,
         "lambda_s": sorted({scheme.lambda_s for scheme in design.schemes} - {1.0}) or None,
         "refinement": design.refinement,
+        "against": design.schemes[design.compared_with].name if design.references else None,
         "precisions": list(design.precisions),
         "imitated": [name for name in design.precisions if store.imitates and name != FLOAT32],
         "batch": store.batch,
