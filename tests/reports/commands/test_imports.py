@@ -29,12 +29,12 @@ IMPORTS = [
     (["verify", "ABOBA", "--steps", "25,50,100,200"], EXACT),
     (["moments", "NVV", "--steps", "10"], {"numpy"}),
     (["moments", "O S A B", "--steps", "10"], {"numpy"}),
-    (["stability", "RVV", "--steps", "100"], {"numpy"}),
+    (["stability", "RVV", "--steps", "100"], {"numpy", "scipy"} | NUMBA),
     # what follows derives, or samples
     (["verify", "O(1/2) S B A O(1/2)", "--steps", "25,50,100,200"], EXACT | {"sympy", "mpmath"}),
     (
         ["verify", "ROBA", "--target", "mixture", "--steps", "8,16,32,64"],
-        EXACT | {"scipy", "numba", "llvmlite"} | TORCH,
+        EXACT | {"scipy"} | NUMBA | TORCH,
     ),
 ]
 OFTEN = [
