@@ -168,6 +168,7 @@ def perturbation_kernel(params: Parameters, t: ArrayLike, numerical_eps: float =
 
 
 @lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 12)
 def kernel_at(params: Parameters, t: float, numerical_eps: float = 0.0) -> Kernel:
     """`perturbation_kernel` at one time, kept: runs at doubling numbers of steps come to the same times. Read only."""
     kernel = _kernel(point(params).law_at(t), numerical_eps)
