@@ -19,6 +19,7 @@ import click
 
 from ...verification.cifar10.study import may_speak
 from .cifar10 import cifar10
+from .identify import identify
 from .lines import BAD_INPUT, INTERRUPTED, progress
 from .options import EVENT, MODEL, OUTPUT
 from .schemes import derive, moments, schemes, stability
@@ -114,7 +115,7 @@ def _survey(libraries: tuple[str, ...], output: Path, as_json: bool) -> None:
         click.echo((page.parent / f"{library}.json").read_text() if as_json else f"wrote {page}", nl=not as_json)
 
 
-for command in (schemes, derive, moments, stability, verify, baseline, cifar10):
+for command in (schemes, derive, moments, stability, verify, identify, baseline, cifar10):
     cli.add_command(command)
 
 

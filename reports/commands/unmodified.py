@@ -21,7 +21,7 @@ LIBRARIES = ("diffusers", "k-diffusion")
 PATHS = ("vp", "sub-vp", "ve", "edm", "cosine", "flow")
 # What else of the command's options such a sampler takes.
 _TAKEN = ("x", "grid", "order", "steps", "time_limit", "as_json", "event")
-_OPTIONS = together(
+OWN_GRID = together(
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of a library's sampler."),
     click.option("--diffusion", type=click.Choice(PATHS), help="The path of data and noise of FILE.py:sample."),
     click.option(
@@ -71,7 +71,7 @@ def UNMODIFIED(command: Any) -> Any:
             )
         return command(*args, **options)
 
-    return _OPTIONS(routed)
+    return OWN_GRID(routed)
 
 
 def _verify(asked: Asked, options: dict[str, Any]) -> NoReturn:

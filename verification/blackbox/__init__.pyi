@@ -1,6 +1,8 @@
 from .adapters import EpsNetwork as EpsNetwork
 from .consistency import inconsistencies as inconsistencies
 from .correct_samplers import variations as variations
+from .identify import Likeness as Likeness
+from .identify import identify as identify
 from .images import on_images as on_images
 from .mutants import MUTANTS as MUTANTS
 from .mutation import Mutant as Mutant

@@ -27,6 +27,7 @@ from ...integrators.light_draws import stand_ins
 from ...integrators.threads import one_thread
 from ..verdicts import Array
 from .causes import check_again
+from .columns import Columns
 from .probe import CHECKS, Probe
 from .probing import check_own_batch, one_time
 
@@ -96,41 +97,74 @@ def check_repeats(sampler: Sampler, event: tuple[int, ...] = ()) -> None:
     check_again(probe, as_trajectory(sampler, [0.5, 0.51, 0.52]), sampler)
 
 
-@one_thread()
-@stand_ins()
-def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anatomy:
-    """The anatomy of a black box of any kind on a short run over taus (N + 1,). Raises BlackBoxError."""
-    times = tuple(float(tau) for tau in taus)
-    calls: list[list[Array]] = []  # the states at which each call asks for the score
+class _Read(Probe):
+    """A probe of short runs, whose scores are numbers like its noise; asked: the states (rows, 2) at which each call
+    asks for its scores."""
 
-    def free(rows: int, batch: int) -> Score:
-        calls.append(asked := [])
+    def __init__(self, sampler: Sampler, event: tuple[int, ...]) -> None:
+        super().__init__(1, self._free, event, sampler)
+        self.asked: list[list[Array]] = []
+
+    def _free(self, rows: int, batch: int) -> Score:
+        self.asked.append(asked := [])
 
         def score(u: Tensor, t: float | Tensor) -> Tensor:
             with unwatched():
-                check_own_batch(u, batch, event)
-                asked.append(probe.unpack(u, rows)[0])
-                probe.label = one_time(t)
+                check_own_batch(u, batch, self.event)
+                asked.append(self.unpack(u, rows)[0])
+                self.label = one_time(t)
             return torch.randn_like(u)
 
         return score
 
-    probe = Probe(1, free, event, sampler)
-    columns = probe.columns_of(as_trajectory(sampler, list(times)))
-    is_score = np.array([label is not None for label in probe.labels], dtype=bool)[columns.is_of]
-    noise = columns.draws[0][~is_score]
-    asked = _of_all_rows(calls, 3 + len(is_score) + 2 * CHECKS)
-    return Anatomy(
-        times,
-        columns.state[0].T,
-        _gains(columns.draws[0][is_score]),
-        noise.T @ noise,
-        columns.offset[0],
-        tuple(label for label in probe.labels if isinstance(label, float)),
-        tuple(_place(probe, rows, k, is_score, noise) for k, rows in enumerate(asked)),
-        columns.rounding,
-        tuple((weights, values[0]) for weights, values in columns.increments),
-    )
+    def anatomy(self, times: tuple[float, ...], columns: Columns) -> Anatomy:
+        """Of the columns that were read last, of a run over these times."""
+        is_score = np.array([label is not None for label in self.labels], dtype=bool)[columns.is_of]
+        noise = columns.draws[0][~is_score]
+        places = _of_all_rows(self.asked, 3 + len(is_score) + 2 * CHECKS)
+        return Anatomy(
+            times,
+            columns.state[0].T,
+            _gains(columns.draws[0][is_score]),
+            noise.T @ noise,
+            columns.offset[0],
+            tuple(label for label in self.labels if isinstance(label, float)),
+            tuple(_place(self, rows, k, is_score, noise) for k, rows in enumerate(places)),
+            columns.rounding,
+            tuple((weights, values[0]) for weights, values in columns.increments),
+        )
+
+
+class Dissection:
+    """The anatomies of a black box of any kind, one short run after another.
+
+    The first run of each number of steps is watched whole; those after it are checked alike, and watched by the names
+    of torch alone as long as they draw what it drew (`light_draws`), which takes half the time.
+    """
+
+    def __init__(self, sampler: Sampler, event: tuple[int, ...] = ()) -> None:
+        self.sampler, self.event = sampler, event
+        self._known = dict[int, _Read | None]()  # by the number of times; None where it was no use
+
+    @one_thread()
+    @stand_ins()
+    def __call__(self, taus: Array) -> Anatomy:
+        """The anatomy on a run over taus (N + 1,). Raises BlackBoxError."""
+        times = tuple(float(tau) for tau in taus)
+        run = as_trajectory(self.sampler, list(times))
+        if (known := self._known.get(len(times))) is not None:
+            known.asked.clear()
+            if (columns := known.lightly(run, discover=True)) is not None:
+                return known.anatomy(times, columns)
+        read = _Read(self.sampler, self.event)
+        columns = read.columns_of(run)
+        self._known[len(times)] = None if len(times) in self._known else read
+        return read.anatomy(times, columns)
+
+
+def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anatomy:
+    """The anatomy of a black box of any kind on a short run over taus (N + 1,). Raises BlackBoxError."""
+    return Dissection(sampler, event)(taus)
 
 
 def _of_all_rows(calls: list[list[Array]], rows: int) -> list[Array]:

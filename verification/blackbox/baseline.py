@@ -27,7 +27,7 @@ from ..exact import errors_of
 from ..files import write_atomically
 from ..targets import GaussianTarget
 from ..verdicts import Array
-from .anatomy import dissect
+from .anatomy import Anatomy, dissect
 from .comparison import SHORT_GRIDS, Baseline, Comparison, compare
 from .probing import probed_moments
 from .study import BLACK_BOX_STEPS, study_black_box
@@ -83,14 +83,16 @@ def record(
             "reason": study.reason,
         },
         "runs": {"mean": list(MEANS), "variance": list(VARIANCES), "of": runs},
-        "short_runs": [
-            {
-                "taus": list(anatomy.taus),
-                "score_times": _digits(np.array(anatomy.times)),
-                **{part.replace(" ", "_"): _digits(value) for part, value in anatomy.parts()},
-            }
-            for anatomy in anatomies
-        ],
+        "short_runs": [written(anatomy) for anatomy in anatomies],
+    }
+
+
+def written(anatomy: Anatomy) -> dict[str, Any]:
+    """A short run as JSON has it."""
+    return {
+        "taus": list(anatomy.taus),
+        "score_times": _digits(np.array(anatomy.times)),
+        **{part.replace(" ", "_"): _digits(value) for part, value in anatomy.parts()},
     }
 
 

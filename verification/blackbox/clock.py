@@ -14,16 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...integrators.blackbox import Sampler
 from ...theory.model import Parameters
 from ..verdicts import Array
-from .anatomy import Anatomy, dissect
+from .anatomy import Anatomy, Dissection
 from .consistency import LENGTHS, STEPS, Spot, times_of
 
 # Off by more than float32, a score's time is rounded if all lie on a grid of at most so many times.
 _TIME, _FINEST = 4 * 2.0**-24, 20_000
-# Steps of short runs on the grid, in its spacings, and the least of these that a limit takes; times a little late, so
-# that those rounded down are not a spacing early.
+# Steps of short runs on the grid, in its spacings, and the least of these that a limit takes; times a little late,
+# and steps a little long, so that those rounded down are not a spacing less.
 _SPACINGS, _FEWEST, _LATE = (8, 4, 2, 1), 3, 1e-9
 # Rounded down or up, times are off by half of the most on average; rounded to nearest, by what chance leaves.
 _BIASED = 0.25
@@ -41,7 +40,7 @@ class Grid(NamedTuple):
         """Between neighbours."""
         return (1 - self.start) / self.spacings
 
-    def look(self, sampler: Sampler, params: Parameters, event: tuple[int, ...], counts: Sequence[int]) -> list[Spot]:
+    def look(self, anatomy: Dissection, params: Parameters, counts: Sequence[int]) -> list[Spot]:
         """Short runs whose times all lie on the grid, as `consistency.look`; where they are too long, there is none."""
         spots = []
         for tau in times_of(params):
@@ -52,7 +51,7 @@ class Grid(NamedTuple):
                 continue
             begin = params.T - t - _LATE
             runs = [
-                tuple(dissect(sampler, begin + m * self.spacing * np.arange(n + 1.0), event) for m in steps)
+                tuple(anatomy(begin + m * self.spacing * (1 + _LATE) * np.arange(n + 1.0)) for m in steps)
                 for n in counts[::-1]
             ]
             spots.append(Spot(begin, tuple(counts[-1] * m * self.spacing for m in steps), *runs))

@@ -61,6 +61,17 @@ def compare(before: Baseline, now: Baseline) -> Comparison:
     return Comparison(before["sampler"], tuple(lines))
 
 
+def of_short_runs(before: list[Any], now: list[Any], rounding: float) -> tuple[str, ...]:
+    """What of short runs over `SHORT_GRIDS` (baseline.written) is not as in a word's, `before`, as `compare` says what
+    changed; rounding: of the sampler, to float32."""
+    pair = {"short_runs": before}, {"short_runs": now}
+    lines = [*_times(*pair), *_parts(*pair, max(PART_TOLERANCE, 8 * rounding))]
+    return tuple(
+        line.replace("what it was", "the word's").replace("is gone (it was", "is missing (the word has")
+        for line in lines
+    )
+
+
 def _cost(before: Baseline, now: Baseline) -> list[str]:
     lines = []
     if before["kind"] != now["kind"]:
@@ -71,6 +82,11 @@ def _cost(before: Baseline, now: Baseline) -> list[str]:
         if old["nfe"] != new["nfe"]:
             lines.append(f"NFE: {new['nfe']} score evaluations in {old['steps']} steps instead of {old['nfe']}")
             break
+    return lines + _times(before, now)
+
+
+def _times(before: Baseline, now: Baseline) -> list[str]:
+    """The first score that is conditioned at another time."""
     for old, new in zip(before["short_runs"], now["short_runs"], strict=True):
         if len(old["score_times"]) != len(new["score_times"]):
             continue  # score k of one is not score k of the other
@@ -78,9 +94,8 @@ def _cost(before: Baseline, now: Baseline) -> list[str]:
             if abs(t - t_now) > PART_TOLERANCE:
                 start, h = old["taus"][0], old["taus"][1] - old["taus"][0]
                 places = [f"tau + {round((1 - time - start) / h, 9):g} h (t = {time:.9g})" for time in (t_now, t)]
-                lines.append(f"score {k + 1} is conditioned at {places[0]} instead of {places[1]}, h = {h:.6g}")
-                return lines
-    return lines
+                return [f"score {k + 1} is conditioned at {places[0]} instead of {places[1]}, h = {h:.6g}"]
+    return []
 
 
 @dataclass(frozen=True)

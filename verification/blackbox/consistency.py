@@ -21,7 +21,7 @@ gain, as div(p J grad log p) = div(J grad p) = 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,8 +30,10 @@ from numpy.typing import NDArray
 
 from ...integrators.blackbox import Kind, Sampler, kind_of
 from ...theory.model import PSLD_DIFFUSION, Parameters
+from ..targets import point
 from ..verdicts import Array, extrapolate, magnification
-from .anatomy import NAMES, Anatomy, dissect
+from .anatomy import NAMES, Anatomy, Dissection
+from .wording import factor, when
 
 # Where the limits are taken, and the lengths h of the runs; from the last of them Richardson reaches about 1e-10.
 TIMES = (0.1, 0.4, 0.7, 0.95)
@@ -46,8 +48,7 @@ FEWER = 4
 # steps are four times as many, and a fault of any size stays what it is.
 STEPS, LONGER = (4, 8), ((16, 32), (64, 128))
 _DIES_OUT = 0.5
-# At how many of the times where something was found.
-_AGAIN = 4
+_AGAIN = 4  # of the times where something was found
 # Rounding of (P - I) / h: a few units of 2^-53, over the shortest h, magnified by the extrapolation.
 _MAGNIFICATION = magnification(LENGTHS)
 # A limit is wrong if it is off by this part of the largest entry of its matrix and by more than a few uncertainties;
@@ -74,7 +75,7 @@ class Inconsistency:
 
     def __str__(self) -> str:
         shown = next((k for k, tau in enumerate(self.taus) if tau in TIMES), 0)
-        return f"{self.what} is {_factor(self.found, self.expected, shown)} {_when(self.taus, self.looked)}"
+        return f"{self.what} is {factor(self.found, self.expected, shown)} {when(self.taus, self.looked)}"
 
 
 @dataclass(frozen=True)
@@ -96,17 +97,24 @@ class Spot(NamedTuple):
     runs: tuple[Anatomy, ...]
     shorter: tuple[Anatomy, ...] = ()
 
-    def rates(self) -> dict[str, tuple[Array, float]]:
-        """The limits of the module's docstring, each with its uncertainty."""
+    def rates(self, measured: Mapping[str, Array] | None = None) -> dict[str, tuple[Array, Array]]:
+        """The limits of the module's docstring, each with the uncertainties of its entries; measured: what float32
+        makes of each, by default what it makes of the largest."""
         spans = np.array([run.taus[-1] - run.taus[0] for run in self.runs])
         if self.shorter:
             spans = spans - [run.taus[-1] - run.taus[0] for run in self.shorter]
         # a few units of 2^-53 in every part, over the shortest length, magnified by the extrapolation
-        floor = (16 * 2.0**-53 + max(run.rounding for run in self.runs)) / spans[-1] * _MAGNIFICATION
+        least, most = (x / spans[-1] for x in (16 * 2.0**-53, max(run.rounding for run in self.runs)))
         limits = {}
-        for name, of in _RATES.items():
-            limit, unsure = extrapolate(self.lengths, self.over_time(of))
-            limits[name] = limit, max(unsure, floor)
+        for name, of in RATES.items():
+            values = np.array(self.over_time(of))
+            limit, unsure = extrapolate(self.lengths, values)
+            floor = np.full(limit.shape, _MAGNIFICATION * (least + most))
+            if measured is not None:
+                each = [extrapolate(self.lengths, values[(slice(None), *place)]) for place in np.ndindex(limit.shape)]
+                limit, unsure = (np.array(x).reshape(limit.shape) for x in zip(*each, strict=True))
+                floor = _MAGNIFICATION * (least + measured[name])
+            limits[name] = limit, np.maximum(unsure, floor)
         return limits
 
     def over_time(self, part: Callable[[Anatomy], Array]) -> list[Array]:
@@ -118,7 +126,7 @@ class Spot(NamedTuple):
         return [value / span for value, span in zip(values, spans, strict=True)]
 
 
-_RATES: dict[str, Callable[[Anatomy], Array]] = {
+RATES: dict[str, Callable[[Anatomy], Array]] = {
     "drift": lambda run: run.propagator - np.eye(2),
     "gain": lambda run: run.gains.sum(0),
     "noise": lambda run: run.noise_cov,
@@ -138,25 +146,20 @@ def times_of(params: Parameters) -> dict[float, tuple[float, ...]]:
 
 
 def look(
-    sampler: Sampler,
-    params: Parameters,
-    event: tuple[int, ...],
-    counts: tuple[int, ...],
-    at: Collection[float] | None = None,
+    anatomy: Dissection, params: Parameters, counts: tuple[int, ...], at: Collection[float] | None = None
 ) -> list[Spot]:
     """The short runs at all times, or at some; counts: of their steps."""
 
-    def spot(tau: float, lengths: tuple[float, ...]) -> Spot:
-        runs = [
-            tuple(dissect(sampler, tau + h / counts[-1] * np.arange(count + 1.0), event) for h in lengths)
-            for count in counts[::-1]
-        ]
-        return Spot(tau, lengths, *runs)
-
     # a run of several steps costs as many, and three lengths tell a factor
     most = None if counts == (1,) else 3
-    lengths = {tau: h for tau, h in times_of(params).items() if at is None or tau in at}
-    return [spot(tau, h if h == LENGTHS else h[:most]) for tau, h in lengths.items()]
+    lengths = {tau: h if h == LENGTHS else h[:most] for tau, h in times_of(params).items() if at is None or tau in at}
+    grids = {
+        tau: [[tau + h / counts[-1] * np.arange(count + 1.0) for h in every] for count in counts[::-1]]
+        for tau, every in lengths.items()
+    }
+    # networks that predict eps take the kernel there
+    point(params).keep([params.T - tau for each in grids.values() for runs in each for run in runs for tau in run])
+    return [Spot(tau, lengths[tau], *(tuple(map(anatomy, runs)) for runs in each)) for tau, each in grids.items()]
 
 
 def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...] = ()) -> list[Inconsistency]:
@@ -168,11 +171,12 @@ def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...]
     else both are held to the SDE, or to the flow if there is no noise. Raises BlackBoxError if the sampler cannot be
     probed.
     """
+    anatomy = Dissection(sampler, event)
     if kind_of(sampler) is Kind.STEP:
-        return departures(look(sampler, params, event, (1,)), params)
+        return departures(look(anatomy, params, (1,)), params)
     return lasting(
-        departures(look(sampler, params, event, STEPS), params),
-        lambda counts, at: departures(look(sampler, params, event, counts, at), params),
+        departures(look(anatomy, params, STEPS), params),
+        lambda counts, at: departures(look(anatomy, params, counts, at), params),
     )
 
 
@@ -211,25 +215,30 @@ def _size(wrong: Sequence[Inconsistency]) -> float:
     )
 
 
-def departures(spots: Sequence[Spot], params: Parameters, rough: float = 0.0) -> list[Inconsistency]:
+def departures(
+    spots: Sequence[Spot], params: Parameters, rough: float = 0.0, measured: Mapping[str, Array] | None = None
+) -> list[Inconsistency]:
     """What the short runs show to be wrong, as `inconsistencies`; rough: what the noise covariance of a run may be off
-    by, where its constants are rounded."""
+    by, where its constants are rounded; measured: see `Spot.rates`."""
     if wrong := _at_zero(spots) or _unbounded(spots):
         return wrong
     A, G, D = PSLD_DIFFUSION.reverse().numbers(params.values())
     taus = tuple(spot.tau for spot in spots)
-    limits = [spot.rates() for spot in spots]
+    limits = [spot.rates(measured) for spot in spots]
     found = {name: np.stack([limit[name][0] for limit in limits]) for name in limits[0]}
-    unsure = {name: np.array([limit[name][1] for limit in limits]) for name in limits[0]}
-    unsure["noise"] = np.maximum(unsure["noise"], [_MAGNIFICATION * rough / spot.lengths[-1] for spot in spots])
+    unsure = {name: np.stack([limit[name][1] for limit in limits]) for name in limits[0]}
+    for k, spot in enumerate(spots):
+        unsure["noise"][k] = np.maximum(unsure["noise"][k], _MAGNIFICATION * rough / spot.lengths[-1])
     beta = np.array([params.beta(params.T - tau) for tau in taus])[:, None, None]
-    slack = _SURE * np.maximum.reduce([unsure[name] for name in ("drift", "gain", "noise")])[:, None, None]
+    slack = _SURE * np.maximum(unsure["gain"], unsure["noise"])
+    most = _SURE * np.max([unsure[name] for name in ("drift", "gain", "noise")], axis=(0, 2, 3))
+    slack = np.maximum(slack, most[:, None, None]) if measured is None else slack
     wanted = reference(found["gain"], found["noise"], beta * G, beta * D, slack)
     if rough:
         wanted |= {"noise": beta * D, "gain": beta * G} if found["noise"].any() else {}
     wanted |= {"drift": beta * A, "offset": np.zeros((len(taus), 2))}
-    if (factor := _common_factor(found, wanted, slack.ravel())) is not None:
-        have, want = factor
+    if (common := _common_factor(found, wanted, most)) is not None:
+        have, want = common
         what = "the rate of everything (drift, gain and noise: beta or a step size)"
         return [Inconsistency(what, taus, have, want, taus)]
     scale = float(np.abs(beta * G).max())
@@ -242,12 +251,12 @@ def departures(spots: Sequence[Spot], params: Parameters, rough: float = 0.0) ->
                 continue
             have, want = (values[name][(slice(None), *place)] for values in (found, wanted))
             size = np.sqrt(rows[:, place[0]] * rows[:, place[-1]]) if name == "noise" else rows[:, place[0]]
-            bad = np.abs(have - want) > np.maximum(_WRONG * size, _SURE * unsure[name])
-            wrong += _where(bad, _DESCRIPTIONS[name].format(*(NAMES[i] for i in place)), have, want, taus)
+            bad = np.abs(have - want) > np.maximum(_WRONG * size, _SURE * unsure[name][(slice(None), *place)])
+            wrong += _where(bad, DESCRIPTIONS[name].format(*(NAMES[i] for i in place)), have, want, taus)
     return wrong
 
 
-_DESCRIPTIONS = {
+DESCRIPTIONS = {
     "drift": "the drift of {0} by {1}",
     "gain": "the gain of {0} from s_{1}",
     "noise": "the noise covariance of {0} and {1}",
@@ -319,7 +328,7 @@ def _at_zero(spots: Sequence[Spot]) -> list[Inconsistency]:
 def _unbounded(spots: Sequence[Spot]) -> list[Inconsistency]:
     """What of a short run is not of the size of h: over h it grows without bound."""
     found, full = [], [spot for spot in spots if spot.lengths == LENGTHS]
-    for name, of in _RATES.items():
+    for name, of in RATES.items():
         powers: dict[tuple[int, ...], list[float]] = {}
         for spot in full:
             rates = np.abs(spot.over_time(of))
@@ -333,7 +342,7 @@ def _unbounded(spots: Sequence[Spot]) -> list[Inconsistency]:
                     powers.setdefault(place, []).append(to)
         for place, all_powers in powers.items():
             if len(all_powers) == len(full) and (name != "noise" or place != (1, 0)):
-                what = _DESCRIPTIONS[name].format(*(NAMES[i] for i in place))
+                what = DESCRIPTIONS[name].format(*(NAMES[i] for i in place))
                 taus = tuple(spot.tau for spot in full)
                 found.append(
                     Unbounded(what, taus, (1.0,) * len(taus), (0.0,) * len(taus), taus, float(np.mean(all_powers)))
@@ -374,27 +383,3 @@ _PLACE: tuple[tuple[str, Callable[..., Array], Array], ...] = (
 def _farthest(times: Sequence[float], start: float) -> float:
     """How far the time that departs most is from where the run starts."""
     return max((t - start for t in times), key=abs, default=0.0)
-
-
-def _factor(found: tuple[float, ...], expected: tuple[float, ...], shown: int) -> str:
-    """How the found values relate to the expected ones: by a factor, where there is one; shown: which of them is."""
-    first = f"{found[shown]:.6g} where {expected[shown]:.6g} is right"
-    if all(abs(e) > 1e-12 for e in expected):
-        ratios = [f / e for f, e in zip(found, expected, strict=True)]
-        if max(map(abs, ratios)) <= 1e-9:
-            return f"missing ({expected[shown]:.6g} is right)"
-        if max(ratios) - min(ratios) <= 1e-6 * max(1.0, abs(ratios[shown])):
-            return f"{ratios[shown]:.6g} times what is right ({first})"
-    return first
-
-
-def _when(taus: tuple[float, ...], looked: tuple[float, ...]) -> str:
-    """At which times, of those that were looked at."""
-    if taus == looked:
-        return "at all times"
-    if len(taus) > 1 and taus == looked[-len(taus) :]:
-        return f"from tau = {taus[0]:.4g} on"
-    if len(taus) > 1 and taus == looked[: len(taus)]:
-        return f"up to tau = {taus[-1]:.4g}"
-    more = f" and {len(taus) - 4} more" if len(taus) > 4 else ""
-    return f"at tau = {', '.join(f'{tau:.4g}' for tau in taus[:4])}{more}"

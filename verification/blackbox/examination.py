@@ -23,17 +23,19 @@ from ...integrators.blackbox import Kind, Sampler, kind_of
 from ...theory.model import PSLD_DIFFUSION, Parameters
 from ..verdicts import Array, Finding, Weight, extrapolate
 from ..verdicts import Kind as About
-from .anatomy import NAMES, Anatomy, check_repeats, dissect
-from .clock import clock_of
+from .anatomy import NAMES, Anatomy, Dissection, check_repeats
+from .clock import Grid, clock_of
 from .consistency import LENGTHS, STEPS, TIMES, Inconsistency, Spot, departures, lasting, look, reference
-from .smoothness import branches, roughness
+from .slowness import slow
+from .smoothness import branches, roughness, rounded_steps, rounding_of_rates
 
 # A normalised cumulant that is this large is none of rounding, and a limit that is off by so much of its size.
 _MOMENT, _CURVATURE = 1e-4, 1e-3
 # Runs of what keeps state: steps of those that are looked at for jumps; of those that are refined over one length.
 _SOME, _REFINED, _LENGTH = 3, (4, 8, 16, 32, 64), 2.0**-6
-# Steps that are rounded are known to a half of themselves where they are two spacings long.
-_KNOWN = 2
+# Times that are rounded with their steps are the sampler's own in steps of two spacings; a step size that is rounded by
+# itself is known to a few per cent where it is so many spacings long.
+_KNOWN, _SMALL = 2, 16
 
 
 class Examination(NamedTuple):
@@ -51,36 +53,53 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
     """What short runs say of a black box that is held to an order. Raises BlackBoxError if it cannot be probed."""
     is_step = kind_of(sampler) is Kind.STEP
     check_repeats(sampler, event)
+    anatomy = Dissection(sampler, event)
     counts = (1,) if is_step else STEPS
-    raw = look(sampler, params, event, counts)
+    raw = look(anatomy, params, counts)
     clock = clock_of(raw, params)
     spots = raw if clock is None else clock.unrounded(raw, params.T)
-    wrong, shortest = departures(spots, params), 0.0
+    # what a limit is off by says little where it is reached slowly
+    late = slow(spots) if clock is None else []
+    wrong, shortest = [] if late else departures(spots, params), 0.0
     if wrong and clock is not None and clock.grid is not None:
-        on_grid = clock.grid.look(sampler, params, event, counts)
+        on_grid = clock.grid.look(anatomy, params, counts)
         if on_grid:  # where only steps of other sizes are at fault, they are rounded with the times
             spots, wrong, shortest = on_grid, departures(on_grid, params), _KNOWN * clock.grid.spacing
     rounding = [] if clock is None else [_rounds(str(clock), shortest)]
     single = max(run.rounding for spot in spots for run in spot.runs)  # reported with its size by the study
+    if wrong and clock is None and (steps := rounded_steps(anatomy, 1 if is_step else _SOME, single)) is not None:
+        part, number = steps
+        on_grid = Grid("", 0.0, number).look(anatomy, params, counts)
+        if on_grid:
+            spots, wrong, shortest = on_grid, departures(on_grid, params), _SMALL / number
+        text = f"rounds the step size to 1/{number} in {part}, which is off by up to {1 / number:.1e} / h of itself"
+        rounding.append(_rounds(text, shortest))
+    # what float32 hides of a rate is measured where nothing else is wrong
+    measured = (
+        rounding_of_rates(anatomy, 1 if is_step else _SOME) if single and not (wrong or late or shortest) else None
+    )
+    wrong = departures(spots, params, measured=measured) if measured is not None else wrong
     if not single and not shortest:
-        rough, text = roughness(sampler, event, 1 if is_step else _SOME)
+        rough, text = roughness(anatomy, 1 if is_step else _SOME)
         rounding += [_rounds(text)] if text else []
-        wrong = departures(spots, params, rough) if wrong and rough else wrong
+        wrong = departures(spots, params, rough) if (wrong or late) and rough else wrong
+        late = [] if rough else late
     if wrong and not is_step and not shortest:
 
         def again(counts: tuple[int, ...], at: Collection[float]) -> list[Inconsistency]:
-            longer = look(sampler, params, event, counts, at)
-            return departures(longer if clock is None else clock.unrounded(longer, params.T), params)
+            longer = look(anatomy, params, counts, at)
+            longer = longer if clock is None else clock.unrounded(longer, params.T)
+            return departures(longer, params, measured=measured)
 
         wrong = lasting(wrong, again)
     problems: list[str | Finding] = [f"not consistent: {fault}" for fault in wrong] or [*_increments(spots, order)]
     any_score = order == 1
     if not wrong and not shortest:
-        problems += branches(sampler, event, 1 if is_step else _SOME, single)
-        if not problems:
-            problems += _curvature_at_zero(spots)
+        problems += [Finding(text, Weight.REFUTES, About.ORDER) for text in late]
+        problems = problems or [*branches(anatomy, 1 if is_step else _SOME, single > 0)]
+        problems = problems or [*_curvature_at_zero(spots)]
         if order >= 2 and not problems:
-            missed = _second_order(sampler, order, event, curved=not is_step)
+            missed = _second_order(anatomy, order, curved=not is_step)
             if is_step and not missed:
                 missed = _curvature(spots, params, order)
             problems += [Finding(text, Weight.REFUTES, About.ORDER) for text in missed]  # errors may tell more
@@ -217,11 +236,11 @@ def _displacements(run: Anatomy, far: bool = False) -> Array:
     return np.einsum("nij,nkl->ijkl", run.gains, np.array(moments).reshape(-1, 2, 2))
 
 
-def _second_order(sampler: Sampler, order: int, event: tuple[int, ...], curved: bool) -> list[str]:
+def _second_order(anatomy: Dissection, order: int, curved: bool) -> list[str]:
     """What of order 2 is missed in runs of one length H in n steps, whose parts, and what the second derivative of a
     score brings to their mean (curved), have an error a / n + O(n^-2): a = 0 for order 2. The first that is not."""
     for tau in TIMES[:-1]:
-        runs = [dissect(sampler, tau + _LENGTH / n * np.arange(n + 1.0), event) for n in _REFINED]
+        runs = [anatomy(tau + _LENGTH / n * np.arange(n + 1.0)) for n in _REFINED]
         for what, part in _REFINING.items():
             terms = [part(run) for run in runs]
             size = float(np.abs(terms[-1]).max())

@@ -105,12 +105,12 @@ class Probe(Calls):
         Numbers are taken to stand where they act, and Gaussians to be used linearly; where that fails, the places are
         found, and Gaussians tried as steps of a law. Raises BlackBoxError.
         """
-        if self.widths is not None and (columns := self._lightly(run, discover)) is not None:
+        if self.widths is not None and (columns := self.lightly(run, discover)) is not None:
             return columns
         try:
             if discover or self.widths is None:
                 self.discover(run)
-            return self._lightly(run) or self.read(run)
+            return self.lightly(run) or self.read(run)
         except (SamplerRaised, NotAState, NotFinite):
             raise
         except BlackBoxError as error:
@@ -122,9 +122,9 @@ class Probe(Calls):
             cause = cause_of(error, self, run, self.sampler)
             raise (cause or named or error) from error
 
-    def _lightly(self, run: Run, discover: bool = False) -> Columns | None:
-        """The same of known draws, watched by the names of torch alone (`light_draws`); None where that cannot be, or
-        something is wrong: its cause shows where all that is called is watched."""
+    def lightly(self, run: Run, discover: bool = False) -> Columns | None:
+        """`columns_of` a run of known draws, watched by the names of torch alone (`light_draws`); None where that
+        cannot be, or something is wrong: its cause shows where all that is called is watched."""
         if not are_in_place():
             return None
         self.light = True

@@ -139,9 +139,9 @@ def probed_moments(
     taus = check_grid(taus, target.params)
     law = starting_law(target, float(taus[0]), start)
     with np.errstate(over="ignore", invalid="ignore"):
+        for each in (target, point(target.params)):  # where most samplers ask for the score, and its kernel
+            each.keep((target.params.T - taus).tolist())
         if kind_of(sampler) is Kind.STEP:
-            for each in (target, point(target.params)):  # where most samplers ask for the score, and its kernel
-                each.keep((target.params.T - taus).tolist())
             probed = ProbedStep(sampler, target, event)
             with stand_ins():
                 for tau, h in progress(list(zip(taus[:-1].tolist(), np.diff(taus).tolist(), strict=True))):

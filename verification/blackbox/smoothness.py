@@ -1,28 +1,32 @@
 """Whether the parts of a black box are smooth functions of the step size.
 
 They are, of every sampler that has an order. Where one jumps, a branch on h is found by bisection; where constants of
-the noise jump between neighbouring h, they were rounded. Runs are of one step, or of some where steps remember.
+the noise jump between neighbouring h, they were rounded; where a part is a staircase, h was. Runs are of one step, or
+of some where steps remember.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...integrators.blackbox import Sampler
 from ..verdicts import Array, extrapolate
-from .anatomy import NAMES, dissect
+from .anatomy import NAMES, Dissection
 
 # Where a branch on the step size is looked for, and how often an interval is halved to find one; the longest step.
 _TAU, _SIZES, _HALVINGS, _LONGEST = 0.4, tuple(2.0**-k for k in range(3, 15)), 24, 0.19
 # Of so many neighbouring sizes each is foreseen; and how much worse at most from one size to its double.
 _NODES, _FASTEST = 4, 64
-# What rounding of a value does to what it foresees, over h; how often a jump is looked for where there may be none.
-_WORSE, _TRIES = 300, 3
-# A jump, of the largest entry of a part; and what a float64 step's noise covariance may be rough by, some thousand
-# roundings of 2^-53.
-_JUMP, _ROUGH = 1e-4, 1e-12
-# Neighbouring step sizes, relative: closer to each other they would be the same in float32.
-_NEAR = 1e-4
+# How many times its measured size rounding may be; how often a jump is looked for where there may be none.
+_SAFE, _TRIES = 4, 4
+# A jump, of the largest entry of its row, and an entry of no size beside the largest; and what a float64 step's noise
+# covariance may be rough by, some thousand roundings of 2^-53.
+_JUMP, _SMALL, _ROUGH = 1e-4, 1e-3, 1e-12
+# Where rounding is measured: lengths, and step sizes near each, so close that parts are smooth there, and not so close
+# that they would be the same in float32.
+_LENGTHS, _NEAR, _AROUND = (2.0**-6, 2.0**-9, 2.0**-12), 1e-4, 8
+# Where the stairs of a part that takes h rounded are looked for, in so many sizes from a half of each; the most of
+# these that may rise from the one before; what is level, and how much steeper a rise is than what is not quite.
+_STAIRS, _TREADS, _MOST, _LEVEL, _STEEP = (2.0**-4, 2.0**-6, 2.0**-8, 2.0**-10), 64, 0.4, 1e-9, 10
 _PARTS = (
     *(f"the drift of {i} by {j}" for i in NAMES for j in NAMES),
     *(f"the gain of {i} from s_{j}" for i in NAMES for j in NAMES),
@@ -31,77 +35,166 @@ _PARTS = (
 )
 
 
-def branches(sampler: Sampler, event: tuple[int, ...], count: int = 1, rounding: float = 0.0) -> list[str]:
+def branches(anatomy: Dissection, count: int = 1, is_single: bool = False) -> list[str]:
     """Where a part of the last of `count` steps jumps with the step size, if what it is in longer steps has another
-    limit than what it is in shorter ones: who changes to another method of an order has the same. rounding: of a
-    step to float32, relative."""
-    values = np.array([_rates(sampler, event, h, count) for h in _SIZES])
-    scale = max(1.0, float(np.abs(values[-1]).max()))
-    finer = np.array([_foreseen(_SIZES[k + 1 :], values[k + 1 :], _SIZES[k]) for k in range(len(_SIZES) - _NODES)])
-    off = np.abs(values[: len(finer)] - finer)
+    limit than what it is in shorter ones: who changes to another method of an order has the same. is_single: whether
+    the sampler rounds to float32, which is measured then: what is smaller is no jump."""
+    values = np.array([_rates(anatomy, h, count) for h in _SIZES])
+    size = _sizes(values[-1])
+    rough = _rounding(anatomy, count) if is_single else np.zeros((len(_SIZES), len(size)))
+    foreseen, noise = (
+        np.array([of(_SIZES[k + 1 :], each[k + 1 :], _SIZES[k]) for k in range(len(_SIZES) - _NODES)])
+        for of, each in ((_foreseen, values), (_unsure, rough))
+    )
+    off, noise = np.abs(values[: len(foreseen)] - foreseen), _SAFE * (noise + rough[: len(foreseen)])
     tries = _TRIES
     for k in range(len(off) - 2, -1, -1):
         # four values foresee the next one to h^4, so that this falls by 16 with each half of a step
-        suspicious, least = off[k] - _FASTEST * off[k + 1], scale * max(_JUMP, _WORSE * rounding / _SIZES[k])
-        if not tries or suspicious.max() <= least:
+        suspicious = off[k] - _FASTEST * np.maximum(off[k + 1] - noise[k + 1], 0)
+        least = np.maximum(_JUMP * size, noise[k])
+        part = int((suspicious / least).argmax())
+        if not tries or suspicious[part] <= least[part]:
             continue
-        part = int(suspicious.argmax())
-        below, smooth, half = _SIZES[k + 1 :], values[k + 1 :, part], off[k, part] / 2
-
-        def rate(h: float, part: int = part) -> float:
-            return float(_rates(sampler, event, h, count)[part])
-
+        below, smooth, half = _SIZES[k + 1 :], values[k + 1 :], off[k, part] / 2
         long, short = _SIZES[k], _SIZES[k + 1]
         for _ in range(_HALVINGS):
             middle = (long + short) / 2
-            departs = abs(rate(middle) - float(_foreseen(below, smooth, middle))) > half
+            departs = abs(_rates(anatomy, middle, count)[part] - _foreseen(below, smooth, middle)[part]) > half
             long, short = (middle, short) if departs else (long, middle)
-        above, beyond, tries = rate(long), rate(short), tries - 1
-        if abs(above - beyond) <= least:
+        above, beyond, tries = _rates(anatomy, long, count), _rates(anatomy, short, count), tries - 1
+        jumps = np.abs(above - beyond) > np.maximum(_JUMP * size, _SAFE * rough[k : k + 2].sum(0))
+        if not jumps[part]:
             continue
         # the limit of what it is in longer steps, from some of those
         longer = [long * min(2.0, _LONGEST / long) ** (j / 3) for j in (3, 2, 1, 0)]
-        limit, unsure = extrapolate(longer, [np.array([rate(h)]) for h in longer])
-        short_limit, _ = extrapolate(below, [np.array([value]) for value in smooth])
-        apart = abs(float(limit[0] - short_limit[0]))
-        if longer[0] > 1.2 * long and apart > max(_JUMP * scale, 4 * unsure):
-            how = f"{above / beyond:.4g} times" if abs(beyond) > 1e-12 else f"{above:.4g}, not"
+        rates = np.array([_rates(anatomy, h, count) for h in longer])
+        apart = np.zeros_like(size)
+        for each in np.flatnonzero(jumps & (suspicious > least)):
+            limit, unsure = extrapolate(longer, rates[:, each])
+            short_limit, less = extrapolate(below, smooth[:, each])
+            is_known = abs(float(limit - short_limit)) > 4 * (unsure + (less if is_single else 0.0))
+            apart[each] = abs(float(limit - short_limit)) / size[each] if is_known else 0.0
+        worst = int(apart.argmax())
+        if longer[0] > 1.2 * long and apart[worst] > _JUMP:
+            far, near = above[worst], beyond[worst]
+            how = f"{far / near:.4g} times" if abs(near) > 1e-12 else f"{far:.4g}, not"
             return [
-                f"not consistent: {_PARTS[part]} jumps with the step size: in steps longer than {short:.4g} it is "
+                f"not consistent: {_PARTS[worst]} jumps with the step size: in steps longer than {short:.4g} it is "
                 f"{how} what it is in shorter ones"
             ]
         return []  # what is left of coarser sizes is foreseen from both sides of the jump
     return []
 
 
+def _sizes(rates: Array) -> Array:
+    """What the parts are to be compared with: the largest entry of a row, and of the noise the deviations."""
+    drift, gain, noise = (np.abs(rates[4 * k : 4 * k + 4].reshape(2, 2)) for k in range(3))
+    scale = max(1.0, float(np.abs(rates).max()))
+    rows = [np.maximum(each.max(1), _SMALL * scale) for each in (drift, gain)]
+    deviations = np.sqrt(np.maximum(np.diag(noise), _SMALL**2 * scale))
+    return np.concatenate([*(row.repeat(2) for row in rows), np.outer(deviations, deviations).ravel(), rows[0]])
+
+
+def _weights(sizes: tuple[float, ...], h: float) -> Array:
+    """Lagrange's weights at h of the first `_NODES` of some sizes."""
+    x = np.array(sizes[:_NODES])
+    return np.array([np.prod((h - np.delete(x, j)) / (own - np.delete(x, j))) for j, own in enumerate(x)])
+
+
 def _foreseen(sizes: tuple[float, ...], values: Array, h: float) -> Array:
     """What a smooth function is at h, from its values (n, ...) at the first `_NODES` of n smaller sizes."""
-    x = np.array(sizes[:_NODES])
-    weights = [np.prod((h - np.delete(x, j)) / (own - np.delete(x, j))) for j, own in enumerate(x)]
-    return np.tensordot(weights, values[:_NODES], 1)
+    return np.tensordot(_weights(sizes, h), values[:_NODES], 1)
 
 
-def _rates(sampler: Sampler, event: tuple[int, ...], h: float, count: int) -> Array:
+def _unsure(sizes: tuple[float, ...], errors: Array, h: float) -> Array:
+    """What `_foreseen` may be off by, if its values are by `errors`."""
+    return np.tensordot(np.abs(_weights(sizes, h)), errors[:_NODES], 1)
+
+
+def _differences(values: Array) -> Array:
+    """The largest fourth differences of values (n, ...) near each other, over 6: of a smooth part some 1e-16, of
+    rounding what it is."""
+    return np.abs(np.diff(values, 4, axis=0)).max(0) / 6
+
+
+def rounding_of_rates(anatomy: Dissection, count: int) -> dict[str, Array]:
+    """What float32 makes of each of the rates of short runs (2, 2), by the last of `count` steps."""
+    rates = [part / h for part, h in zip(_measured(anatomy, count), _LENGTHS, strict=True)]
+    parts = np.split(_SAFE * np.max(rates, axis=0), (4, 8, 12))
+    names = ("drift", "gain", "noise", "offset")
+    return {name: part.reshape(-1, 2) if len(part) > 2 else part for name, part in zip(names, parts, strict=True)}
+
+
+def _measured(anatomy: Dissection, count: int) -> list[Array]:
+    """By how much rounding moves the parts of a step of each of `_LENGTHS`, (14,)."""
+    measured = list[Array]()
+    for h in _LENGTHS:
+        near = [h * (1 + _NEAR * j) for j in range(_AROUND)]
+        jumps = h * _differences(np.array([_rates(anatomy, each, count) for each in near]))
+        # what does not move at all is rounded to what it was at longer steps
+        measured.append(np.where(jumps > _ROUGH, jumps, measured[-1]) if measured else jumps)
+    return measured
+
+
+def _rounding(anatomy: Dissection, count: int) -> Array:
+    """By how much rounding moves `_rates` at each of `_SIZES`, (sizes, 14)."""
+    measured, found = _measured(anatomy, count), []
+    for size in _SIZES:
+        nearest = int(np.abs(np.log2(np.array(_LENGTHS) / size)).argmin())
+        # a part of longer steps may be rounded as it grows
+        found.append(measured[nearest] * max(1.0, size / _LENGTHS[nearest]) / size)
+    return np.array(found)
+
+
+def rounded_steps(anatomy: Dissection, count: int = 1, rounding: float = 0.0) -> tuple[str, int] | None:
+    """A part of the last of `count` steps that takes its step size rounded, and to one over which number: as a function
+    of h it is a staircase of even steps. None if there is none. rounding: of a step to float32, relative: a staircase
+    of its own."""
+
+    def parts(h: float) -> Array:
+        return h * _rates(anatomy, h, count)
+
+    for longest in _STAIRS:
+        sizes = np.linspace(longest / 2, longest, _TREADS)
+        values = np.array([parts(h) for h in sizes])
+        rises = np.abs(np.diff(values, axis=0))
+        moves = rises > _LEVEL * np.abs(values).max(0) + _STEEP * (np.median(rises, axis=0) + rounding)
+        for part in np.flatnonzero((moves.sum(0) >= 3) & (moves.mean(0) <= _MOST)):
+            places = np.flatnonzero(moves[:, part])
+            edges = list[float]()
+            for place in (places[0], places[-1]):
+                low, high = float(sizes[place]), float(sizes[place + 1])
+                for _ in range(_HALVINGS):
+                    middle = (low + high) / 2
+                    same = abs(parts(middle)[part] - values[place, part]) <= rises[place, part] / 2
+                    low, high = (middle, high) if same else (low, middle)
+                edges.append(low)
+            each = (edges[1] - edges[0]) / (len(places) - 1)
+            if abs(1 / each - round(1 / each)) <= 1e-3 / each:
+                return _PARTS[part], round(1 / each)
+    return None
+
+
+def _rates(anatomy: Dissection, h: float, count: int) -> Array:
     """Drift, gain, noise and offset of the last of `count` steps h, over h, (14,)."""
-    run = dissect(sampler, _TAU + h * np.arange(count + 1.0), event)
+    run = anatomy(_TAU + h * np.arange(count + 1.0))
     P, K, Q, b = run.propagator, run.gains.sum(0), run.noise_cov, run.offset
     if count > 1:  # beyond the steps before it
-        before = dissect(sampler, _TAU + h * np.arange(float(count)), event)
+        before = anatomy(_TAU + h * np.arange(float(count)))
         P = P @ np.linalg.inv(before.propagator)
         K, Q, b = K - P @ before.gains.sum(0), Q - P @ before.noise_cov @ P.T, b - P @ before.offset
     return np.concatenate([np.ravel(part) for part in (P - np.eye(2), K, Q, b)]) / h
 
 
-def roughness(sampler: Sampler, event: tuple[int, ...], count: int = 1) -> tuple[float, str]:
+def roughness(anatomy: Dissection, count: int = 1) -> tuple[float, str]:
     """How far the noise covariance of a run of `count` steps jumps between neighbouring step sizes, 0 if it does not;
     in words."""
     rough, text = 0.0, ""
-    for h in (2.0**-6, 2.0**-9, 2.0**-12):
+    for h in _LENGTHS:
         near = [h * (1 + _NEAR * j) for j in range(6)]
-        values = np.array([dissect(sampler, _TAU + size * np.arange(count + 1.0), event).noise_cov for size in near])
+        values = np.array([anatomy(_TAU + size * np.arange(count + 1.0)).noise_cov for size in near])
         for i, name in enumerate(NAMES):
-            # fourth differences: of a smooth part some 1e-16, of rounding six times what it is
-            jump = float(np.abs(np.diff(values[:, i, i], 4)).max()) / 6
+            jump = float(_differences(values[:, i, i]))
             if jump > max(count * _ROUGH, rough):
                 rough, part = jump, jump / float(values[0, i, i])
                 text = (

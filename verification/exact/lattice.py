@@ -147,14 +147,24 @@ def _frame(clouds: Sequence[Cloud]) -> Frame:
     for shift in (_SHIFT, 0, 0):
         cov = np.sum([(c.points * c.weights) @ c.points.T + c.weights.sum() * c.noise_cov for c in framed], axis=0)
         cov = cov / mass
-        try:
-            more = np.linalg.cholesky(cov + shift * np.diag(np.diag(cov)))
-        except np.linalg.LinAlgError as error:
-            raise Unresolved("its covariance is not positive: the law overflowed or collapsed") from error
-        less = np.linalg.inv(more)
+        more, less = _factor(cov, 1 + shift)
         root, inverse = root @ more, less @ inverse
         framed = [Cloud(less @ c.points, c.weights, less @ c.noise_cov @ less.T) for c in framed]
     return Frame(mean, root, inverse, framed)
+
+
+def _factor(cov: Array, scale: float) -> tuple[Array, Array]:
+    """The lower Cholesky factor of a covariance (2, 2) with its diagonal times `scale`, and its inverse. Raises
+    Unresolved."""
+    (xx, xm), (_, mm) = cov.tolist()  # so small a matrix is slower in LAPACK
+    first = math.sqrt(xx * scale) if xx > 0 else math.nan
+    below = xm / first
+    left = mm * scale - below * below
+    if not 0 < left < math.inf:
+        raise Unresolved("its covariance is not positive: the law overflowed or collapsed")
+    second = math.sqrt(left)
+    more = np.array([[first, 0.0], [below, second]])
+    return more, np.array([[1 / first, 0.0], [-below / (first * second), 1 / second]])
 
 
 def _spread(

@@ -171,9 +171,13 @@ def _extent(study: OrderStudy) -> tuple[str, ...]:
         known = [np.flatnonzero(np.isfinite(study.seen(name))) for name in QUANTITIES]
         last = min((int(study.steps[places[-1]]) for places in known if len(places)), default=0)
         if last < study.steps[-1]:
-            causes = "; ".join(finding.text for finding in study.told if finding.kind is Kind.ROUNDING)
-            found.append(f"up to {last} steps, beyond which its rounding shows: it {causes}")
+            found.append(f"up to {last} steps, beyond which its rounding shows: it {_rounded(study)}")
     return tuple(found)
+
+
+def _rounded(study: OrderStudy) -> str:
+    """What it was found to round before errors were looked at."""
+    return "; ".join(finding.text for finding in study.told if finding.kind is Kind.ROUNDING)
 
 
 def _advice(study: OrderStudy) -> str:
@@ -182,17 +186,22 @@ def _advice(study: OrderStudy) -> str:
     if study.diverged or study.errors["w2"][-1] > study.sizes["w2"]:
         more = math.ceil(study.stiff / RESOLVED) if stiff else 4
         return f"run more steps, about {last * more}"
-    if not study.fits:
-        if study.is_single:
-            return "use fewer steps, where errors stand above rounding"
-        return "use other step counts"
     unsettled = [name for name, fit in study.fits.items() if not fit.is_settled]
+    if study.is_single and not unsettled:
+        causes = _rounded(study)
+        return "use fewer steps, where errors stand above rounding" + (f": it {causes}" if causes else "")
+    if not study.fits:
+        return "use other step counts"
     if any(zigzags(study.steps, study.seen(name)) for name in unsettled) and not stiff:
         return "its slopes go up and down, which more steps need not settle: the error is no smooth function of h"
     widest = min(max(((f.high - f.low) / 2 for f in study.fits.values()), default=MARGIN), 8 * MARGIN)
     doublings = max(1, math.ceil(math.log2(max(widest, MARGIN) / MARGIN)))  # an asymptotic interval halves with each
-    if study.is_single and any(
-        study.errors[name][-1] * 2.0 ** (-study.expected * doublings) <= study.floor(name)[-1] for name in unsettled
+    shortest = max((finding.shortest for finding in study.told if finding.kind is Kind.ROUNDING), default=0.0)
+    if study.h[-1] / 2**doublings < shortest or (
+        study.is_single
+        and any(
+            study.errors[name][-1] * 2.0 ** (-study.expected * doublings) <= study.floor(name)[-1] for name in unsettled
+        )
     ):
         return "more steps only reach its rounding: run it without (float64, times as they are), or closer levels"
     return f"the slopes still move: run up to about {last * 2**doublings} steps"

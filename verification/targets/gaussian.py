@@ -17,16 +17,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...integrators.affine import AffineScore
 from ...integrators.compiled import noise_factor
 from ...theory.flows import exact_flow
 from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ..verdicts import Array, components_first, congruence, inverse, matvec
+
+if TYPE_CHECKING:
+    from ...integrators.affine import AffineScore
 
 # Beside data of this size the noise, of size 1, is lost to rounding in float64 products.
 LARGEST = 1e9
@@ -104,6 +106,8 @@ class GaussianTarget:
     def as_score(self) -> AffineScore:
         """The score as samplers take it, which folds it into their tables. Raises ValueError where the batch holds more
         than one law."""
+        from ...integrators.affine import AffineScore  # which brings torch
+
         if self.mean.size != 1:
             raise ValueError(f"a batch of {self.mean.size} Gaussians has as many scores; take one of them")
 
@@ -164,6 +168,7 @@ def perturbation_kernel(params: Parameters, t: ArrayLike, numerical_eps: float =
 
 
 @lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 12)
 def kernel_at(params: Parameters, t: float, numerical_eps: float = 0.0) -> Kernel:
     """`perturbation_kernel` at one time, kept: runs at doubling numbers of steps come to the same times. Read only."""
     kernel = _kernel(point(params).law_at(t), numerical_eps)

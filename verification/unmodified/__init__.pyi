@@ -1,3 +1,4 @@
+from .identify import identify as identify
 from .laws import Data as Data
 from .laws import laws_of as laws_of
 from .study import STEPS as STEPS

@@ -167,3 +167,39 @@ def test_the_page_shows_every_sampler_with_its_verdict(survey):
     assert page.count('<span class="PASS">') == 2
     assert page.count('<span class="FAIL">') == 1
     assert "is not finite" in page
+
+
+def test_a_sampler_is_identified_or_the_nearest_words_are_named(run, mine):
+    mine, _ = mine
+    code, out, err = run("identify", f"{mine}:ddim", "--diffusion", "vp", "--predicts", "eps", "--json")
+    assert code == 0, err
+    answer = json.loads(out)
+    assert (code, err, "vp-DDIM" in [word["scheme"] for word in answer["is"]], answer["nearest"]) == (0, "", True, [])
+    code, out, _ = run("identify", f"{mine}:ddim", "--diffusion", "flow", "--predicts", "eps")
+    assert code == 1
+    assert out.startswith(f"{mine}:ddim is none of the words that are known; the nearest:\n")
+    assert "    the weight of the last answer is" in out
+    code, out, _ = run("identify", "S F", "--beta-max", "12")
+    assert (code, out) == (0, "S F is EM = S F on psld-whole, euler sub-flows, to 1e-16\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["vp-DDIM"], "vp-DDIM is a word already"),
+        (
+            ["ROBA", "--set", "a=1"],
+            "--set, --time and --grid are for samplers with a grid of their own; 'ROBA' is none",
+        ),
+        (
+            ["diffusers:DDIMScheduler", "--beta-max", "3"],
+            "the parameters of a model are not for diffusers:DDIMScheduler",
+        ),
+        (["diffusers:Nothing"], "Nothing"),
+        (["nothing.py:step"], "nothing.py"),
+    ],
+)
+def test_what_cannot_be_identified_is_said_in_one_line(run, words, said):
+    code, out, err = run("identify", *words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err

@@ -15,6 +15,7 @@ from selection import nightly_but
 
 # Every package outside the standard library that a command may import, besides click and lazy_loader.
 EXACT = {"numpy"}
+NUMBA = {"numba", "llvmlite"}
 TORCH = {"torch", "torchgen", "typing_extensions", "tqdm"}
 IMPORTS = [
     (["--help"], set()),
@@ -28,10 +29,13 @@ IMPORTS = [
     (["verify", "ABOBA", "--steps", "25,50,100,200"], EXACT),
     (["moments", "NVV", "--steps", "10"], {"numpy"}),
     (["moments", "O S A B", "--steps", "10"], {"numpy"}),
-    (["stability", "RVV", "--steps", "100"], {"numpy"}),
+    (["stability", "RVV", "--steps", "100"], {"numpy", "scipy"} | NUMBA),
     # what follows derives, or samples
     (["verify", "O(1/2) S B A O(1/2)", "--steps", "25,50,100,200"], EXACT | {"sympy", "mpmath"}),
-    (["verify", "ROBA", "--target", "mixture", "--steps", "8,16,32,64"], EXACT | {"scipy"} | TORCH),
+    (
+        ["verify", "ROBA", "--target", "mixture", "--steps", "8,16,32,64"],
+        EXACT | {"scipy"} | NUMBA | TORCH,
+    ),
 ]
 OFTEN = [
     ["--help"],
@@ -72,7 +76,7 @@ def test_a_command_imports_what_it_uses_and_nothing_else(words: list[str], impor
     )
     loaded, never = (line.split()[1:] for line in result.stdout.splitlines()[-2:])
     own = {name for name in loaded if name.startswith("_")} | {"weakorder", "click", "lazy_loader"}
-    own |= {"charset_normalizer"}  # which scipy's numpy.f2py takes where another package brought it
+    own |= {"charset_normalizer", "yaml"}  # which scipy's numpy.f2py and numba take where another package brought them
     assert set(loaded) - own == imports, result.stderr
     assert never == []
     assert any(tmp_path.iterdir()) == ("sympy" in imports), "the cache is for what is derived"

@@ -70,7 +70,16 @@ OPTIONS = {
     "--method": ["noise-free", "exactly"],
     "--zigzag": ["1"],
 }
-COMMANDS = [["verify"], ["moments"], ["derive"], ["stability"], ["baseline", "record"], ["baseline", "check"], ["vrfy"]]
+COMMANDS = [
+    ["verify"],
+    ["moments"],
+    ["derive"],
+    ["stability"],
+    ["baseline", "record"],
+    ["baseline", "check"],
+    ["identify"],
+    ["vrfy"],
+]
 
 
 @st.composite

@@ -13,7 +13,7 @@ from plain_step import deviation, drawing, drift
 from selection import nightly_but
 from weakorder.integrators.blackbox import BlackBoxError
 from weakorder.theory.model import Parameters
-from weakorder.verification.blackbox.anatomy import dissect
+from weakorder.verification.blackbox.anatomy import Dissection, dissect
 from weakorder.verification.blackbox.consistency import STEPS, departures, look
 from weakorder.verification.blackbox.examination import examine
 from weakorder.verification.blackbox.study import study_black_box
@@ -103,6 +103,51 @@ def test_a_branch_on_the_step_size_is_found_where_it_is(threshold: float) -> Non
 
     (problem, *_) = examine(coarse, PARAMS, 1).problems
     assert f"jumps with the step size: in steps longer than {threshold:.4g} it is 0.81 times" in problem
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("part", "named"), [("gain", "the gain of"), ("noise", "noise covariance of x and x")])
+def test_a_hundredth_in_long_steps_is_found_above_what_float32_is_measured_to_round(dtype, part: str, named) -> None:
+    def coarse(u, tau, h, score, size=0.01):
+        more = 1 + size * (h > 0.006)
+        gain, noise = (more if part == name else 1.0 for name in ("gain", "noise"))
+        scale = torch.tensor([noise, 1.0], dtype=dtype).reshape(2, *(1,) * (u.ndim - 2))
+        return drawing(lambda v: scale * torch.randn_like(v))(u.to(dtype), tau, h, lambda v, t: gain * score(v, t))
+
+    (problem, *_) = examine(coarse, PARAMS, 1).problems
+    assert re.search(rf"{named}.* jumps with the step size: in steps longer than 0\.006 it is 1\.0[12] times", problem)
+    assert examine(lambda *a: coarse(*a, size=0.0), PARAMS, 1).problems == ()
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_float32_hides_no_fault_of_a_small_part(keeps: bool) -> None:
+    """Claim: each part is held to what float32 makes of it, not to what it makes of the largest."""
+
+    def step(u, tau, h, score, size=0.004):
+        scale = torch.tensor([1 + size, 1.0]).reshape(2, *(1,) * (u.ndim - 2))
+        return drawing(lambda v: scale * torch.randn_like(v))(u.float(), tau, h, score)
+
+    kind = as_multistep if keeps else lambda made: made
+    (problem, *_) = examine(kind(step), PARAMS, 1).problems
+    assert re.search(r"the noise covariance of x and x is (1\.008|0\.0806)", str(problem))
+    assert examine(kind(lambda *a: step(*a, size=0.0)), PARAMS, 1).problems == ()
+
+
+@pytest.mark.parametrize("power", [0.5, 0.25])
+def test_a_rate_that_reaches_its_limit_too_slowly_is_of_that_order(power: float) -> None:
+    """Claim: such errors of noise or drift stay below what a few levels show, and are none of order 1."""
+
+    def noisy(u, tau, h, score, more=1.0):
+        return drawing(lambda v: (1 + 0.01 * h ** (more * power)) ** 0.5 * torch.randn_like(v))(u, tau, h, score)
+
+    def pulled(u, tau, h, score):
+        return drawing(torch.randn_like)(u, tau, h, score) + 0.02 * h**1.5
+
+    for step, part in ((noisy, "the noise covariance of x and x"), (pulled, "the constant drift of x")):
+        (problem,) = examine(step, PARAMS, 1).problems
+        like = power if step is noisy else 0.5
+        assert f"{part} reaches its limit like h^{like:.2g} as h -> 0, and the order is no higher" in str(problem)
+    assert examine(lambda *a: noisy(*a, more=1 / power), PARAMS, 1).problems == ()
 
 
 def test_a_late_fault_is_found_down_to_the_cut_off() -> None:
@@ -212,6 +257,39 @@ def test_rounded_constants_are_named_in_runs_of_every_kind(kind) -> None:
     assert examine(kind(lambda *a: step(*a, dtype=torch.float64)), PARAMS, 1).rounding == ()
 
 
+ROUNDED_STEPS = {
+    "to nearest": (lambda h: round(1000 * h) / 1000, 1000),
+    "down": (lambda h: int(500 * h) / 500, 500),
+    "finely": (lambda h: round(h, 4), 10_000),
+}
+
+
+@pytest.mark.parametrize("kind", nightly_but(lambda kind: kind is as_multistep, KINDS.values()), ids=KINDS)
+@pytest.mark.parametrize("name", nightly_but(lambda name: name == "to nearest", ROUNDED_STEPS))
+def test_a_rounded_step_size_is_named_with_its_grid_and_is_no_missing_noise(kind, name: str) -> None:
+    rounded, number = ROUNDED_STEPS[name]
+
+    def step(u, tau, h, score, size=1.0):
+        return drawing(lambda v: size * (rounded(h) / h) ** 0.5 * torch.randn_like(v))(u, tau, h, score)
+
+    for sampler in (step, kind(step)):
+        found = examine(sampler, PARAMS, 1)
+        assert found.problems == ()
+        assert f"rounds the step size to 1/{number} in the noise covariance" in found.rounding[0].text
+    assert examine(kind(drawing(torch.randn_like)), PARAMS, 1).rounding == ()
+    (problem, *_) = examine(lambda *a: step(*a, size=1.1), PARAMS, 1).problems  # in steps of its own grid
+    assert "the noise covariance of x and x is 1.21 times what is right" in problem
+
+
+def test_a_rounded_step_size_forbids_a_pass_where_it_shows_and_more_steps_are_not_advised() -> None:
+    def step(u, tau, h, score):
+        return drawing(lambda v: (round(h, 3) / h) ** 0.5 * torch.randn_like(v))(u, tau, h, score)
+
+    study = study_black_box("rounded", step, PARAMS, steps=(25, 50, 100, 200))
+    assert study.verdict is Verdict.INCONCLUSIVE
+    assert "use fewer steps, where errors stand above rounding: it rounds the step size to 1/1000" in study.reason
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_order_2_of_runs_is_held_to_the_second_derivative_of_the_score(kind) -> None:
@@ -245,7 +323,7 @@ def test_integer_times_are_judged_on_their_own_grid_and_up_to_the_steps_it_resol
     (rounding,) = found.rounding
     assert "rounds the times of its scores to 1/500" in rounding.text
     assert rounding.shortest == pytest.approx(0.004)
-    assert departures(look(integer_times(keeps), PARAMS, (), STEPS), PARAMS) != []
+    assert departures(look(Dissection(integer_times(keeps)), PARAMS, STEPS), PARAMS) != []
 
 
 @pytest.mark.nightly

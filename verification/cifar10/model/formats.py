@@ -358,7 +358,19 @@ _FOREIGN: tuple[tuple[Callable[[bytes], bool], Callable[[Path, bytes], str]], ..
     (lambda start: not start, lambda *_: f"it is empty; the download or the disk failed: {_FETCH}"),
     (lambda start: not start.strip(b"\0"), lambda *_: f"it begins with zeros, as unfinished downloads do; {_FETCH}"),
     (_is_page, _page),
-    (_begins(b"version https://git-lfs"), _pointer),
+    (lambda start: start.removeprefix(b"\xef\xbb\xbf").startswith(b"version https://git-lfs"), _pointer),
+    (
+        lambda start: start.startswith(b"outs:") and b"md5:" in start,
+        lambda path, _: (
+            f"it is a DVC pointer, not the file; run `dvc pull {shlex.quote(path.name)}` where it was cloned"
+        ),
+    ),
+    (
+        lambda start: start.lstrip().startswith(b"{") and b'"weight_map"' in start,
+        lambda *_: (
+            "it is the index of a checkpoint in several files; save one with all weights: save_file(state_dict, FILE)"
+        ),
+    ),
     (
         lambda start: b"/annex/objects/" in start and len(start) < 1000,
         lambda path, _: (

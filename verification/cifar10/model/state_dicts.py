@@ -25,6 +25,7 @@ LIGHTNING = {"ema": "ema_score_fn.", "raw": "score_fn."}  # the published prefix
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _PARAMETER = re.compile(r"((?:.+?\.)?)(all_modules\.\d+\..+)", re.DOTALL)
 _AVERAGE = re.compile(r"(?<![a-z])(ema|averaged?|swa|shadow)(?![a-z])")
+_TRAINED = re.compile(r"(?<![a-z])online(?![a-z])")  # of ema_pytorch, which keeps it beside the average
 _SET_ASIDE = "collected_params"  # of torch_ema and score_sde: weights that the average stood in for
 _COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 _DEPTH = 4
@@ -56,13 +57,31 @@ def one_network(content: Any, weights: str, config: Config | None = None) -> dic
             places = " or ".join(sorted({found.place for found in sets}))
             raise ValueError(f"it has no {LIGHTNING[weights]}* weights, only {places}*; take weights {other!r}")
         wanted = sets  # the only weights that there are
-    if len(wanted) > 1:
+    if len(wanted := _different(wanted)) > 1:
         places = ", ".join(repr(found.place) for found in wanted)
         raise ValueError(f"it holds {len(wanted)} networks, {places}; save one of them alone")
     (chosen,) = wanted
     if isinstance(chosen.entries, Mapping):
         return {name: _tensor(name, value) for name, value in chosen.entries.items()}
     return _in_order(chosen, [found for found in sets if not found.is_average], config)
+
+
+def _different(sets: Sequence[WeightSet]) -> list[WeightSet]:
+    """Those that are not one before them again, as what an average was made of is kept beside it."""
+    found = list[WeightSet]()
+    for each in sets:
+        if not any(_are_equal(each.entries, other.entries) for other in found):
+            found.append(each)
+    return found
+
+
+def _are_equal(first: Any, second: Any) -> bool:
+    if not (isinstance(first, Mapping) and isinstance(second, Mapping) and first.keys() == second.keys()):
+        return False
+    return all(
+        isinstance(value, Tensor) and isinstance(second[name], Tensor) and torch.equal(value, second[name])
+        for name, value in first.items()
+    )
 
 
 def holds_weights(content: Any) -> bool:
@@ -95,7 +114,8 @@ def _sets(
                 "of one"
             )
         where = place + prefix
-        yield WeightSet(where, averaged or _COUNT in others or bool(_AVERAGE.search(where.lower())), entries)
+        is_average = averaged or _COUNT in others or bool(_AVERAGE.search(where.lower()))
+        yield WeightSet(where, is_average and not _TRAINED.search(prefix.lower()), entries)
     for key, value in others.items():
         where = f"{place}{key}."
         if isinstance(value, Mapping):

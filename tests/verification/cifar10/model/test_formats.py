@@ -102,6 +102,15 @@ FOREIGN: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
         lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12345\n",
         ("Git LFS pointer to a file of 12,345 bytes", "git lfs pull"),
     ),
+    "a Git LFS pointer from an editor": (
+        lambda: b"\xef\xbb\xbfversion https://git-lfs.github.com/spec/v1\r\noid sha256:abc\r\nsize 12\r\n",
+        ("Git LFS pointer to a file of 12 bytes", "git lfs pull"),
+    ),
+    "a DVC pointer": (lambda: b"outs:\n- md5: a304afb9\n  size: 12\n  path: a.ckpt\n", ("DVC pointer", "dvc pull")),
+    "the index of several files": (
+        lambda: b'{"metadata": {"total_size": 1}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}',
+        ("the index of a checkpoint in several files", "save_file"),
+    ),
     "a git-annex pointer": (lambda: b"/annex/objects/SHA256E-s12--abc.ckpt\n", ("git-annex pointer", "git annex get")),
     "an error as JSON": (lambda: b'{"error": "denied"}', ('a text that begins \'{"error"', "fetch it again")),
     "a text": (lambda: b"\nAccess denied\n", ("a text that begins 'Access denied'", "fetch it again")),

@@ -92,6 +92,10 @@ WITH_AVERAGE: dict[str, tuple[Callable[[], dict[str, Any]], dict[str, Tensor]]] 
     ),
     "a dict in a dict": (lambda: {"model": RAW, "ema": {"decay": 0.999, "module": AVERAGE}}, AVERAGE),
     "a dict of shadows": (lambda: {"model": RAW, "optimizer": {}, "shadow": AVERAGE}, AVERAGE),
+    "ema_pytorch": (
+        lambda: {"model": RAW, "ema": prefixed("online_model.") | prefixed("ema_model.", AVERAGE)},
+        AVERAGE,
+    ),
     "a list of all": (
         lambda: {"model": prefixed("module."), "ema": {"decay": 0.999, "shadow_params": list(AVERAGE.values())}},
         AVERAGE,

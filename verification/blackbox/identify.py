@@ -1,0 +1,110 @@
+"""Which word is it? The short runs of a black box beside those of the catalogue's words.
+
+A step, or three unequal ones where a memory is at work, is read off to all digits without any target
+(blackbox.anatomy), and so is that of every word over the same diffusion, at several times and step sizes. The sampler
+is the word whose short runs are its own; of others it is said what differs, as `baseline check` says what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...integrators.blackbox import Sampler, as_black_box
+from ...integrators.catalogue import all_schemes
+from ...theory.model import PSLD_DIFFUSION, Parameters
+from ...theory.scheme import Scheme
+from .anatomy import Anatomy, dissect
+from .baseline import written
+from .comparison import SHORT_GRIDS, of_short_runs
+
+Progress = Callable[[Sequence[Any]], Iterable[Any]]
+# Enough to tell words apart: what is nearest is compared in all short runs.
+_FEW = (0, 4, 13)
+_NEAREST = 3
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """A word beside a sampler: `distance`, how far they are apart, relative to what a step changes; and what differs,
+    for people, nothing where they agree."""
+
+    scheme: Scheme
+    distance: float
+    differs: tuple[str, ...]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the sampler is the word."""
+        return not self.differs
+
+    def __str__(self) -> str:
+        scheme = self.scheme
+        held = f", {scheme.frozen.name} held" if scheme.flow != "euler" else ""
+        memory = f", memory {scheme.memory}" if scheme.memory > 1 else ""
+        text = f"{scheme.word} on {scheme.splitting.name}, {scheme.flow} sub-flows{held}{memory}"
+        return f"{scheme.name} = {text}" if scheme.name != scheme.word else text
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        scheme = self.scheme
+        return {
+            "scheme": scheme.name,
+            "word": scheme.word,
+            "splitting": scheme.splitting.name,
+            "flow": scheme.flow,
+            "frozen": scheme.frozen.name,
+            "memory": scheme.memory,
+            "distance": self.distance,
+            "differs": list(self.differs),
+        }
+
+
+def words() -> list[Scheme]:
+    """The catalogue's, in phase space, that are sampled."""
+    return [scheme for scheme in all_schemes().values() if scheme.splitting.diffusion == PSLD_DIFFUSION]
+
+
+def identify(
+    sampler: Sampler,
+    params: Parameters,
+    event: tuple[int, ...] = (),
+    candidates: Sequence[Scheme] | None = None,
+    progress: Progress = iter,
+) -> list[Likeness]:
+    """The nearest of the candidates (default `words`), those that agree first. Raises BlackBoxError where the sampler
+    cannot be read off."""
+    own = [dissect(sampler, np.array(taus), event) for taus in SHORT_GRIDS]
+    rounding = max(anatomy.rounding for anatomy in own)
+    found = []
+    for scheme in progress(words() if candidates is None else candidates):
+        box = as_black_box(scheme, params)
+        distance = max(_apart(own[k], dissect(box, np.array(SHORT_GRIDS[k]))) for k in _FEW)
+        found.append((distance, scheme, box))
+    found.sort(key=lambda entry: entry[0])
+    runs = [written(anatomy) for anatomy in own]
+    nearest = []
+    for distance, scheme, box in found[:_NEAREST]:
+        theirs = [dissect(box, np.array(taus)) for taus in SHORT_GRIDS]
+        scores = [anatomies[0].nfe for anatomies in (own, theirs)]
+        lines = [f"it takes {scores[0]} scores in a step and the word {scores[1]}"] * (scores[0] != scores[1])
+        lines += of_short_runs([written(anatomy) for anatomy in theirs], runs, rounding)
+        nearest.append(Likeness(scheme, distance, tuple(lines)))
+    return sorted(nearest, key=lambda likeness: (bool(likeness.differs), likeness.distance))
+
+
+def _apart(own: Anatomy, theirs: Anatomy) -> float:
+    """The largest difference of two short runs, relative to each part: of all parts where they have as many scores,
+    else of propagator, noise and the gains of all scores added up."""
+    pairs = [(a, b) for (_, a), (_, b) in zip(own.parts(), theirs.parts(), strict=own.nfe == theirs.nfe)]
+    if own.nfe != theirs.nfe:
+        gains = own.gains.sum(0), theirs.gains.sum(0)
+        pairs = [(own.propagator, theirs.propagator), gains, (own.noise_cov, theirs.noise_cov)]
+    apart = 0.0
+    for a, b in pairs:
+        size = max(float(np.abs(a).max(initial=0)), float(np.abs(b).max(initial=0)), 1e-12)
+        apart = max(apart, float(np.abs(a - b).max(initial=0)) / size)
+    return apart
