@@ -146,7 +146,7 @@ def as_black_box(scheme: Scheme, params: Parameters) -> Step:
     """A scheme as a step like anybody's, with one draw for each of its segments; with a memory, as an object that
     remembers and has reset(). Raises ValueError where it cannot be sampled, as `compile_step`."""
 
-    @lru_cache(maxsize=64)  # whoever probes a step takes it several times
+    @lru_cache(maxsize=4096)  # whoever probes a run takes all of its steps several times
     def segments(*taus: float) -> list[tuple[float | None, list[Tensor], list[Tensor]]]:
         """Of the last step of these times."""
         return [

@@ -6,6 +6,7 @@ unit noises. Then what the flows are in closed form, and that each way to get th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from held_by_hand import run_by_hand
 from sampler_probe import probe
 from scipy.integrate import quad_vec
 from selection import nightly_but
-from weakorder.integrators import held
+from weakorder.integrators import blackbox, held
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.coupling import couple
@@ -328,6 +329,21 @@ def test_a_scheme_as_a_black_box_remembers_what_it_should(memory: int) -> None:
     word = exact_moments(scheme, target, taus, "prior").computed
     for found, expected in zip(box, word, strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+
+
+def test_a_black_box_compiles_each_step_of_a_run_once_however_often_it_is_probed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled = []
+    right = blackbox.compile_step
+    monkeypatch.setattr(blackbox, "compile_step", lambda *args: compiled.append(args[1]) or right(*args))
+    box, taus = as_black_box(scheme_of(WORDS[0], DATA_HELD, 2), PARAMS), time_grid("uniform", 100, PARAMS)
+    for _ in range(2):
+        u = torch.ones(2, 2, dtype=torch.float64)
+        box.reset()
+        for tau, later in itertools.pairwise(taus.tolist()):
+            u = box(u, tau, later - tau, lambda v, t: -v)
+    assert len(compiled) == 100
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
