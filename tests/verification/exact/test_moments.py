@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from selection import is_representative, nightly_but
 from strategies import PHASE_SPACE, parameters, words
-from weakorder.integrators.catalogue import CATALOGUE, all_schemes
+from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import GRIDS, time_grid
 from weakorder.theory.model import STATIONARY, Parameters
 from weakorder.theory.scheme import FLOWS, Scheme, parse
@@ -388,20 +388,3 @@ def test_bad_input_is_refused_by_name_also_here(case: str) -> None:
     scheme = Scheme(word, SPLITTINGS["langevin" if "O" in word else "psld-whole"])
     with pytest.raises(ValueError, match=shown):
         exact_moments(scheme, target(scheme, np.zeros_like(variance), variance, params), np.array(grid))
-
-
-@pytest.mark.parametrize("name", ["SSCS", "NOBAB", "NVV", "vp-DDPM", "SDE-DPM-Solver++2M"])
-@pytest.mark.parametrize("flow", [None, "true"])
-def test_the_matrices_of_steps_are_those_of_their_maps(name: str, flow: str | None) -> None:
-    """Claim: to 1e-12, with one evaluation or several, one component or two, with a memory, and with a flow that
-    evaluates the score itself; a variance that is 1e-9 off is seen."""
-    scheme = all_schemes()[name]
-    if flow and scheme.memory == 1 and scheme.holds_score:
-        scheme = replace(scheme, flow=flow)
-    taus, data = time_grid("quadratic", 12, Parameters()), target(scheme, 0.3, [0.01, 1.0], Parameters())
-    maps = moments.step_maps(scheme, data, taus)
-    found = moments.step_matrices(scheme, data, taus)
-    np.testing.assert_allclose(found, np.broadcast_to(maps.matrix, found.shape), rtol=0, atol=1e-12)
-    other = target(scheme, 0.3, [0.01 * (1 + 1e-9), 1.0], Parameters())
-    assert np.abs(moments.step_matrices(scheme, other, taus) - maps.matrix).max() > 1e-12
-    assert maps.matrix.shape[2:] == (12, 2)
