@@ -179,13 +179,9 @@ def study(
     with _ended_by_sigterm(), processes.joined(process) as peers:
         chosen = _device(device, process)
         found, name = studies.open_checkpoint(checkpoint, {k: v for k, v in given.items() if v is not None}, weights)
-        schemes, precise = (
-            tuple(_schemes(names, [scale for group in scales for scale in group])),
-            _precisions(precisions),
-        )
-        design = studies.Design(
-            schemes, _budgets(budgets), samples, grid, refinement, reference_steps, precise, against
-        )
+        schemes = tuple(_schemes(names, [scale for group in scales for scale in group]))
+        counts, precise = _budgets(budgets), _precisions(precisions)
+        design = studies.Design(schemes, counts, samples, grid, refinement, reference_steps, precise, against)
         # what it needs is there, before hours are spent
         compared = reading.Data.of(data, fid, inception_weights, chosen)
         _check_folder(output)
