@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from gpu_specimens import CPU, IMAGES, PARAMS, POSITIONAL, TINY, lively, same
 from pretended_gpu import FREE_BYTES, GPU
+from selection import nightly_but
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.reports.commands.cli import cli
 from weakorder.reports.pages import cifar10_training
@@ -29,7 +30,9 @@ from weakorder.verification.cifar10.study.sampling import Store, missing_work, r
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("config", [TINY, POSITIONAL], ids=["fourier", "positional"])
+@pytest.mark.parametrize(
+    "config", nightly_but(lambda config: config is TINY, (TINY, POSITIONAL)), ids=["fourier", "positional"]
+)
 def test_a_network_scores_on_the_gpu(gpu: GPU, config: Config, precision: str) -> None:
     params = PARAMS if config.out_ch == config.in_ch else Parameters(gamma=0, nu=4)
     u = torch.randn(3, 2, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -52,7 +55,12 @@ def test_a_network_on_the_gpu_has_its_fingerprint(gpu: GPU) -> None:
 CONFIG = training.TrainingConfig(network=TINY, batch=3, warmup=2, seed=5)
 
 
-@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, network=POSITIONAL, params=Parameters(gamma=0, nu=4))])
+@pytest.mark.parametrize(
+    "config",
+    nightly_but(
+        lambda config: config is CONFIG, (CONFIG, replace(CONFIG, network=POSITIONAL, params=Parameters(gamma=0, nu=4)))
+    ),
+)
 def test_a_step_of_training_moves_weights_and_their_average(gpu: GPU, config: training.TrainingConfig) -> None:
     state = training.State(config, gpu.device)
     images = torch.from_numpy(IMAGES).to(gpu.device)

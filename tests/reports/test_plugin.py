@@ -79,6 +79,7 @@ def test_three_lines_test_a_sampler_beside_the_users_own_folders(repository: Pat
     assert re.search(r"steps +NFE +W2 error +slope", out)
 
 
+@pytest.mark.nightly
 def test_a_baseline_is_written_on_demand_and_compared_after(repository: Path) -> None:
     (repository / "test_mine.py").write_text(WITH_BASELINE)
     assert run_pytest(repository, "--weakorder-update")[0] == 0

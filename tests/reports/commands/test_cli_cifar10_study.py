@@ -92,6 +92,7 @@ def test_samples_do_not_depend_on_the_number_of_processes(
     ]
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("undrawn")
 def test_lambda_s_makes_schemes_of_its_own_and_leaves_those_without_noise(tmp_path: Path) -> None:
     words = ("--schemes", "ROBA", "RVV", "--nfe", "9", "--lambda-s", "1", "0.9", "-n", "2", "--refinement", "2")

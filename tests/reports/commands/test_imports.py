@@ -43,7 +43,6 @@ OFTEN = [
     ["derive", "ROBA"],
     ["verify", "ROBA"],
     ["stability", "RVV", "--steps", "100"],
-    IMPORTS[-1][0],
 ]
 NEVER = ("scipy.stats", "scipy.optimize", "matplotlib", "jinja2")
 

@@ -263,6 +263,7 @@ def drawn(results: dict[str, Any]) -> dict[str, tuple[bytes, bytes]]:
     return {name: (figures.as_svg(figure), figures.as_png(figure)) for name, figure in report._draw(results).items()}
 
 
+@pytest.mark.nightly
 def test_the_page_is_a_function_of_the_results(
     results: dict[str, Any], drawn: dict[str, tuple[bytes, bytes]], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +307,7 @@ def test_a_failed_study_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.nightly
 def test_one_scheme_that_always_diverges_can_be_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No error, no point and no fit is still a report, with its verdict."""
     monkeypatch.setattr(figures, "as_png", lambda _: b"")  # of the same figures as the SVG
@@ -346,6 +348,7 @@ def test_numbers_are_set_to_three_significant_digits(value: float | None, text: 
     assert pages.number(value) == text
 
 
+@pytest.mark.nightly
 def test_a_black_box_and_a_word_without_evaluations_are_reported_beside_a_scheme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

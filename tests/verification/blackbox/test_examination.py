@@ -119,7 +119,7 @@ def test_a_hundredth_in_long_steps_is_found_above_what_float32_is_measured_to_ro
     assert examine(lambda *a: coarse(*a, size=0.0), PARAMS, 1).problems == ()
 
 
-@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("keeps", nightly_but((False).__eq__, (False, True)))
 def test_float32_hides_no_fault_of_a_small_part(keeps: bool) -> None:
     """Claim: each part is held to what float32 makes of it, not to what it makes of the largest."""
 
@@ -230,7 +230,8 @@ def as_multistep(step):
 KINDS = {"multistep": as_multistep, "trajectory": as_run}
 
 
-@pytest.mark.parametrize("kind", nightly_but(lambda kind: kind is as_multistep, KINDS.values()), ids=KINDS)
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_a_branch_on_the_step_size_is_found_in_runs_of_every_kind(kind) -> None:
     def coarse(u, tau, h, score):
         return drawing(lambda v: (0.9 if h > 0.006 else 1.0) * torch.randn_like(v))(u, tau, h, score)
@@ -264,8 +265,9 @@ ROUNDED_STEPS = {
 }
 
 
-@pytest.mark.parametrize("kind", nightly_but(lambda kind: kind is as_multistep, KINDS.values()), ids=KINDS)
-@pytest.mark.parametrize("name", nightly_but(lambda name: name == "to nearest", ROUNDED_STEPS))
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("name", ROUNDED_STEPS)
 def test_a_rounded_step_size_is_named_with_its_grid_and_is_no_missing_noise(kind, name: str) -> None:
     rounded, number = ROUNDED_STEPS[name]
 

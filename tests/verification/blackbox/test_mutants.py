@@ -85,8 +85,6 @@ SAMPLE = (
     "oba: score of displaced states",
     "oba: fault near the data",
     "oba: fault in long steps",
-    "oba: kick multiplied out",
-    "robab: second half's clock",
     "step: kappa ignored",
     "ab2: weights swapped",
     "ab2: no reset",
@@ -153,6 +151,7 @@ def test_a_variation_that_is_not_correct_raises_one() -> None:
     assert any("noise covariance of m and m" in line for line in broken.alarms())
 
 
+@pytest.mark.nightly
 def test_the_page_shows_what_was_run() -> None:
     chosen = [BY_NAME[name] for name in ("oba: exponential noise", "ROBA: half a drift", "BAOAB: score's time")]
     results = run_self_test(mutants=chosen, correct=1)

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from selection import is_representative, nightly_but
+from selection import examples, is_representative, nightly_but
 from strategies import PHASE_SPACE, parameters, words
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import GRIDS, time_grid
@@ -124,6 +124,7 @@ def data() -> st.SearchStrategy[tuple[Array, Array]]:
 # --- Against brute force ----------------------------------------------------------------------------------------------
 
 
+@examples(15)
 @given(runs(), data(), st.sampled_from(["exact", "prior"]), st.booleans())
 def test_every_word_has_the_moments_of_the_brute_force(
     run: tuple[Scheme, Parameters, Array], batch: tuple[Array, Array], start: str, denoise: bool

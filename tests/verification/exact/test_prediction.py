@@ -14,6 +14,7 @@ that, the sum of the sizes of Richardson's weights 8/3, -2 and 1/3.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -70,8 +71,9 @@ def agreement(scheme: Scheme, target: GaussianTarget, t_end: float = T_END, step
 @pytest.mark.parametrize(
     ("scheme", "params"),
     [
-        *((scheme, LINEAR) for scheme in CATALOGUE.values()),
-        *nightly_but(lambda case: is_representative(case[0]), ((scheme, CONSTANT) for scheme in CATALOGUE.values())),
+        *nightly_but(
+            lambda case: is_representative(case[0]), itertools.product(CATALOGUE.values(), (LINEAR, CONSTANT))
+        ),
     ],
     ids=lambda value: value.name if isinstance(value, Scheme) else "linear" if value is LINEAR else "constant",
 )

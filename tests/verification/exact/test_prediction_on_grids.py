@@ -63,6 +63,7 @@ def test_constants_are_predicted_on_grids_of_any_density(scheme: Scheme, grid: s
 THREE = Scheme("S F", PSLD_FLOW_WHOLE, "memory 3 of scores", "exact", frozen=SCORE_HELD, memory=3)
 
 
+@pytest.mark.nightly
 def test_a_graded_start_leaves_the_constant_of_the_steps() -> None:
     """Claim: memory 3 on the flow has order 3 and the constant of its steps, to 1e-3, where h is the length of those
     that are not cut; without the grid's start it has the first step's, of order 2."""

@@ -100,6 +100,7 @@ def stopping_after(evaluations: int) -> Model:
     return Model("tiny", PARAMS, TINY, lambda _: score)
 
 
+@pytest.mark.nightly
 def test_what_is_there_is_not_sampled_again_and_another_scheme_changes_nothing(
     whole: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
