@@ -67,6 +67,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()  # what is imported by now stays: no test's garbage is looked for in it (a twentieth of the time)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    gc.unfreeze()  # what packages want to see gone when they end
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))

@@ -96,8 +96,8 @@ def worst_error(
 
 # Of the declared parts, these run always: rates that are imaginary, that may be equal, that have either sign. The
 # others' derivations and proofs take seconds each.
-ALWAYS = {*BUILT_IN, "rotation", "one-way coupling, no noise", "saddle"}
 OFTEN = ("psld:O", "psld:A", "psld-linear:E", "langevin:A")
+ALWAYS = {*OFTEN, "psld-whole:F", "vp-whole:F", "rotation", "one-way coupling, no noise", "saddle"}
 
 
 @pytest.mark.parametrize("name", nightly_but(ALWAYS.__contains__, PARTS), ids=part_id)

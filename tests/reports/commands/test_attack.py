@@ -73,6 +73,7 @@ def test_a_black_box_that_raises_is_one_line(run: Callable[..., Outcome], tmp_pa
         assert message in result.err
 
 
+@pytest.mark.nightly
 def test_a_reader_that_has_enough_is_no_verdict() -> None:
     """The reader is gone before the first byte is written: a reader that leaves later may have had it all by then."""
     command = [sys.executable, "-c", "from weakorder.reports.commands.cli import main; main()", "schemes"]

@@ -105,6 +105,7 @@ def test_a_change_at_some_times_is_placed_there(short) -> None:
     assert "its standard deviation 2 times), at tau = 0.9; of size" in changes(short, late)
 
 
+@pytest.mark.nightly
 def test_evaluations_orders_constants_and_verdicts_are_compared(recorded, short) -> None:
     found = changes(recorded, CATALOGUE["SSCS"])
     assert "NFE" not in found  # one evaluation a step, as before

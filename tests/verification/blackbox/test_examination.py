@@ -283,6 +283,7 @@ def test_a_rounded_step_size_is_named_with_its_grid_and_is_no_missing_noise(kind
     assert "the noise covariance of x and x is 1.21 times what is right" in problem
 
 
+@pytest.mark.nightly
 def test_a_rounded_step_size_forbids_a_pass_where_it_shows_and_more_steps_are_not_advised() -> None:
     def step(u, tau, h, score):
         return drawing(lambda v: (round(h, 3) / h) ** 0.5 * torch.randn_like(v))(u, tau, h, score)

@@ -63,7 +63,9 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(("sampler", "said"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(
+    ("sampler", "said"), nightly_but(lambda case: case is BROKEN["time"], BROKEN.values()), ids=BROKEN
+)
 def test_what_differs_from_the_nearest_word_is_named(sampler, said: str) -> None:
     nearest = identify(sampler, PARAMS)
     assert names(nearest) == []

@@ -78,7 +78,6 @@ SAMPLE = (
     "oba: score sign in the kick",
     "oba: momentum noise 0.1% small",
     "oba: exponential noise",
-    "oba: time rounded",
     "oba: coin tosses",
     "oba: skew coins",
     "oba: one number for all pixels",

@@ -213,6 +213,7 @@ def test_a_mean_in_equilibrium_has_no_constant_but_rounding(data: st.DataObject)
 # --- The comparison can fail ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_another_schemes_prediction_disagrees() -> None:
     """Claim: each scheme's measured constants are within 1e-4 of its own prediction, and off by more than 7% from every
     other's over the same splitting (the nearest, NBAO and RBAO, differ by 8%)."""
