@@ -25,7 +25,7 @@ from weakorder.theory.weak_order import prove_order
 QUESTIONS = questions()
 # Of each kind of question every n-th is in the sample, and every scheme's order in one dimension as it is declared; a
 # memory of 3 takes seconds each.
-EVERY = {"the": 1, "matrices": 1, "psld": 1, "langevin": 1, "vp": 1, "flows": 15, "step map": 21, "order": 61}
+EVERY = {"the": 1, "matrices": 1, "psld": 1, "langevin": 1, "vp": 1, "flows": 9, "step map": 13, "order": 41}
 DECLARED = "linear beta, dims 1"
 SLOW = "order of memory 3"
 HELD = tuple(f"{scheme.name}, exact, {DECLARED}" for scheme in (*EXPONENTIAL.values(), *POSITION.values()))
