@@ -76,8 +76,8 @@ def identify(
     for scheme in words() if candidates is None else candidates:
         compared = [_compare(own, of_word(scheme, thetas)) for thetas, own in runs]
         distance = max(size for size, _ in compared)
-        lines = tuple(dict.fromkeys(line for _, lines in compared[-1:] for line in lines)) if distance > AGREES else ()
-        found.append(Likeness(scheme, distance, lines))
+        lines = next((lines for _, lines in reversed(compared) if lines), [])  # of the longest run that differs
+        found.append(Likeness(scheme, distance, tuple(lines)))
     return sorted(found, key=lambda likeness: (likeness.distance > AGREES, len(likeness.differs), likeness.distance))
 
 

@@ -100,6 +100,12 @@ def test_a_mutant_names_its_fault(sampler, said):
     assert any(said in line for line in nearest.differs), nearest.differs
 
 
+def test_a_fault_of_few_steps_alone_is_no_word():
+    found = identify(own(0.0, code=DDIM_CODE.replace("b * x0", "(1.01 if steps < 8 else 1) * b * x0")))
+    assert not found[0].is_same
+    assert found[0].differs
+
+
 def test_a_network_that_answers_otherwise_than_it_is_said_to_is_no_word():
     wrong = dataclasses.replace(own(0.0), prediction=PREDICTIONS["v"], predicts="v")
     assert not identify(wrong)[0].is_same
