@@ -65,11 +65,17 @@ def identify(
 ) -> list[Likeness]:
     """The candidates (default `words`) from the nearest on, of runs with so many steps; those that agree come first.
 
-    Raises BlackBoxError where a run cannot be read off, ValueError where its times are no run of a word.
+    Raises BlackBoxError where a run cannot be read off, ValueError where its times are no run of a word, or
+    its states are rounded to float32.
     """
     runs = []
     for count in steps:
         run = transcribe(sampler, count)
+        if run.rounding > AGREES:
+            raise ValueError(
+                f"its states are rounded by {run.rounding:.0e} of themselves, as in float32, and no word is told to "
+                f"{AGREES:g} in them; compute in the dtype of the state that it is given"
+            )
         first, thetas = thetas_of(run)
         runs.append((thetas, steps_of(run, sampler, first, len(thetas))))
     found = []

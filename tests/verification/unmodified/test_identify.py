@@ -100,6 +100,16 @@ def test_a_mutant_names_its_fault(sampler, said):
     assert any(said in line for line in nearest.differs), nearest.differs
 
 
+def test_a_sampler_in_float32_is_told_what_hides_its_word():
+    code = DDIM_CODE.replace("    times =", "    x = x.float()\n    times =").replace(
+        "model(x, t)", "model(x, t).to(x)"
+    )
+    with pytest.raises(
+        ValueError, match=r"rounded by \d+e-0[678] of themselves, as in float32, .*; compute in the dtype"
+    ):
+        identify(own(0.0, code=code))
+
+
 def test_a_fault_of_few_steps_alone_is_no_word():
     found = identify(own(0.0, code=DDIM_CODE.replace("b * x0", "(1.01 if steps < 8 else 1) * b * x0")))
     assert not found[0].is_same
