@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...integrators.grids import GRIDS, label, time_grid
-from ...theory.model import Parameters, check_components
+from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ...verification.exact import Spectrum, cifar10_spectrum
 from ...verification.stability import (
@@ -222,8 +222,6 @@ def judge(
     """What `weakorder stability` prints, and whether it is stable: one run of `steps` steps on `grid`, or, without
     steps, the fewest on each grid of that name, or on a grid of the user's own."""
     scheme = sampler if isinstance(sampler, Scheme) else None
-    if scheme is not None:
-        check_components(scheme.splitting.diffusion, "stability is")
     study: Results = {"factor": stability.FACTOR, "excess": stability.EXCESS}
     if steps is not None:
         growth = stability.worst_growth(sampler, params, time_grid(grid, steps, params))
