@@ -117,7 +117,9 @@ def _along(name: str, steps: int, params: Parameters, stop: float) -> NDArray[np
         times = _ON_PATHS[spacing](first, last, GRIDS["uniform"](steps))
     else:
         times = first - (first - last) * (GRIDS[spacing](steps) if spacing in GRIDS else _evaluated(spacing, steps))
-    tau = params.T - params.time_of(path.theta(times))
+    theta, slope = path.theta(times), params.beta_max - params.beta_min
+    # the t with int_0^t beta = theta, without cancellation
+    tau = params.T - 2 * theta / (params.beta_min + np.sqrt(params.beta_min**2 + 2 * slope * theta))
     tau[0], tau[-1] = 0.0, params.T - stop
     return tau
 

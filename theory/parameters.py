@@ -82,10 +82,6 @@ class Parameters:
         """int of beta over [t - length, t]: beta is linear, so the midpoint rule is exact and does not cancel."""
         return length * self.beta(t - length / 2)
 
-    def time_of(self, theta):
-        """The time t that theta = int of beta over [0, t] belongs to, for a number or an array."""
-        return 2 * theta / (self.beta_min + (self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * theta) ** 0.5)
-
     def values(self) -> dict[str, float]:
         """What the symbols gamma, nu and kappa stand for."""
         return {name: getattr(self, name) for name in NAMES}
