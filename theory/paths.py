@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -89,7 +89,8 @@ class GaussianPath:
             )
         if math.isinf(missing(late)):
             late *= 1 - 2.0**-52
-        return float(brentq(missing, 0.0, late, xtol=1e-300, rtol=2.0**-50))
+        root: Any = brentq(missing, 0.0, late, xtol=1e-300, rtol=np.float64(2.0**-50))
+        return float(root)
 
     def scale(self, t: ArrayLike) -> Array:
         """x of the path over x of vp: (alpha^2 + sigma^2)^(1/2)."""
