@@ -146,7 +146,7 @@ def test_the_largest_stable_step_of_random_words_is_where_moments_stop_settling(
 
 
 @pytest.mark.nightly
-@settings(max_examples=25)
+@settings(max_examples=100)
 @given(scheme=_WORDS, **_TARGETS)
 def test_the_largest_stable_step_of_many_random_words_is_where_moments_stop_settling(
     scheme: Scheme, params: Parameters, t: float, variance: float
