@@ -34,8 +34,9 @@ states with their memory). A function v(u) of the end is V(u, h q) = v(u) + h (c
 few steps before, c_j the weights with which the steps to come use what is remembered. So p_j = c_j p gives the leading
 error of a run (`first_error`).
 
-**Clocks.** The polynomial is in a clock c(t), any smooth one that runs (theory.clock): its weights are ratios of c(t - a h) - c(t -
-b h) = -c'(t) h [(a - b) - (a^2 - b^2) h c_2 / 2 + ...], c_k = c^(k) / c', and the c_k are indeterminates too.
+**Clocks.** The polynomial is in a clock c(t), any smooth one that runs (theory.clock): its weights are ratios of
+c(t - a h) - c(t - b h) = -c'(t) h [(a - b) - (a^2 - b^2) h c_2 / 2 + ...], c_k = c^(k) / c', and the c_k are
+indeterminates too.
 
 A word whose S stands behind parts evaluates at a state that is not on the exact process. The older evaluations then
 lie on a path with the same law at the ends of steps: those parts R first (which hold no score), the evaluation, the

@@ -24,7 +24,7 @@ _READINGS = {
 }
 NOTATION = (
     "theta is the integral of beta over the step; dx = x - x_0, dm = m - m_0; s_x,mt is the derivative of s_x by m and "
-    "t, and so for q_x, Phi_xm and Psi_xm; dbeta = beta'(t); c_k is the k-th derivative in t of the clock over its first."
+    "t, and so for q_x, Phi_xm and Psi_xm; dbeta = beta'(t); c_k is the clock's k-th derivative in t over its first."
 )
 
 
