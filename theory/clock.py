@@ -111,7 +111,7 @@ class Clock:
         """Under the parameters. The rate raises ValueError where it is not one number."""
 
         def rate(theta: Array) -> Array:
-            kernel = NumericKernel(diffusion, theta, params.values(), params.beta_at(theta))
+            kernel = NumericKernel(diffusion, theta, params.values(), _beta(theta, params))
             found = np.asarray(self.rate(kernel), dtype=float)
             if found.shape[-2:] != (1, 1):
                 raise ValueError(f"clock {self.name!r}: its rate has the shape {found.shape[-2:]}; it is one number")
@@ -127,6 +127,11 @@ class Clock:
 
     def __str__(self) -> str:
         return self.name + _MIDPOINT * self.midpoint
+
+
+def _beta(theta: Array, params: Parameters) -> Array:
+    """beta at the times t with int_0^t beta = theta."""
+    return np.sqrt(params.beta_min**2 + 2 * (params.beta_max - params.beta_min) * theta)
 
 
 def _at(of: Taylor, k: int) -> Array:

@@ -78,10 +78,6 @@ class Parameters:
         """beta(t), for a number or an array."""
         return self.beta_min + (self.beta_max - self.beta_min) * t
 
-    def beta_at(self, theta):
-        """beta at the time t with int_0^t beta = theta."""
-        return (self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * theta) ** 0.5
-
     def theta(self, t, length):
         """int of beta over [t - length, t]: beta is linear, so the midpoint rule is exact and does not cancel."""
         return length * self.beta(t - length / 2)
