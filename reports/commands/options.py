@@ -177,8 +177,9 @@ def grid_option(default: str) -> Callable[[Any], Any]:
         default=default,
         show_default=True,
         help="Time grid: uniform; quadratic; an expression in s = i/N that increases from 0 to 1, such as "
-        '"1 - (1 - s)**3"; or FILE.txt, .npy or .json with times tau = T - t, increasing from 0 to T - eps, which are '
-        "interpolated for other numbers of steps. Of samplers with grids of their own: karras, exponential, ...",
+        '"1 - (1 - s)**3"; one of these in the time of a path, such as "uniform on flow" or "karras on edm"; or '
+        "FILE.txt, .npy or .json with times tau = T - t, increasing from 0 to T - eps, interpolated for other numbers "
+        "of steps. Of samplers with grids of their own: karras, exponential, ...",
     )
 
 
