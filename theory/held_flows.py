@@ -141,8 +141,8 @@ def _on_panels(
 ) -> HeldFlow:
     """By collocation on so many panels."""
     with np.errstate(all="ignore"):  # down to theta = 0 nothing is finite, and nothing settles
-        elapsed, scale = _clock(begin, length, panels, _is_steady(frozen, diffusion, values))
-        drift, gain = _drift(sde, frozen, diffusion, begin[:, None] - elapsed, values)
+        elapsed, left, scale = _clock(begin, length, panels, _is_steady(frozen, diffusion, values))
+        drift, gain = _drift(sde, frozen, diffusion, left, values)
         drift, gain = drift * scale, gain * scale
         weights = lagrange(times, elapsed)  # (n, k, nodes)
         D, total = sde.numbers(values)[2], None
@@ -161,18 +161,20 @@ def _on_panels(
     return total
 
 
-def _clock(begin: Array, length: Array, panels: int, steady: bool) -> tuple[Array, Array]:
-    """theta elapsed at the nodes of equal panels, in theta or, unless `steady`, in log theta, (n, nodes), and d theta
-    per panel there, (n, nodes, 1, 1)."""
+def _clock(begin: Array, length: Array, panels: int, steady: bool) -> tuple[Array, Array, Array]:
+    """theta elapsed, and theta left, at the nodes of equal panels, in theta or, unless `steady`, in log theta, (n,
+    nodes), and d theta per panel there, (n, nodes, 1, 1). What is left is not a difference: near the data it would have
+    no digits."""
     nodes = (np.arange(panels)[:, None] + _C).reshape(-1) / panels  # in [0, 1]
     if steady:
         elapsed = length[:, None] * nodes
+        left = begin[:, None] - elapsed
         slope = np.broadcast_to(length[:, None], elapsed.shape)
     else:
         rate = -np.log1p(-length / begin)[:, None]
-        elapsed = -begin[:, None] * np.expm1(-rate * nodes)
-        slope = rate * (begin[:, None] - elapsed)
-    return elapsed, slope[..., None, None] / panels
+        elapsed, left = -begin[:, None] * np.expm1(-rate * nodes), begin[:, None] * np.exp(-rate * nodes)
+        slope = rate * left
+    return elapsed, left, slope[..., None, None] / panels
 
 
 def _drift(
@@ -250,14 +252,14 @@ def _joint_on_panels(
                 if first.drivers[axis] == second.drivers[axis]:
                     pair = (noise.sde.numbers(values)[2][axis, axis] for noise in (first, second))
                     D[d * i + axis, d * j + axis] = np.sqrt(np.prod(list(pair)))
-    elapsed, scale = _clock(begin, length, panels, steady=False)
+    elapsed, left, scale = _clock(begin, length, panels, steady=False)
     Y, P = np.zeros((*elapsed.shape, size, size)), np.zeros((panels, len(begin), size, size))
     for k, noise in enumerate(noises):
         own = slice(d * k, d * k + d)
         if noise.frozen is None:
             Y[..., own, own] = P[..., own, own] = np.eye(d)
             continue
-        drift = _drift(noise.sde, noise.frozen, diffusion, begin[:, None] - elapsed, values)[0] * scale
+        drift = _drift(noise.sde, noise.frozen, diffusion, left, values)[0] * scale
         for panel in range(panels):
             here = slice(panel * _NODES, panel * _NODES + _NODES)
             Y[:, here, own, own] = _to_end(drift[:, here])
