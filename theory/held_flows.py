@@ -154,10 +154,11 @@ def _on_panels(
 ) -> HeldFlow:
     """By collocation on so many panels."""
     with np.errstate(all="ignore"):  # down to theta = 0 nothing is finite, and nothing settles
-        elapsed, scale = _nodes(begin, length, panels, clock is None and _is_steady(frozen, diffusion, values))
-        drift, gain = _drift(sde, frozen, diffusion, begin[:, None] - elapsed, values)
+        nodes = _nodes(begin, length, panels, clock is None and _is_steady(frozen, diffusion, values))
+        scale = nodes.scale
+        drift, gain = _drift(sde, frozen, diffusion, nodes.left, values)
         drift, gain = drift * scale, gain * scale
-        weights = _weights(clock, begin, times, elapsed, scale, panels)  # (n, k, nodes)
+        weights = _weights(clock, begin, times, nodes, panels)  # (n, k, nodes)
         D, total = sde.numbers(values)[2], None
         for panel in range(panels):
             here = slice(panel * _NODES, panel * _NODES + _NODES)
@@ -184,19 +185,29 @@ def _extrapolated_on_panels(
     panels: int,
 ) -> HeldFlow:
     with np.errstate(all="ignore"):
-        elapsed, scale = _nodes(begin, length, panels, clock is None)
-        weights = _weights(clock, begin, times, elapsed, scale, panels)
-        gains = (weights * (np.tile(_B, panels) * scale[..., 0, 0])[:, None]).sum(-1)
+        nodes = _nodes(begin, length, panels, clock is None)
+        weights = _weights(clock, begin, times, nodes, panels)
+        gains = (weights * (np.tile(_B, panels) * nodes.scale[..., 0, 0])[:, None]).sum(-1)
     one = np.eye(sde.size)
     unit = np.tile(one, (len(length), 1, 1))
     return HeldFlow(unit, gains[..., None, None] * one, sde.numbers(values)[2] * length[:, None, None])
 
 
-def _weights(clock: Running | None, begin: Array, times: Array, elapsed: Array, scale: Array, panels: int) -> Array:
+class _Nodes(NamedTuple):
+    """Where flows are computed: theta elapsed and theta left, (n, nodes), and d theta per panel, (n, nodes, 1, 1). What
+    is left is not a difference: near the data it would have no digits."""
+
+    elapsed: Array
+    left: Array
+    scale: Array
+
+
+def _weights(clock: Running | None, begin: Array, times: Array, nodes: _Nodes, panels: int) -> Array:
     """l_j at the nodes, (n, k, nodes), or where the clock is half way."""
+    elapsed = nodes.elapsed
     if clock is None:
         return lagrange(times, elapsed)
-    speed = (clock.rate(begin[:, None] - elapsed) * scale[..., 0, 0]).reshape(len(begin), panels, _NODES)
+    speed = (clock.rate(nodes.left) * nodes.scale[..., 0, 0]).reshape(len(begin), panels, _NODES)
     after = np.cumsum(speed @ _B, axis=1)
     told = after[:, :, None] - speed @ _TO_END.T  # the clock at the nodes, from the interval's beginning on
     known = _told(clock, begin, times, panels)
@@ -213,23 +224,23 @@ def _told(clock: Running, begin: Array, times: Array, panels: int) -> Array:
     found = np.where(r == 0, 0.0, np.nan)
     some = np.flatnonzero(np.isfinite(r) & (r != 0))
     if some.size:
-        elapsed, scale = _nodes(start[some], r[some], panels, steady=False)
-        found[some] = (clock.rate(start[some, None] - elapsed) * scale[..., 0, 0]) @ np.tile(_B, panels)
+        nodes = _nodes(start[some], r[some], panels, steady=False)
+        found[some] = (clock.rate(nodes.left) * nodes.scale[..., 0, 0]) @ np.tile(_B, panels)
     return found.reshape(n, k)
 
 
-def _nodes(begin: Array, length: Array, panels: int, steady: bool) -> tuple[Array, Array]:
-    """theta elapsed at the nodes of equal panels, in theta or, unless `steady`, in log theta, (n, nodes), and d theta
-    per panel there, (n, nodes, 1, 1)."""
+def _nodes(begin: Array, length: Array, panels: int, steady: bool) -> _Nodes:
+    """Of equal panels, in theta or, unless `steady`, in log theta."""
     nodes = (np.arange(panels)[:, None] + _C).reshape(-1) / panels  # in [0, 1]
     if steady:
         elapsed = length[:, None] * nodes
+        left = begin[:, None] - elapsed
         slope = np.broadcast_to(length[:, None], elapsed.shape)
     else:
         rate = -np.log1p(-length / begin)[:, None]
-        elapsed = -begin[:, None] * np.expm1(-rate * nodes)
-        slope = rate * (begin[:, None] - elapsed)
-    return elapsed, slope[..., None, None] / panels
+        elapsed, left = -begin[:, None] * np.expm1(-rate * nodes), begin[:, None] * np.exp(-rate * nodes)
+        slope = rate * left
+    return _Nodes(elapsed, left, slope[..., None, None] / panels)
 
 
 def _drift(
@@ -307,14 +318,14 @@ def _joint_on_panels(
                 if first.drivers[axis] == second.drivers[axis]:
                     pair = (noise.sde.numbers(values)[2][axis, axis] for noise in (first, second))
                     D[d * i + axis, d * j + axis] = np.sqrt(np.prod(list(pair)))
-    elapsed, scale = _nodes(begin, length, panels, steady=False)
+    elapsed, left, scale = _nodes(begin, length, panels, steady=False)
     Y, P = np.zeros((*elapsed.shape, size, size)), np.zeros((panels, len(begin), size, size))
     for k, noise in enumerate(noises):
         own = slice(d * k, d * k + d)
         if noise.frozen is None:
             Y[..., own, own] = P[..., own, own] = np.eye(d)
             continue
-        drift = _drift(noise.sde, noise.frozen, diffusion, begin[:, None] - elapsed, values)[0] * scale
+        drift = _drift(noise.sde, noise.frozen, diffusion, left, values)[0] * scale
         for panel in range(panels):
             here = slice(panel * _NODES, panel * _NODES + _NODES)
             Y[:, here, own, own] = _to_end(drift[:, here])
