@@ -13,11 +13,13 @@ Stability. The noise is additive, so mean and covariance obey m <- R m and C <- 
 the eigenvalues lambda_i lambda_j of R (x) R: mean and mean square are stable under one and the same condition, spectral
 radius rho(R) < 1, and then C converges to the solution of C = R C R^T + Q. (A noise that multiplied the state would ask
 for more.) For a real 2x2 matrix rho(R) < 1 is three inequalities in trace and determinant (Jury 1964), each named after
-how its eigenvalue leaves the unit circle:
+how its eigenvalue leaves the unit circle; for a number the first two:
 
-    growth      1 - tr R + det R > 0     through +1
-    flip        1 + tr R + det R > 0     through -1: a perturbation that changes sign at every step
-    rotation    1 - det R > 0            as a complex pair
+    growth      1 - tr R + det R > 0     1 - R > 0      through +1
+    flip        1 + tr R + det R > 0     1 + R > 0      through -1: a perturbation that changes sign at every step
+    rotation    1 - det R > 0                           as a complex pair
+
+Of more components theory.jury has the three that vanish where an eigenvalue leaves the circle.
 
 What the dynamics do. The frozen dynamics need not be stable, and where they are their stationary covariance is not
 Lambda^-1. With Sigma = Lambda^-1 and Sigma' its derivative in forward theta, B Sigma + Sigma B^T = -Sigma' - D for the
@@ -30,7 +32,8 @@ one, and a word is asked to be no less stable than the dynamics: its rho(R) is c
 The largest stable step is the smallest theta at which a condition fails. With Euler sub-flows throughout the conditions
 are polynomials in theta, and it is their smallest positive root, an algebraic number; otherwise they are exponential
 polynomials, and it is bracketed by interval arithmetic: below the bracket the conditions are proven to hold, at its
-upper end one is proven to fail. Closed forms are for constant beta, as those of theory.step_map.
+upper end one is proven to fail. (Of three components and more they say where eigenvalues leave; that all begin within
+is read off those of one step below the bracket.) Closed forms are for constant beta, as those of theory.step_map.
 """
 
 from __future__ import annotations
@@ -44,25 +47,37 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import sympy as sp
+from mpmath import mp
 from mpmath.ctx_iv import MPIntervalContext
 from sympy import Expr, Matrix
 
 from .flows import Flow
-from .jury import Jury, jury, lyapunov_weights
+from .jury import Jury, Scalar, critical, lyapunov_weights
 from .kernel import marginal
 from .model import Diffusion, LinearSDE
+from .parameters import COMPONENTS
 from .scheme import Scheme
 from .step_map import step_map
 from .symbols import PARAMETERS, theta
 
-# Lambda, the precision of the law at the time where the clock stands.
-lambda_xx, lambda_mm = sp.symbols("lambda_xx lambda_mm", positive=True)
-lambda_xm = sp.symbols("lambda_xm", real=True)
-PRECISION = Matrix([[lambda_xx, lambda_xm], [lambda_xm, lambda_mm]])
+
+def symbolic_precision(size: int) -> Matrix:
+    """Lambda, the precision of the law at the time where the clock stands, of `size` components: lambda_xx, ..."""
+    names = COMPONENTS[:size]
+
+    def entry(i: int, j: int) -> Any:
+        name = f"lambda_{names[min(i, j)]}{names[max(i, j)]}"
+        return sp.Symbol(name, positive=True) if i == j else sp.Symbol(name, real=True)
+
+    return Matrix(size, size, entry)
+
+
+PRECISION = symbolic_precision(2)
+lambda_xx, lambda_xm, lambda_mm = PRECISION[0, 0], PRECISION[0, 1], PRECISION[1, 1]
 
 
 class FrozenMap(NamedTuple):
-    """u -> R u + xi, xi ~ N(0, Q): `matrix` and `noise_cov`, 2x2 sympy matrices in theta."""
+    """u -> R u + xi, xi ~ N(0, Q): `matrix` and `noise_cov`, n x n sympy matrices in theta."""
 
     matrix: Any
     noise_cov: Any
@@ -74,11 +89,14 @@ def precision(diffusion: Diffusion) -> Matrix:
     return cov.adjugate() / cov.det()
 
 
-def frozen_map(scheme: Scheme, at: Matrix = PRECISION) -> FrozenMap:
-    """R and Q of one step of `scheme` on the test equation with the precision `at` (2x2), in theta over the step.
+def frozen_map(scheme: Scheme, at: Matrix | None = None) -> FrozenMap:
+    """R and Q of one step of `scheme` on the test equation with the precision `at` (n x n; default: in symbols), in
+    theta over the step.
 
-    Raises ValueError for sub-flows that follow the score inside a part.
+    Raises ValueError for sub-flows that follow the score inside a part, and on a scheme that has no step map in closed
+    form.
     """
+    at = symbolic_precision(scheme.splitting.diffusion.size) if at is None else at
     return _closed([segment.flow for segment in step_map(scheme)], at)
 
 
@@ -89,32 +107,49 @@ def _closed(flows: list[Flow], at: Matrix) -> FrozenMap:
             then.matrix * first.matrix, then.matrix * first.noise_cov * then.matrix.T + then.noise_cov
         ),
         maps,
-        FrozenMap(sp.eye(2), sp.zeros(2, 2)),
+        FrozenMap(sp.eye(at.rows), sp.zeros(at.rows, at.rows)),
     )
 
 
-def stability_conditions(scheme: Scheme, at: Matrix = PRECISION) -> Jury:
-    """Jury's three quantities for one step of `scheme`, as expressions in theta, the parameters and `at`."""
-    R = frozen_map(scheme, at).matrix
-    return jury(R.trace(), R.det())
+def stability_conditions(scheme: Scheme, at: Matrix | None = None) -> Jury | Scalar:
+    """Jury's critical quantities for one step of `scheme`, as expressions in theta, the parameters and `at`."""
+    return critical(frozen_map(scheme, at).matrix)
 
 
 def stationary_cov(frozen: FrozenMap) -> Matrix:
-    """The covariance that the map leaves as it is, C = R C R^T + Q; meaningful where rho(R) < 1."""
+    """The covariance that the map leaves as it is, C = R C R^T + Q; meaningful where rho(R) < 1.
+
+    Raises ValueError on more than two components.
+    """
     R, Q = frozen
+    if _check_closed(R) == 1:
+        return Matrix([Q[0] / ((1 - R[0]) * (1 + R[0]))])
     weights = lyapunov_weights(R.trace(), R.det())
     once = R * Q * R.T
     return (R * once * R.T + weights.first * once + weights.zeroth * Q) / weights.denominator
 
 
-def exact_stationary_cov(sde: LinearSDE, at: Matrix = PRECISION) -> Matrix:
+def exact_stationary_cov(sde: LinearSDE, at: Matrix | None = None) -> Matrix:
     """The stationary covariance of du = B u dtheta + D^(1/2) dw, B = A - G Lambda; meaningful where B is stable.
 
-    B C + C B^T = -D is solved by C = -(det B D + (B - tr B) D (B - tr B)^T) / (2 tr B det B).
+    B C + C B^T = -D is solved by C = -(det B D + (B - tr B) D (B - tr B)^T) / (2 tr B det B), of one component by C =
+    -D / (2 B). Raises ValueError on more than two components.
     """
-    B, D = sde.matrix - sde.score_gain * at, sde.noise
+    B, D = sde.matrix - sde.score_gain * (symbolic_precision(sde.size) if at is None else at), sde.noise
+    if _check_closed(B) == 1:
+        return -D / (2 * B[0])
     moved = B - B.trace() * sp.eye(2)
     return -(B.det() * D + moved * D * moved.T) / (2 * B.trace() * B.det())
+
+
+def _check_closed(matrix: Any) -> int:
+    """Raises ValueError where a stationary covariance is not known in closed form; else the number of components."""
+    if matrix.rows > 2:
+        raise ValueError(
+            f"a stationary covariance in closed form is known of 1 and 2 components, and here are {matrix.rows}; use "
+            "numbers, verification.stability.growth.stationary_cov"
+        )
+    return matrix.rows
 
 
 # --- The largest stable step ------------------------------------------------------------------------------------------
@@ -138,10 +173,9 @@ class StableStep:
 def largest_stable_step(scheme: Scheme, at: Matrix, values: Mapping[str, Any], limit: Any = 8) -> StableStep:
     """The first theta in (0, limit] at which one of Jury's conditions fails for `scheme`, at the precision `at`.
 
-    at: 2x2 of numbers; values: the numbers that gamma, nu and kappa stand for; floats are taken at their exact binary
+    at: n x n of numbers; values: the numbers that gamma, nu and kappa stand for; floats are taken at their exact binary
     value. A condition that vanishes for every theta (|det R| = 1, a symplectic word without noise) is no limit.
-    Raises ValueError for sub-flows that follow the score, a limit that is not positive, or a rate next to nothing that
-    is not 0.
+    Raises ValueError as `frozen_map`, on a limit that is not positive, or on a rate next to nothing that is not 0.
     """
     if not limit > 0:
         raise ValueError(f"limit = {limit}: steps are searched up to a positive theta")
@@ -149,11 +183,28 @@ def largest_stable_step(scheme: Scheme, at: Matrix, values: Mapping[str, Any], l
     flows = []
     for _, (P, K, _) in step_map(scheme):
         P, K = (matrix.applyfunc(lambda entry: _at(entry, numbers)) for matrix in (P, K))
-        flows.append(Flow(P, K, sp.zeros(2, 2)))
-    R = _closed(flows, Matrix(at).applyfunc(sp.Rational)).matrix
-    margins = jury(R.trace(), R.det())
+        flows.append(Flow(P, K, sp.zeros(P.rows, P.rows)))
+    R = _closed(flows, Matrix(at).applyfunc(sp.Rational)).matrix.applyfunc(sp.expand)
+    margins = critical(R)
     steps = [_first_failure(name, sp.expand(margin), Fraction(limit)) for name, margin in margins._asdict().items()]
-    return min(steps, key=lambda step: (step.high, step.condition is None))
+    first = min(steps, key=lambda step: (step.high, step.condition is None))
+    if R.rows > 2 and first.low > 0 and (leaving := _outside(R, first.low / 2)):
+        return StableStep(Fraction(0), Fraction(0), leaving)
+    return first
+
+
+def _outside(R: Any, length: Fraction) -> str | None:
+    """How the largest eigenvalue of R left the unit circle before a step of this length; None where it is within, or
+    on, the circle."""
+    numbers = R.subs(theta, sp.Rational(length.numerator, length.denominator)).evalf(_DIGITS)
+    with mp.workdps(_DIGITS):
+        values = mp.eig(mp.matrix(numbers.tolist()), left=False, right=False)
+        largest = max(values, key=abs)
+        if abs(largest) <= 1 + mp.mpf(10) ** (-_DIGITS // 2):
+            return None
+        if abs(mp.im(largest)) > abs(largest) * mp.mpf(10) ** (-_DIGITS // 2):
+            return "rotation"
+        return "growth" if mp.re(largest) > 0 else "flip"
 
 
 def _at(entry: Expr, numbers: Mapping[Any, Any]) -> Any:

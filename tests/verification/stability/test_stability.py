@@ -15,6 +15,7 @@ from selection import examples
 from strategies import parameters, words
 from weakorder.integrators.catalogue import CATALOGUE, STOCHASTIC
 from weakorder.theory import stability
+from weakorder.theory.jury import jury
 from weakorder.theory.model import PARAMETERS, PSLD_DIFFUSION, STATIONARY, LinearSDE, M, Parameters, gamma, nu, theta
 from weakorder.theory.model import m as momentum
 from weakorder.theory.model import s_x as score_x
@@ -68,7 +69,7 @@ def test_jurys_conditions_hold_exactly_where_the_eigenvalues_lie_in_the_unit_cir
     matrix = np.array(entries).reshape(2, 2)
     radius = np.abs(np.linalg.eigvals(matrix)).max()
     assume(abs(radius - 1) > 1e-6)
-    margins = stability.jury(np.trace(matrix), np.linalg.det(matrix))
+    margins = jury(np.trace(matrix), np.linalg.det(matrix))
     assert (min(margins) > 0) == (radius < 1)
 
 
@@ -78,7 +79,7 @@ def test_jurys_conditions_hold_exactly_where_the_eigenvalues_lie_in_the_unit_cir
 )
 def test_each_condition_is_named_after_how_the_eigenvalue_leaves(eigenvalues: tuple, condition: str) -> None:
     trace, det = (np.real(v) for v in (sum(eigenvalues), eigenvalues[0] * eigenvalues[1]))
-    assert [name for name, margin in stability.jury(trace, det)._asdict().items() if margin <= 0] == [condition]
+    assert [name for name, margin in jury(trace, det)._asdict().items() if margin <= 0] == [condition]
 
 
 # --- By hand ----------------------------------------------------------------------------------------------------------
@@ -191,13 +192,13 @@ def assert_stops_settling_there(scheme: Scheme, params: Parameters, t: float, va
     if step.condition is None:
         return
     at = frozen_maps(scheme, frozen, float(step.high)).matrix
-    vanishing = getattr(stability.jury(at.trace()[0, 0], determinant(at)[0, 0]), step.condition)
+    vanishing = getattr(jury(at.trace()[0, 0], determinant(at)[0, 0]), step.condition)
     assert vanishing == pytest.approx(0, abs=1e-6)
     assert spectral_radius(at)[0, 0] == pytest.approx(1, abs=max(1e-6, 2 * abs(vanishing) ** 0.5))
     outside = frozen_maps(scheme, frozen, 1.01 * float(step.high))
     slightly = frozen_maps(scheme, frozen, (1 + 1e-5) * float(step.high))
     assert not _settles(outside) or not _settles(slightly)  # a window narrower than 1% closes again
-    margin = getattr(stability.jury(slightly.matrix.trace()[0, 0], determinant(slightly.matrix)[0, 0]), step.condition)
+    margin = getattr(jury(slightly.matrix.trace()[0, 0], determinant(slightly.matrix)[0, 0]), step.condition)
     assert margin < 1e-9
 
 
@@ -288,7 +289,7 @@ def test_the_closed_form_solves_the_discrete_lyapunov_equation() -> None:
     left = frozen.matrix * cov * frozen.matrix.T + frozen.noise_cov - cov
     assert left.applyfunc(sp.cancel).is_zero_matrix
     weights = stability.lyapunov_weights(frozen.matrix.trace(), frozen.matrix.det())
-    assert sp.expand(weights.denominator - sp.prod(stability.jury(a + d, a * d - b * c))) == 0
+    assert sp.expand(weights.denominator - sp.prod(jury(a + d, a * d - b * c))) == 0
 
 
 def test_the_closed_form_solves_the_continuous_lyapunov_equation() -> None:
