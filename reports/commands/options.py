@@ -128,6 +128,7 @@ class Chosen(NamedTuple):
     lambda_s: float | None = None
     frozen: str | None = None
     memory: int | None = None
+    clock: str | None = None
 
 
 _SCHEME = together(
@@ -142,6 +143,11 @@ _SCHEME = together(
         help="What parts hold while they flow exactly: the score, or another reading of the network's answer.",
     ),
     click.option("--memory", type=WHOLE, metavar="K", help="Evaluations that it is extrapolated from, 1 to 4."),
+    click.option(
+        "--clock",
+        type=click.Choice([name + middle for name in ("theta", "t", "logsnr", "rho") for middle in ("", "-midpoint")]),
+        help="Variable of the polynomial through them; midpoint: its value half way through is held.",
+    ),
 )
 
 
