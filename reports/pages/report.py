@@ -95,10 +95,10 @@ def collect_results(
     laws = dict(zip(map(id, curved), answers, strict=True))
     rows = []
     for scheme, label, job, distances in zip(schemes, labels_of(schemes), ordered, spectra, strict=True):
-        own = models.of(scheme)
+        own, (study, predicted) = models.of(scheme), job.result
         rows.append(
             {
-                **_scheme_row(scheme, label, *job.result, own),
+                **_scheme_row(scheme, label, study, predicted, own),
                 "model": models.place(scheme),
                 "command": command_of(scheme, own, steps, t_end, order.STEPS),
                 "spectrum": {grid: _curve(c) for grid, c in zip(grids, distances.result.curves, strict=True)},
