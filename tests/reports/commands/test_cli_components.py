@@ -80,7 +80,6 @@ def test_stability_answers_of_three_components(line: Run, tmp_path: Path) -> Non
     [
         ("verify", "vp-EM", "--target", "mixture"),
         ("verify", "vp-EM", "--target", "empirical-cifar10"),
-        ("report", "vp-EM", "-o", "nowhere"),
     ],
     ids=" ".join,
 )
