@@ -10,8 +10,8 @@ import sympy as sp
 from selection import nightly_but
 from weakorder.integrators.catalogue import POSITION
 from weakorder.integrators.grids import time_grid
-from weakorder.theory.frozen import FROZEN
 from weakorder.theory.clock import THETA
+from weakorder.theory.frozen import FROZEN
 from weakorder.theory.model import DIFFUSIONS, Diffusion, LinearSDE, Parameters, a, m, x
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import VP_LINEAR, Part, Splitting
