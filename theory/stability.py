@@ -38,7 +38,9 @@ is read off those of one step below the bracket.) Closed forms are for constant 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
@@ -173,7 +175,7 @@ def largest_stable_step(scheme: Scheme, at: Matrix, values: Mapping[str, Any], l
 
     at: n x n of numbers; values: the numbers that gamma, nu and kappa stand for; floats are taken at their exact binary
     value. A condition that vanishes for every theta (|det R| = 1, a symplectic word without noise) is no limit.
-    Raises ValueError as `frozen_map`, or on a limit that is not positive.
+    Raises ValueError as `frozen_map`, on a limit that is not positive, or on a rate next to nothing that is not 0.
     """
     if not limit > 0:
         raise ValueError(f"limit = {limit}: steps are searched up to a positive theta")
@@ -217,7 +219,9 @@ def _at(entry: Expr, numbers: Mapping[Any, Any]) -> Any:
 def _first_failure(name: str, margin: Expr, limit: Fraction) -> StableStep:
     if margin.is_polynomial(theta):
         return _polynomial_failure(name, sp.Poly(margin, theta), limit)
-    return _exponential_failure(name, _collect(margin), limit)
+    terms = _collect(margin)
+    with _working_with(_digits(terms)):
+        return _exponential_failure(name, terms, limit)
 
 
 def _polynomial_failure(name: str, polynomial: Any, limit: Fraction) -> StableStep:
@@ -268,17 +272,40 @@ def _derivative(terms: Terms) -> Terms:
     return {key: c for key, c in result.items() if c != 0}
 
 
-_DIGITS = 40
+_DIGITS, _TERMS, _LARGEST = 40, 4, 12
 _iv: Any = MPIntervalContext()
 _iv.dps = _DIGITS
+
+
+def _digits(terms: Terms) -> int:
+    """The digits to work with: more where coefficients are large, which cancel where a rate is nearly 0. Raises
+    ValueError where they are so large that intervals would have to be shorter than is of use."""
+    sizes = [abs(part) for c in terms.values() for part in sp.sympify(c).as_real_imag()]
+    large = max((math.ceil(sp.log(size, 10).evalf(5)) for size in sizes if size > 1), default=0)
+    if large > _LARGEST:
+        raise ValueError(
+            f"coefficients of 1e{large} cancel in a condition: a rate (gamma, nu) or a difference of rates is next to "
+            "nothing; give 0 for it, or more"
+        )
+    return _DIGITS + 2 * large
+
+
+@contextlib.contextmanager
+def _working_with(digits: int) -> Iterator[None]:
+    """Interval arithmetic with more digits."""
+    before, _iv.dps = _iv.dps, digits
+    try:
+        yield
+    finally:
+        _iv.dps = before
 
 
 def _interval(number: Any) -> tuple[Any, Any]:
     """Real and imaginary part of a number as intervals that hold them."""
     parts = []
     for part in sp.sympify(number).as_real_imag():
-        close: Any = part if part.is_Rational else sp.Rational(part.evalf(_DIGITS + 5))
-        rounding = 0 if part.is_Rational else _iv.mpf([-1, 1]) / _iv.mpf(10) ** _DIGITS
+        close: Any = part if part.is_Rational else sp.Rational(part.evalf(_iv.dps + 5))
+        rounding = 0 if part.is_Rational else _iv.mpf([-1, 1]) / _iv.mpf(10) ** _iv.dps
         parts.append(_iv.mpf(close.p) / close.q * (1 + rounding))
     return parts[0], parts[1]
 
@@ -297,11 +324,33 @@ class _Enclosure:
         return total
 
 
+class _TaylorForm:
+    """The Taylor form of an exponential polynomial: bounds on [a, b], tight to the `_TERMS`-th power of its length."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.derivatives = []
+        for _ in range(_TERMS + 1):
+            self.derivatives.append(_Enclosure(terms))
+            terms = _derivative(terms)
+
+    def __call__(self, a: Fraction, b: Fraction) -> Any:
+        middle = _box((a + b) / 2, (a + b) / 2)
+        if a == b:
+            return self.derivatives[0](middle)
+        box = _box(a, b)
+        total = self.derivatives[-1](box)
+        for k in range(_TERMS, 0, -1):
+            total = self.derivatives[k - 1](middle) + (box - middle) * total / k
+        return total
+
+
 def _exponential_failure(name: str, terms: Terms, limit: Fraction) -> StableStep:
     """The first failure of an exponential polynomial f, bracketed: f > 0 is proven below, f < 0 at the upper end.
 
     At 0 f may vanish with its first k - 1 derivatives; where the k-th is positive on (0, b], so is f. Beyond, f is
-    positive on [a, b] if its mean value form is, f(c) + f'([a, b]) ([a, b] - c) with c the midpoint.
+    positive on [a, b] if its Taylor form is, f(c) + f'(c) d + ... + f^(n)([a, b]) d^n / n! with c the midpoint and
+    d = [a, b] - c. What is nearly 0 over a long way, as 1 - det R of a flow that hardly damps, by e say, needs
+    intervals of length e^(1/n).
     """
     held = StableStep(limit, limit, None)
     at_zero, value = terms, sp.S.Zero
@@ -312,20 +361,19 @@ def _exponential_failure(name: str, terms: Terms, limit: Fraction) -> StableStep
         at_zero = at_zero if value != 0 else _derivative(at_zero)
     if value < 0:
         return StableStep(Fraction(0), Fraction(0), name)
-    f, slope, lowest = _Enclosure(terms), _Enclosure(_derivative(terms)), _Enclosure(at_zero)
+    f, lowest = _TaylorForm(terms), _Enclosure(at_zero)
     proven = limit
     while not lowest(_box(Fraction(0), proven)).a > 0:
         proven /= 2
     width = proven
     while proven < limit:
         end = min(limit, proven + width)
-        box, middle = _box(proven, end), _box((proven + end) / 2, (proven + end) / 2)
-        if (f(middle) + slope(box) * (box - middle)).a > 0:
+        if f(proven, end).a > 0:
             proven, width = end, 2 * width
         elif width > proven / 2**40:
             width /= 2
         else:
-            while not f(_box(end, end)).b < 0:
+            while not f(end, end).b < 0:
                 end += end - proven
                 if end > proven * Fraction(1001, 1000):
                     raise ArithmeticError(f"the condition {name!r} touches zero at theta = {float(proven):.6g}")
