@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,11 +118,11 @@ def time_of(path: GaussianPath, thetas: Array) -> Clock:
     fit = np.polynomial.Chebyshev.interpolate(t_of, _DEGREE, domain=[low, high])
     slope = fit.deriv()
 
-    def rate(theta: Array) -> Array:
-        theta = np.clip(theta, np.exp(low), np.exp(high))
+    def rate(kernel: Any) -> Array:  # in numbers, at theta
+        theta = np.clip(kernel.theta, np.exp(low), np.exp(high))
         return (slope(np.log(theta)) / theta)[..., None, None]
 
-    return Clock(TIME.name, lambda kernel: rate(kernel.theta))
+    return Clock(TIME.name, rate)
 
 
 def thetas_of(run: Transcript) -> tuple[int, Array]:
