@@ -150,7 +150,7 @@ def _frame(clouds: Sequence[Cloud]) -> Frame:
         points, origin = [p for p, _ in seen], nowhere
         noises = [less @ noise @ less.T for noise in noises]
         spreads = [second + m * noise for (_, second), m, noise in zip(seen, masses, noises, strict=True)]
-        more, less = _factor(sum(spreads) / mass, 1 + shift)
+        more, less = _factor(np.sum(spreads, axis=0) / mass, 1 + shift)
         root, inverse = root @ more, less @ inverse
     framed = [
         Cloud(see(p, w, nowhere, less)[0], w, less @ noise @ less.T)

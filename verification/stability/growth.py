@@ -319,12 +319,11 @@ def worst_growth(sampler: Scheme | Sampler, params: Parameters, taus: Array, dat
         target = GaussianTarget.of(0.0, chosen, diffusion, params)
         return in_law_units(trajectory_maps(sampler, target, taus), target, taus)
 
-    if isinstance(sampler, Scheme) and sampler.memory > 1:  # without a bound it is worth waiting for compiled code
-        exactly, bound = fastest(transient_growth), np.full(variances.size, np.inf)
-    else:
+    exactly, bound = fastest(transient_growth), np.full(variances.size, np.inf)
+    if not (isinstance(sampler, Scheme) and sampler.memory > 1):  # those have no bound
         block = max(1, _SWEEP // len(taus))
         parts = [variances[i : i + block] for i in range(0, variances.size, block)]
-        exactly, bound = transient_growth, np.concatenate([growth_bound(scaled(part)) for part in parts])
+        bound = np.concatenate([growth_bound(scaled(part)) for part in parts])
     best, variance, interval = -np.inf, 0.0, (0, 0)
     order = np.argsort(-bound, kind="stable")
     many = 16 if np.isfinite(bound).any() else 512
