@@ -40,6 +40,7 @@ def command_of(
         options += ["--flow", scheme.flow]
     if isinstance(scheme, Scheme) and not scheme.holds_score:
         options += ["--frozen", scheme.frozen, "--memory", scheme.memory]
+        options += [] if scheme.clock.is_theta else ["--clock", scheme.clock]
     if scheme.lambda_s != 1:
         options += ["--lambda-s", scheme.lambda_s]
     if scheme.order not in (None, 1):
@@ -49,7 +50,7 @@ def command_of(
         options += ["--steps", ",".join(map(str, steps))]
     if t_end != order.T_END:
         options += ["--t-end", t_end]
-    for name, default in asdict(Parameters()).items():
+    for name, default in asdict(scheme.splitting.diffusion.parameters()).items():
         if (value := getattr(params, name)) != default:
             options += [f"--{name.replace('_', '-')}", value]
     subject = scheme.name if isinstance(scheme, BlackBox) else scheme.word
