@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from ....theory.model import Parameters
 from .network import ABLATION, PUBLISHED, Config
 
+CIFAR10_ARCHIVE = ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -60,7 +62,7 @@ CIFAR10 = DataSet(
     params=Parameters(),
     recipes={"published": Recipe(PUBLISHED), "ablation": Recipe(ABLATION)},
     resized=False,
-    archive=("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
+    archive=CIFAR10_ARCHIVE,
     ships=True,
 )
 CELEBA64 = DataSet(
