@@ -11,6 +11,7 @@ gamma, nu, kappa, theta, and M, M_inv.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -296,6 +297,12 @@ class Diffusion:
     def components(self) -> tuple[str, ...]:
         """The names of a state's components."""
         return COMPONENTS[: self.size]
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Which of the parameters gamma, nu and kappa the diffusion depends on."""
+        words = set(re.findall(r"\w+", " ".join((*self.forward.declaration, *self._declaration[0]))))
+        return tuple(name for name in NAMES if name in words)
 
     @property
     def score_names(self) -> tuple[str, ...]:

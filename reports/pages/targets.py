@@ -29,6 +29,7 @@ from ...verification.exact import OBSERVABLES, Observable, exact_moments, noise_
 from ...verification.targets import TARGETS, GaussianTarget, make_target
 from ..figures import MIXTURE, SAMPLED_FUNCTIONS
 from .jobs import Job, Jobs
+from .models import Models
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from ...verification.sampled import MonteCarloStudy
@@ -98,16 +99,27 @@ class Asked(NamedTuple):
     calibration: Job
 
 
-def ask(jobs: Jobs, schemes: Sequence[Scheme], params: Parameters, t_end: float, settings: Settings) -> Asked:
+def known_of(schemes: Sequence[Scheme], models: Models) -> tuple[list[Scheme], list[Results]]:
+    """The schemes whose diffusions have such targets, and the diffusions that have none, with the reason."""
+    refused = {}
+    for diffusion, params in zip(models.diffusions, models.params, strict=True):
+        try:
+            make_target(MIXTURE, params, 1, None, diffusion)
+        except ValueError as error:
+            refused[diffusion] = {"diffusion": diffusion.name, "reason": str(error)}
+    return [scheme for scheme in schemes if scheme.splitting.diffusion not in refused], list(refused.values())
+
+
+def ask(jobs: Jobs, schemes: Sequence[Scheme], models: Models, t_end: float, settings: Settings) -> Asked:
     """The studies of the section, for `answer`; the dearest first."""
     named = {scheme.name: place for place, scheme in reversed(list(enumerate(schemes)))}
     chosen = [named[name] for name in settings.schemes if name in named] or [0]
     pairs = [(place, target) for target in settings.sampling for place in (chosen if target == MIXTURE else chosen[:1])]
-    sampled = [jobs.add(_sampled, schemes[i], i, target, params, t_end, settings) for i, target in pairs]
+    sampled = [jobs.add(_sampled, schemes[i], i, target, models.of(schemes[i]), t_end, settings) for i, target in pairs]
     calibration = jobs.add(_calibration, settings)
     compared = {i: settings.sampling[MIXTURE].steps for i, target in pairs if target == MIXTURE}
     noise_free = [
-        jobs.add(_noise_free, scheme, params, t_end, settings, compared.get(place, ()))
+        jobs.add(_noise_free, scheme, models.of(scheme), t_end, settings, compared.get(place, ()))
         for place, scheme in enumerate(schemes)
     ]
     return Asked(noise_free, sampled, jobs.add(known_costs, settings.known_steps), calibration)
