@@ -109,7 +109,7 @@ def render(results: Results, images: Images, svgs: Mapping[str, bytes]) -> str:
     comparison = {"quantities": {}, "disagreements": []} | (results.get("comparison") or {})
     entries = [entry for found in comparison["quantities"].values() for entry in found]
     return template("cifar10.html.j2", filters).render(
-        study={"processes": None, "rounding": {}} | results,
+        study={"processes": None, "rounding": {}} | results | {"settings": {"prepared": None} | results["settings"]},
         model={
             "side_from": None,
             "trained": None,
