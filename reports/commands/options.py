@@ -113,6 +113,13 @@ MODEL = together(
     click.option("--beta-max", type=REAL, help="beta(1)."),
     click.option("--eps", type=REAL, help="Cut-off time."),
 )
+CROP = click.option(
+    "--crop",
+    type=WHOLE,
+    metavar="N",
+    help="Resize the central N x N pixels of each picture (140 in much of the literature); default: the whole, as the "
+    "published code does. Of pictures, not of CIFAR-10.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout, and nothing else there.")
 OUTPUT = together(
     JSON,
@@ -124,6 +131,7 @@ class Chosen(NamedTuple):
     """What SCHEME's options say of a scheme; None where they say nothing."""
 
     splitting: str | None = None
+    noise: float | None = None
     flow: str | None = None
     lambda_s: float | None = None
     frozen: str | None = None
@@ -133,6 +141,9 @@ class Chosen(NamedTuple):
 
 _SCHEME = together(
     click.option("--splitting", metavar="NAME|FILE.py:OBJ", help="The splitting that a bare word belongs to."),
+    click.option(
+        "--noise", type=REAL, help="Noise of a one-part splitting's reverse dynamics: 1 the SDE, 0 the flow, any other."
+    ),
     click.option(
         "--flow", type=click.Choice(["euler", "exact", "midpoint", "true"]), help="Sub-flow of the parts with score."
     ),

@@ -54,6 +54,7 @@ from ...integrators.threads import one_thread
 from ...theory.scheme import Scheme
 from ..verdicts import Array
 from .exponential_sums import exponential_sums
+from .passes import passes
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from ..targets import MixtureTarget
@@ -128,9 +129,7 @@ class Frame(NamedTuple):
 
     def rounding(self, size: Array, weights: Array) -> float:
         """sum_j w_j |delta_j| of points that are rounded by `size` (2, J), weighted (J,)."""
-        deltas = np.abs(self.inverse) @ size
-        masses = np.abs(weights)
-        return _ROUNDINGS * float(masses @ np.sqrt(deltas[0] ** 2 + deltas[1] ** 2) / masses.sum())
+        return _ROUNDINGS * passes().mean_length(self.inverse, size, weights)
 
 
 def _frame(clouds: Sequence[Cloud]) -> Frame:
@@ -142,14 +141,21 @@ def _frame(clouds: Sequence[Cloud]) -> Frame:
     """
     mass = sum(cloud.weights.sum() for cloud in clouds)
     mean = np.sum([cloud.points @ cloud.weights for cloud in clouds], axis=0) / mass
-    framed = [cloud._replace(points=cloud.points - mean[:, None]) for cloud in clouds]
-    root = inverse = np.eye(2)
+    see, origin, nowhere = passes().see, mean, np.zeros(2)
+    less = root = inverse = np.eye(2)
+    points, noises = [cloud.points for cloud in clouds], [cloud.noise_cov for cloud in clouds]
+    weights, masses = [cloud.weights for cloud in clouds], [cloud.weights.sum() for cloud in clouds]
     for shift in (_SHIFT, 0, 0):
-        cov = np.sum([(c.points * c.weights) @ c.points.T + c.weights.sum() * c.noise_cov for c in framed], axis=0)
-        cov = cov / mass
-        more, less = _factor(cov, 1 + shift)
+        seen = [see(p, w, origin, less) for p, w in zip(points, weights, strict=True)]
+        points, origin = [p for p, _ in seen], nowhere
+        noises = [less @ noise @ less.T for noise in noises]
+        spreads = [second + m * noise for (_, second), m, noise in zip(seen, masses, noises, strict=True)]
+        more, less = _factor(np.sum(spreads, axis=0) / mass, 1 + shift)
         root, inverse = root @ more, less @ inverse
-        framed = [Cloud(less @ c.points, c.weights, less @ c.noise_cov @ less.T) for c in framed]
+    framed = [
+        Cloud(see(p, w, nowhere, less)[0], w, less @ noise @ less.T)
+        for p, w, noise in zip(points, weights, noises, strict=True)
+    ]
     return Frame(mean, root, inverse, framed)
 
 
@@ -251,14 +257,12 @@ def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: 
     target.keep([] if times is None else times.tolist())
     last = max(np.flatnonzero(flows.noise_cov.any((1, 2))), default=-1)  # points need no frame after it
     for k, (t, P, K, Q) in enumerate(zip(() if times is None else times.tolist(), *flows, strict=True)):
-        score = _score(target, cloud.points, t)
-        moved = P @ cloud.points + K @ score
-        if not np.isfinite(moved).all():
+        moved, size, finite = passes().move(cloud.points, target.score_in_plane(cloud.points, t), P, K)
+        if not finite:
             raise Unresolved(f"the run overflowed at t = {t:.3g}")
         if k > last:
             cloud = Cloud(moved, cloud.weights, Q)
             continue
-        size = np.abs(P) @ np.abs(cloud.points) + np.abs(K) @ np.abs(score) + np.abs(moved)
         cloud = Cloud(moved, cloud.weights, Q)
         try:
             frame = _frame([cloud])
@@ -274,11 +278,3 @@ def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: 
             cloud, band = _spread(frame, band, limit, resolution, rounding=rounding)
             rounding += frame.rounding(np.abs(cloud.points), cloud.weights)
     return cloud
-
-
-def _score(target: MixtureTarget, points: Array, t: float) -> Array:
-    """s(u, t) of points (2, J)."""
-    import torch
-
-    u = torch.from_numpy(np.ascontiguousarray(points.T))[..., None]
-    return target.score(u, t)[..., 0].numpy().T

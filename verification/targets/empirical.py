@@ -5,6 +5,7 @@ a = P (1, 0)^T, and covariance C = L L^T, 2x2. With x_i taken relative to a cent
 
     w = L^-1 (u - a c),   h = b.w,   g = |b|^2                              (w, h per coordinate)
     log N_i(u) = l_i - 1/2 |w|^2 - dim (log det L + log 2 pi),   l_i = h.x_i - g/2 |x_i|^2
+    h = q.(u - a c),   q = L^-T b
     r = softmax(l),   D(u, t) = c + sum_i r_i x_i               the optimal denoiser, E[x_0 | u_t = u]
     score   s(u, t) = -L^-T L^-1 (u - a D)
 
@@ -107,9 +108,9 @@ class EmpiricalTarget(Target):
         """grad log p_t(u), in u's shape, dtype and device."""
 
         def block_score(kernel: _Kernel, block: Tensor) -> Tensor:
-            return kernel.pull(kernel.whiten(block - kernel.mean(self._denoise(kernel, block))))
+            return kernel.score(block, self._denoise(kernel, block))
 
-        return -self._in_blocks(u, t, block_score).reshape(u.shape).to(u.dtype)
+        return self._in_blocks(u, t, block_score).reshape(u.shape).to(u.dtype)
 
     def denoiser(self, u: Tensor, t: float) -> Tensor:
         """The optimal denoiser E[x_0 | u_t = u], (batch, *event), float64."""
@@ -119,8 +120,8 @@ class EmpiricalTarget(Target):
         """log p_t(u), (batch,), float64."""
 
         def block_density(kernel: _Kernel, block: Tensor) -> Tensor:
-            whitened = self._centred(kernel, block)
-            sums = [torch.logsumexp(logits, dim=1) for _, logits in self._logits(kernel, whitened)]
+            sums = [torch.logsumexp(logits, dim=1) for _, logits in self._logits(kernel, block)]
+            whitened = kernel.whiten(block - kernel.mean(self._centre(block.device) / HALF_RANGE - 1))
             constant = block.shape[-1] * (kernel.factors.log_det + math.log(2 * math.pi)) + math.log(len(self.images))
             return torch.logsumexp(torch.stack(sums), dim=0) - whitened.square().sum((1, 2)) / 2 - constant
 
@@ -130,7 +131,7 @@ class EmpiricalTarget(Target):
         """The probabilities of the images given u, (batch, n), float64."""
 
         def block_responsibilities(kernel: _Kernel, block: Tensor) -> Tensor:
-            logits = [logits for _, logits in self._logits(kernel, self._centred(kernel, block))]
+            logits = [logits for _, logits in self._logits(kernel, block)]
             return torch.softmax(torch.cat(logits, dim=1), dim=1)
 
         return self._in_blocks(u, t, block_responsibilities)
@@ -149,25 +150,25 @@ class EmpiricalTarget(Target):
     def _denoise(self, kernel: _Kernel, block: Tensor) -> Tensor:
         """D (batch, dim) of states (batch, 2, dim); the softmax's sum and largest logarithm are carried along."""
         largest = torch.full((len(block), 1), -math.inf, dtype=torch.float64, device=block.device)
-        total, weighted = torch.zeros_like(largest), torch.zeros_like(block[:, 0])
-        for images, logits in self._logits(kernel, self._centred(kernel, block)):
+        total, weighted = torch.zeros_like(largest), None
+        for images, logits in self._logits(kernel, block):
             before, largest = largest, torch.maximum(largest, logits.amax(1, keepdim=True))
             old, new = (before - largest).exp(), (logits - largest).exp()
             total = total * old + new.sum(1, keepdim=True)
             some = new.amax(0) > _NEGLIGIBLE  # near the data few are
-            if not some.all():
+            if 2 * int(some.sum()) < len(some):  # else copying them costs more than it spares
                 new, images = new[:, some], images[some]
-            weighted = torch.addmm(weighted * old, new, images)
-        return (weighted / total + self._centre(block.device)) / HALF_RANGE - 1
+            weighted = new @ images if weighted is None else torch.addmm(weighted * old, new, images)
+        assert weighted is not None  # there are images
+        return (weighted / (HALF_RANGE * total)).add_(self._centre(block.device) / HALF_RANGE - 1)
 
-    def _centred(self, kernel: _Kernel, block: Tensor) -> Tensor:
-        """w (batch, 2, dim)."""
-        return kernel.whiten(block - kernel.mean(self._centre(block.device) / HALF_RANGE - 1))
-
-    def _logits(self, kernel: _Kernel, whitened: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Chunks of images relative to the centre, in pixels (chunk, dim), with their l_i (batch, chunk)."""
-        h = (kernel.b[0] * whitened[:, 0] + kernel.b[1] * whitened[:, 1]) / HALF_RANGE
-        for images, squares in self._chunks(whitened.device):
+    def _logits(self, kernel: _Kernel, block: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Chunks of images relative to the centre, in pixels (chunk, dim), with their l_i (batch, chunk), of states
+        (batch, 2, dim)."""
+        centre = self._centre(block.device) / HALF_RANGE - 1
+        q_x, q_m = (entry / HALF_RANGE for entry in kernel.q.tolist())  # of q.(u - a c), which is h in whole pixels
+        h = torch.add(block[:, 0] * q_x, block[:, 1], alpha=q_m).sub_(centre, alpha=kernel.g / HALF_RANGE)
+        for images, squares in self._chunks(block.device):
             yield images, torch.addmm(squares, h, images.T, beta=-kernel.g / (2 * HALF_RANGE**2))
 
     def _chunks(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -191,7 +192,8 @@ class EmpiricalTarget(Target):
         """function(kernel, block) of blocks (rows, 2, dim) of the batch u, in float64."""
         check_state(u, self.event, t)
         kernel = self._kernel(float(t), u.device)
-        return torch.cat([function(kernel, block) for block in u.to(torch.float64).flatten(2).split(_STATES)])
+        found = [function(kernel, block) for block in u.to(torch.float64).flatten(2).split(_STATES)]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     @cached_property
     def _sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -227,6 +229,7 @@ class EmpiricalTarget(Target):
             factors = Factors.of(law.cov[..., 0], t)
             a = torch.from_numpy(law.mean[:, 0])
             b = torch.stack(factors.whiten(a[0], a[1]))
+            q = torch.cat(factors.pull(b[0], b[1]))
             g = float(b.square().sum())
             error = math.prod(self.event) * 2.0**-53 * g * self.radius**2
             if not error <= MAX_LOGIT_ERROR:
@@ -234,17 +237,18 @@ class EmpiricalTarget(Target):
                     f"t = {t:g}: the kernel is too narrow for float64 to tell the images apart (logarithms of "
                     f"probabilities err by up to {error:.1g}, allowed {MAX_LOGIT_ERROR:g}); give a larger t or eps"
                 )
-            return _Kernel(factors.to(device), a.to(device), b.to(device), g)
+            return _Kernel(factors.to(device), a.to(device), q, g)
 
         return kernel
 
 
 class _Kernel(NamedTuple):
-    """The kernel at one time, on one device: L, a (2,), b = L^-1 a (2,) and g = |b|^2; pairs are (batch, 2, dim)."""
+    """The kernel at one time, on one device: L, a (2,), q = L^-T b (2,) and g = |b|^2, with b = L^-1 a; pairs are
+    (batch, 2, dim)."""
 
     factors: Factors
     a: Tensor
-    b: Tensor
+    q: Tensor
     g: float
 
     def mean(self, images: Tensor) -> Tensor:
@@ -259,20 +263,26 @@ class _Kernel(NamedTuple):
         """L of every pair."""
         return torch.stack(self.factors.colour(*pairs.unbind(1)), dim=1)
 
-    def pull(self, pairs: Tensor) -> Tensor:
-        """L^-T of every pair."""
-        return torch.stack(self.factors.pull(*pairs.unbind(1)), dim=1)
+    def score(self, pairs: Tensor, images: Tensor) -> Tensor:
+        """-L^-T L^-1 (pair - a image), by the entries of L^-T L^-1: few passes over memory."""
+        xx, mx, mm = (float(entry) for entry in self.factors[:3])
+        a_x, a_m = self.a.tolist()
+        p_mm, p_xm = 1 / mm**2, -mx / (xx * mm**2)
+        p_xx = (1 + (mx / mm) ** 2) / xx**2
+        x, m = torch.add(pairs[:, 0], images, alpha=-a_x), torch.add(pairs[:, 1], images, alpha=-a_m)
+        rows = torch.add(x * -p_xx, m, alpha=-p_xm), torch.add(x * -p_xm, m, alpha=-p_mm)
+        return torch.stack(rows, dim=1)
 
 
 # --- Images -----------------------------------------------------------------------------------------------------------
 
 
-def read_images(path: Path | Traversable) -> NDArray[np.uint8]:
-    """The images of an npz file with `images`, uint8 (n, 32, 32, 3), as (n, 3, 32, 32).
+def read_images(path: Path | Traversable, side: int = 32) -> NDArray[np.uint8]:
+    """The images of an npz file with `images`, uint8 (n, side, side, 3), as (n, 3, side, side).
 
     Raises ValueError, in one line that names the file, if it is missing or holds something else.
     """
-    name, rule = str(path), "it must be an npz file with `images`, uint8 (n, 32, 32, 3)"
+    name, rule = str(path), f"it must be an npz file with `images`, uint8 (n, {side}, {side}, 3)"
     try:
         with path.open("rb") as file:
             arrays = np.load(file)
@@ -286,7 +296,7 @@ def read_images(path: Path | Traversable) -> NDArray[np.uint8]:
     except Exception as error:  # numpy and zipfile raise a dozen kinds on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name!r} cannot be read: {reason}; {rule}") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (32, 32, 3) or not len(images):
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3) or not len(images):
         raise ValueError(f"{name!r} has images of {images.dtype} {images.shape}; {rule}")
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 

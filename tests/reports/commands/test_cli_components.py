@@ -3,7 +3,9 @@ alone and says so."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -24,8 +26,8 @@ def test_a_solver_in_position_alone_is_verified_by_name_and_as_a_word(line: Run)
     named = json.loads(out)
     assert code == 0
     assert (named["order"]["proven"], named["order"]["expected"]) == (2, 2)
-    word = ["S F", "--splitting", "vp-flow", "--flow", "exact", "--frozen", "eps", "--memory", "2", "--order", "2"]
-    spelled = json.loads(line("verify", *word, "--steps", "50,100,200,400", "--json")[1])
+    word = ["S F", "--splitting", "vp-flow", "--flow", "exact", "--frozen", "eps", "--memory", "2", "--clock", "t"]
+    spelled = json.loads(line("verify", *word, "--order", "2", "--steps", "50,100,200,400", "--json")[1])
     assert spelled["levels"] == named["levels"]
     code, _, _ = line("verify", "vp-DDIM", "--order", "2", "--steps", "50,100,200,400")
     assert code == 1
@@ -42,6 +44,29 @@ def test_the_defaults_are_the_diffusions_own_and_options_change_them(line: Run) 
     assert table.split() == ["mean", "x", "cov", "xx"]
 
 
+def test_noise_is_an_option_wherever_a_splitting_is(line: Run) -> None:
+    """None of it is the flow, to the last digit; between, two steps of Euler-Maruyama are those of a loop; and what
+    holds the data keeps its order."""
+    levels = ["--flow", "exact", "--frozen", "eps", "--steps", "50,100,200,400", "--json"]
+    flow, none, half = (
+        json.loads(line("verify", "S F", "--splitting", *words, *levels)[1])
+        for words in (["vp-flow"], ["vp-whole", "--noise", "0"], ["vp-whole", "--noise", "0.5"])
+    )
+    assert none["levels"] == flow["levels"] != half["levels"]
+    assert (half["verdict"], half["order"]["proven"]) == ("PASS", 1)
+    found = json.loads(line("moments", "vp-EM", "--noise", "0.5", "--steps", "2", "--data-variance", "4", "--json")[1])
+    clock = [0.1 * t + 19.9 * t**2 / 2 for t in (1.0, 0.5005, 0.001)]
+    cov = 1 + 3 * math.exp(-clock[0])
+    for before, after in itertools.pairwise(clock):
+        length, law = before - after, 1 + 3 * math.exp(-before)
+        cov = (1 + length * (0.5 - (1 + 0.25) / 2 / law)) ** 2 * cov + length * 0.25
+    assert found["cov"][0][0] == pytest.approx(cov, rel=1e-12)
+    for command in ("derive", "stability", "moments", "verify"):
+        code, _, err = line(command, "ROBA", "--noise", "0.5")
+        assert code == 2
+        assert "how its parts O, A, B share it is not said; take a splitting of one part" in err
+
+
 def test_matrices_of_one_component_are_derived(line: Run) -> None:
     code, out, _ = line("derive", "vp-EM")
     assert code == 0
@@ -54,7 +79,12 @@ def test_matrices_of_one_component_are_derived(line: Run) -> None:
     [
         (("vp-EM",), 0, "uniform grid: 5 steps (5 NFE), a growth of at most 2\n  at 4: growth 2.277 from t = 0.251"),
         (("vp-DDIM", "--steps", "20"), 0, "stable: 20 steps (uniform): growth 1: no perturbation ever grows"),
-        (("vp-SDE-DPM-Solver++2M",), 0, "uniform grid: 1 step (1 NFE), a growth of at most 2"),
+        (("vp-SDE-DPM-Solver++1",), 0, "uniform grid: 1 step (1 NFE), a growth of at most 2"),
+        (
+            ("vp-SDE-DPM-Solver++2M",),
+            0,
+            "quadratic grid: 12 steps (12 NFE), a growth of at most 2\n  at 11: growth 2.02",
+        ),
         (("vp-DEIS-3", "--steps", "2"), 1, "UNSTABLE: 2 steps (uniform): growth"),
     ],
 )

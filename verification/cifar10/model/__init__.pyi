@@ -4,6 +4,11 @@ from .checkpoint import fingerprint as fingerprint
 from .checkpoint import load_checkpoint as load_checkpoint
 from .data import load_images as load_images
 from .data import to_unit as to_unit
+from .datasets import AFHQV2 as AFHQV2
+from .datasets import CELEBA64 as CELEBA64
+from .datasets import CIFAR10 as CIFAR10
+from .datasets import DATASETS as DATASETS
+from .datasets import DataSet as DataSet
 from .machine import available_threads as available_threads
 from .machine import batch_size as batch_size
 from .machine import free_memory as free_memory
@@ -11,11 +16,14 @@ from .machine import is_imitated as is_imitated
 from .machine import keep_freed_memory as keep_freed_memory
 from .machine import memory_for as memory_for
 from .machine import products as products
+from .names import NAMES as NAMES
+from .names import RESIZED as RESIZED
 from .network import ABLATION as ABLATION
 from .network import PUBLISHED as PUBLISHED
 from .network import Config as Config
 from .network import NCSNpp as NCSNpp
 from .network import steps as steps
+from .pictures import prepared as prepared
 from .precisions import FLOAT32 as FLOAT32
 from .precisions import PRECISIONS as PRECISIONS
 from .training import STATE as STATE
