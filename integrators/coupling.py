@@ -97,8 +97,8 @@ class Coupling:
 
     @property
     def normals(self) -> int:
-        """Pairs of normals that one path draws per element."""
-        return len(np.unique(np.concatenate([coupled.column for coupled in self.runs]))) * self.width // 2
+        """Standard normals that one path draws per element."""
+        return len(np.unique(np.concatenate([coupled.column for coupled in self.runs]))) * self.width
 
     @cached_property
     def plan(self) -> tuple[_Moment, ...]:
@@ -109,21 +109,25 @@ class Coupling:
 def couple(runs: Sequence[tuple[Scheme, Array]], params: Parameters) -> Coupling:
     """Put the runs (scheme, taus) on one Brownian motion. Schemes and grids may differ in every respect.
 
-    Raises ValueError on schemes under different diffusions, a bad grid, or a sub-flow that is not sampled (see
+    Raises ValueError on states of different numbers of components, a bad grid, or a sub-flow that is not sampled (see
     `compile_step`).
     """
-    diffusion = runs[0][0].splitting.diffusion
+    first = runs[0][0]
+    diffusion, size = first.splitting.diffusion, first.splitting.diffusion.size
     for scheme, _ in runs:
-        if scheme.splitting.diffusion != diffusion:
+        if scheme.splitting.diffusion.size != size:
             raise ValueError(
-                f"scheme {scheme.name!r} moves under {scheme.splitting.diffusion.name!r} and {runs[0][0].name!r} under "
-                f"{diffusion.name!r}; couple schemes of one diffusion"
+                f"states of {scheme.name!r} have {scheme.splitting.diffusion.size} components and those of "
+                f"{first.name!r} {size}; couple schemes of one diffusion"
             )
     drawn = [_occurrences(scheme, check_grid(taus, params), params) for scheme, taus in runs]
     edges = _edges([o for occurrences in drawn for o in occurrences])
     kinds = list(dict.fromkeys(o.kind for occurrences in drawn for o in occurrences))
     factor = joint_factor(kinds, edges, diffusion, params)
-    shares = [_shares(occurrences, kinds, edges, factor, diffusion, params) for occurrences in drawn]
+    shares = [
+        _shares(occurrences, kinds, edges, factor, scheme.splitting.diffusion, params)
+        for occurrences, (scheme, _) in zip(drawn, runs, strict=True)
+    ]
     replicas = 1 + max((int(share.replica.max(initial=0)) for share in shares), default=0)
     coupled = []
     for (scheme, taus), share in zip(runs, shares, strict=True):
@@ -133,7 +137,6 @@ def couple(runs: Sequence[tuple[Scheme, Array]], params: Parameters) -> Coupling
         image = np.zeros((pairs.shape[1], *share.image.shape[1:]))
         np.add.at(image, inverse.reshape(-1), share.image)
         coupled.append(CoupledRun(compile_run(scheme, taus, params), pairs[0], pairs[1], image))
-    size = diffusion.size
     return Coupling(tuple(coupled), max(0, len(edges) - 1) * replicas, size * len(kinds), size)
 
 

@@ -65,7 +65,7 @@ def study(
             )
         if not isinstance(target, MixtureTarget):
             raise ValueError(f"target {target.name!r} cannot be computed without sampling; use --method monte-carlo")
-        check_levels(options.get("steps", noise_free.STEPS))
+        check_levels(options.get("steps", noise_free.steps_of(scheme)))
         return noise_free.study_noise_free(scheme, target, progress=progress, **options)
     with _Bar() as bar:
         return monte_carlo.study_target(scheme, target, progress=bar, device=device, **options, **given)

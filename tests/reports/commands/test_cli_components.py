@@ -1,12 +1,25 @@
-"""Schemes in position alone on the command line: their own defaults, tables of one component, and what knows (x, m)
-alone and says so."""
+"""Schemes in position alone on the command line: their own defaults, tables of one component, targets whose score is
+not affine, and what knows (x, m) alone and says so."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from command_line import Run
+
+THIRD = """
+from sympy import Rational, sqrt
+from weakorder.theory.model import Diffusion, LinearSDE, a, m, x
+from weakorder.theory.scheme import Scheme
+from weakorder.theory.splitting import Part, Splitting
+
+forward = LinearSDE((m, -x + 10 * a, -m - 6 * a), (0, 0, sqrt(Rational(6, 5))))
+THIRD = Diffusion("third", forward, (Rational(1, 4), Rational(1, 90)), (1, 1, Rational(1, 10)))
+half = THIRD.reverse(0.5)
+euler = Scheme("S F", Splitting("third-half", THIRD, half, (Part("F", half.drift, half.diffusion),)), order=1)
+"""
 
 
 def test_a_solver_in_position_alone_is_verified_by_name_and_as_a_word(line: Run) -> None:
@@ -39,12 +52,41 @@ def test_matrices_of_one_component_are_derived(line: Run) -> None:
     assert "P_xm" not in out
 
 
+def test_on_a_mixture_a_solver_in_position_alone_is_verified_without_sampling(line: Run) -> None:
+    """Claim: DDIM's order is shown to 1e-7, DEIS's second order with its memory, and a word that is too short fails."""
+    code, out, _ = line("verify", "vp-DDIM", "--target", "mixture", "--steps", "50,100,200,400", "--json")
+    answer = json.loads(out)
+    assert (code, answer["verdict"], answer["order"]["proven"]) == (0, "PASS", 1)
+    assert set(answer["levels"][0]["weak_errors"]) == {"x", "x^2", "x^3", "x^4", "cos 2x", "mode x > 0"}
+    assert all(level["estimate"] < 1e-7 < abs(level["error"]) for level in answer["levels"])
+    code, out, _ = line("verify", "vp-DEIS-2", "--target", "mixture", "--steps", "50,100,200,400", "--json")
+    assert json.loads(out)["levels"][-1]["slope"] == pytest.approx(2, abs=0.1)
+    code, out, _ = line("verify", "S F(9/10)", "--splitting", "vp-flow", "--target", "mixture", "--steps", "4,8,16,32")
+    assert (code, out.splitlines()[-1]) == (1, "FAIL: not consistent: the weights of F sum to 9/10, not 1")
+
+
+def test_more_dimensions_and_more_components_are_sampled(line: Run, tmp_path: Path) -> None:
+    (tmp_path / "third.py").write_text(THIRD)
+    third = (f"{tmp_path / 'third.py'}:euler", "--beta-min", "2", "--beta-max", "2", "--t-end", "0.5")
+    budget = ("--steps", "8,16,32,64", "--evaluations", "2e5")
+    for arguments, kind in (
+        (("vp-EM", "--target", "mixture", "--dim", "8"), "mixture (8)"),
+        (("vp-SDE-DPM-Solver++2M", "--target", "banana"), "banana (2)"),
+        ((*third, "--target", "mixture", "--method", "monte-carlo"), "mixture (1)"),
+    ):
+        code, out, _ = line("verify", *arguments, *budget)
+        assert code in (0, 3)
+        assert kind in out
+        assert len(out.splitlines()) == 7
+    code, out, err = line("verify", *third, "--target", "mixture")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "have 3 components: even a Gaussian takes 70 nodes an axis" in err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ("stability", "vp-EM"),
-        ("verify", "vp-EM", "--target", "mixture"),
-        ("verify", "vp-EM", "--target", "empirical-cifar10"),
         ("report", "vp-EM", "-o", "nowhere"),
     ],
     ids=" ".join,
