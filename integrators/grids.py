@@ -12,6 +12,10 @@ A grid is a text, and every text is a family, one grid for each number of steps 
                      as dense as the given ones, and errors are smooth in 1/N, which an order needs: straight lines
                      have kinks that move among the steps as N changes.
 
+    G on PATH        steps that are G in the time of a Gaussian path (theory.paths), from the noise of t = T to that of
+                     the last time: "uniform on flow" are equal steps of rectified flow, "karras on edm" those of Karras
+                     et al. 2022 (arXiv 2206.00364, equation 5, rho = 7), "exponential on edm" equal steps of log sigma
+
     graded G         a grid G whose first step is cut in halves towards its beginning, into lengths h/2^J, h/2^J,
                      h/2^(J-1), ..., h/2, for schemes that look back on several evaluations: J = ceil(log2 N)
 
@@ -48,10 +52,16 @@ def _quadratic(steps: int) -> NDArray[np.float64]:
 
 MOST_STEPS = 10_000_000
 GRIDS = {"uniform": _uniform, "quadratic": _quadratic}
-_GRADED = "graded "
+# On a path from its time a to its time b: t at s.
+_ON_PATHS = {
+    "karras": lambda a, b, s: (a ** (1 / 7) + s * (b ** (1 / 7) - a ** (1 / 7))) ** 7,
+    "exponential": lambda a, b, s: a ** (1 - s) * b**s,
+}
+_GRADED, _ON = "graded ", " on "
 FILES = (".txt", ".npy", ".json")
 RULE = (
-    f"choose {', '.join(GRIDS)}, an expression in s = i/N such as '1 - (1 - s)**3', or times tau as in '0, 0.5, 0.999'"
+    f"choose {', '.join(GRIDS)}, an expression in s = i/N such as '1 - (1 - s)**3', times tau as in '0, 0.5, 0.999', "
+    "or equal steps on a path as in 'uniform on flow'"
 )
 
 _LONGEST = 500  # letters of an expression
@@ -76,6 +86,8 @@ def time_grid(name: str, steps: int, params: Parameters, t_end: float | None = N
         return _graded(base_of(name), steps, params, t_end)
     if name in GRIDS:
         return (params.T - stop) * GRIDS[name](steps)
+    if _ON in name:
+        return check_grid(_along(name, steps, params, stop), params)
     if (times := _times(name)) is None:
         return check_grid((params.T - stop) * _evaluated(name, steps), params)
     if t_end is None and abs(times[-1] - (params.T - stop)) > _END:
@@ -92,6 +104,24 @@ def _graded(name: str, steps: int, params: Parameters, t_end: float | None) -> N
         raise ValueError(f"steps = {steps}: a graded grid has more than {cuts} steps; take more, or the grid {name!r}")
     taus = time_grid(name, steps - cuts, params, t_end)
     return np.concatenate([taus[:1], taus[0] + (taus[1] - taus[0]) / 2.0 ** np.arange(cuts, 0, -1), taus[1:]])
+
+
+def _along(name: str, steps: int, params: Parameters, stop: float) -> NDArray[np.float64]:
+    """The times tau at which the diffusion is as noisy as the path at G's times."""
+    from ..theory.paths import PATHS
+
+    spacing, _, where = name.rpartition(_ON)
+    path = PATHS[where]
+    first, last = (path.time_of(params.theta(t, t)) for t in (params.T, stop))
+    if spacing in _ON_PATHS:
+        times = _ON_PATHS[spacing](first, last, GRIDS["uniform"](steps))
+    else:
+        times = first - (first - last) * (GRIDS[spacing](steps) if spacing in GRIDS else _evaluated(spacing, steps))
+    theta, slope = path.theta(times), params.beta_max - params.beta_min
+    # the t with int_0^t beta = theta, without cancellation
+    tau = params.T - 2 * theta / (params.beta_min + np.sqrt(params.beta_min**2 + 2 * slope * theta))
+    tau[0], tau[-1] = 0.0, params.T - stop
+    return tau
 
 
 def is_graded(name: str) -> bool:
@@ -137,6 +167,16 @@ def check_name(name: str) -> None:
     name = base_of(name)
     if name in GRIDS:
         return
+    if _ON in name:
+        from ..theory.paths import PATHS
+
+        name, _, path = name.rpartition(_ON)
+        if path not in PATHS:
+            raise ValueError(f"grid on the path {path!r}: the paths are {', '.join(PATHS)}")
+        if _times(name) is not None:
+            raise ValueError(f"times tau on the path {path!r}: they are the diffusion's own; give them by themselves")
+        if name in GRIDS or name in _ON_PATHS:
+            return
     if (times := _times(name)) is not None:
         _check_times(times)
         return

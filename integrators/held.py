@@ -2,7 +2,7 @@
 
 An answer is read as s = Phi u + Psi q (theory.frozen): at the time of its S, q = X u + Y s with X = -Psi^-1 Phi and Y =
 Psi^-1. The parts behind it flow with the polynomial through the last k of these q, at their true times
-(theory.held_flows); composed, a segment is
+in the scheme's clock (theory.held_flows); composed, a segment is
 
     u <- P u + K_1 q_1 + sum_(j > 1) K_j q_j + xi,
 
@@ -85,10 +85,11 @@ def _flow(scheme: Scheme, stage: PartStage, evaluated: Array, params: Parameters
     """A part with score in each step from number `past` on, with the times `evaluated` (steps, memory)."""
     begin, length, evaluated = stage.begin[past:], stage.length[past:], evaluated[past:]
     elapsed = params.theta(begin[:, None], begin[:, None] - evaluated)
+    begin, diffusion, values = params.theta(begin, begin), scheme.splitting.diffusion, params.values()
+    clock = None if scheme.clock.is_theta else scheme.clock.running(diffusion, params)
     if scheme.flow == "euler":
-        return extrapolated_flow(stage.part.sde, length, elapsed, params.values())
-    begin = params.theta(begin, begin)
-    return held_flow(stage.part.sde, scheme.frozen, scheme.splitting.diffusion, begin, length, elapsed, params.values())
+        return extrapolated_flow(stage.part.sde, begin, length, elapsed, values, clock)
+    return held_flow(stage.part.sde, scheme.frozen, diffusion, begin, length, elapsed, values, clock)
 
 
 def _segment(

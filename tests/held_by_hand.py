@@ -40,10 +40,27 @@ def matrices(scheme: Scheme, params: Parameters, t: float) -> tuple[np.ndarray, 
     return -np.linalg.inv(cov), np.linalg.inv(cov) @ E
 
 
+def told(scheme: Scheme, params: Parameters, begin: float, t: float) -> float:
+    """What the scheme's clock shows at t, begun at `begin`: theta, t, or log-SNR, from determinants."""
+    match scheme.clock.name:
+        case "theta":
+            return (begin - t) * params.beta((begin + t) / 2)
+        case "t":
+            return begin - t
+    return signal(scheme, params, t) - signal(scheme, params, begin)
+
+
+def signal(scheme: Scheme, params: Parameters, t: float) -> float:
+    """Half the log determinant of E^T Sigma^-1 E."""
+    E, cov = forward_kernel(scheme, params, t)
+    return float(np.linalg.slogdet(E.T @ np.linalg.solve(cov, E))[1]) / 2
+
+
 def part_by_hand(
     scheme: Scheme, name: str, params: Parameters, begin: float, end: float, count: int
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    """P, the gains of the monomials theta^0 ... theta^(count - 1) of q, theta from `begin` on, and Q."""
+    """P, the gains of the monomials c^0 ... c^(count - 1) of q, of the clock c from `begin` on, and Q; where the middle
+    is held, c is there half of what it comes to."""
     sde = scheme.splitting[name].sde
     A, G, D = sde.numbers(params.values())
 
@@ -52,10 +69,10 @@ def part_by_hand(
         B, g = A + G @ phi, G @ psi
         if scheme.flow == "euler" and sde.uses_score:  # the drift is q
             B, g = np.zeros((2, 2)), np.eye(2)
-        theta = (begin - t) * params.beta((begin + t) / 2)
+        c = told(scheme, params, begin, end) / 2 if scheme.clock.midpoint else told(scheme, params, begin, t)
         y = y.reshape(-1, 2, 2)
         Q = B @ y[1] + y[1] @ B.T + D
-        gains = [B @ K + theta**i * g for i, K in enumerate(y[2:])]
+        gains = [B @ K + c**i * g for i, K in enumerate(y[2:])]
         return -params.beta(t) * np.array([B @ y[0], Q, *gains]).ravel()
 
     start = np.concatenate([np.eye(2)[None], np.zeros((count + 1, 2, 2))]).ravel()
@@ -94,7 +111,7 @@ def run_by_hand(scheme: Scheme, target: GaussianTarget, taus: np.ndarray) -> tup
             )
             u = P @ u
             if uses:
-                elapsed = [(begin - t) * params.beta((begin + t) / 2) for t, _ in old]
+                elapsed = [told(scheme, params, begin, t) for t, _ in old]
                 powers = np.linalg.inv(np.vander(elapsed, increasing=True))
                 for i, K in enumerate(gains):
                     u = u + K @ sum(powers[i, j] * q for j, (_, q) in enumerate(old))

@@ -94,6 +94,7 @@ def test_a_run_stopped_and_resumed_on_the_gpu_ends_in_the_same_bits(gpu: GPU, tm
     assert all(same(value, moments[1][k][name]) for k, each in moments[0].items() for name, value in each.items())
 
 
+@pytest.mark.nightly
 def test_a_run_begun_on_the_cpu_goes_on_on_the_gpu_and_back(gpu: GPU, tmp_path: Path) -> None:
     for steps, device in ((1, CPU), (2, gpu.device), (3, CPU)):
         state = training.train(CONFIG, IMAGES, tmp_path, steps=steps, device=device, progress=False)

@@ -12,6 +12,7 @@ at z = 1. The indeterminate y = 1 - z is the distance from the end.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -137,25 +138,50 @@ class Calculus(Indeterminates):
         return theta
 
     def interpolated(self, evaluations: Sequence[Polynomial], offset: Polynomial) -> list[Series]:
-        """What is held at an offset, as the polynomial in theta through the evaluations at other offsets, the last one
-        first. With theta(e) = h beta e (1 - e h rate / 2), Lagrange's factors are
-        (e - e_i) / (e_j - e_i) times (1 - (e + e_i) h rate / 2) / (1 - (e_j + e_i) h rate / 2)."""
+        """What is held at an offset, as the polynomial in the clock through the evaluations at other offsets, the last
+        one first."""
+        return self._through(evaluations, [offset])
+
+    def interpolated_midway(
+        self, evaluations: Sequence[Polynomial], start: Polynomial, end: Polynomial
+    ) -> list[Series]:
+        """The same where the clock is half way between two offsets."""
+        return self._through(evaluations, [start, end])
+
+    def _through(self, evaluations: Sequence[Polynomial], offsets: Sequence[Polynomial]) -> list[Series]:
+        """Where the clock is at the mean of what it is at `offsets`. Lagrange's factors are (c(e) - c(e_i)) / (c(e_j) -
+        c(e_i)) = (e - e_i) / (e_j - e_i) times the ratio of the `_slope_of_clock`."""
         total = [self.constant(ZERO) for _ in range(self.size)]
         for j, own in enumerate(evaluations):
             weight = self.constant(ONE)
             for i, other in enumerate(evaluations):
                 if i != j:
-                    weight = self.times(weight, self.constant((offset - other) * self.inverse(own - other)))
-                    slope = self.rate * sp.QQ(1, 2)
-                    weight = [a - b for a, b in zip(weight, shifted(weight, (offset + other) * slope), strict=True)]
-                    ratio, power = self.constant(ONE), ONE
-                    for k in range(1, self.n + 1):
-                        power = power * (own + other) * slope
-                        ratio[k] = power
-                    weight = self.times(weight, ratio)
+                    passed = self.constant(ZERO)
+                    for offset in offsets:
+                        length = (offset - other) * sp.QQ(1, len(offsets))
+                        passed = plus(passed, [s * length for s in self._slope_of_clock(offset, other)])
+                    apart = self._reciprocal(self._slope_of_clock(own, other))
+                    weight = self.times(weight, [entry * self.inverse(own - other) for entry in passed])
+                    weight = self.times(weight, apart)
             for c in range(self.size):
                 total[c] = plus(total[c], [entry * self.held[j][c] for entry in weight])
         return total
+
+    def _slope_of_clock(self, a: Polynomial, b: Polynomial) -> Series:
+        """(c(t - a h) - c(t - b h)) / (-c'(t) h (a - b)) = 1 + sum_k>1 c_k (-h)^(k-1) / k! sum_i a^i b^(k-1-i)."""
+        slope, sums, power = self.constant(ONE), ONE, ONE
+        for k, curvature in enumerate(self.curve[: self.n], 2):
+            power = power * b
+            sums = sums * a + power
+            slope[k - 1] = curvature * sums * sp.QQ((-1) ** (k - 1), math.factorial(k))
+        return slope
+
+    def _reciprocal(self, a: Series) -> Series:
+        """1 / a of a series that begins with 1."""
+        found = self.constant(ONE)
+        for k in range(1, self.n + 1):
+            found[k] = -sum((a[j] * found[k - j] for j in range(1, k + 1)), ZERO)
+        return found
 
     # --- Operators ----------------------------------------------------------------------------------------------------
 
@@ -276,8 +302,3 @@ class Calculus(Indeterminates):
 def plus(a: Series, b: Series) -> Series:
     """The sum of two series."""
     return [x + y for x, y in zip(a, b, strict=True)]
-
-
-def shifted(a: Series, factor: Polynomial) -> Series:
-    """h times factor times a series, up to h^n."""
-    return [ZERO, *(entry * factor for entry in a[:-1])]

@@ -30,6 +30,7 @@ A further kind is one literal: a name, and Phi and Psi as functions of a `Kernel
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,6 +70,16 @@ class Kernel(Protocol):
         ...
 
     @property
+    def noise(self) -> Any:
+        """D of the forward SDE. Without a time axis."""
+        ...
+
+    @property
+    def beta(self) -> Any:
+        """beta(t), 1 x 1."""
+        ...
+
+    @property
     def one(self) -> Any:
         """The unit matrix."""
         ...
@@ -82,12 +93,16 @@ class Kernel(Protocol):
 class NumericKernel:
     """The kernel of `diffusion` in numbers, at theta = int_0^t beta of any shape (...): matrices (..., n, n), float64.
 
-    values: what gamma, nu and kappa stand for. A matrix is computed when it is asked for. Raises ValueError where the
-    covariance is singular (theta = 0; a diffusion that does not noise its data) and its factor is asked for.
+    values: what gamma, nu and kappa stand for; beta (...): beta(t), where it is asked for. A matrix is computed when it
+    is asked for. Raises ValueError where the covariance is singular (theta = 0; a diffusion that does not noise its
+    data) and its factor is asked for.
     """
 
-    def __init__(self, diffusion: Diffusion, theta: ArrayLike, values: Mapping[str, float]) -> None:
+    def __init__(
+        self, diffusion: Diffusion, theta: ArrayLike, values: Mapping[str, float], beta: ArrayLike = math.nan
+    ) -> None:
         self.diffusion, self.theta, self.values = diffusion, np.asarray(theta, dtype=float), values
+        self.beta = np.asarray(beta, dtype=float)[..., None, None]
         n = diffusion.size
         self.one, self.zero = np.eye(n), np.zeros((n, n))
 
@@ -125,6 +140,11 @@ class NumericKernel:
         """The prior's covariance."""
         return np.diag(self.diffusion.prior_variances(self.values))
 
+    @property
+    def noise(self) -> Array:
+        """D of the forward SDE."""
+        return self.diffusion.forward.numbers(self.values)[2]
+
 
 def inverse(matrix: Any) -> Any:
     """The inverse of numpy's (..., n, n), not finite where there is none (n of 1 and 2), or of sympy's matrix."""
@@ -141,6 +161,13 @@ def inverse(matrix: Any) -> Any:
 def transposed(matrix: Any) -> Any:
     """The transposes of numpy's (..., n, n) or of sympy's matrix."""
     return np.swapaxes(matrix, -1, -2) if isinstance(matrix, np.ndarray) else matrix.T
+
+
+def trace(matrix: Any) -> Any:
+    """The traces of numpy's (..., n, n) or of a matrix that has its own, as 1 x 1 matrices."""
+    if isinstance(matrix, np.ndarray):
+        return np.trace(matrix, axis1=-2, axis2=-1)[..., None, None]
+    return matrix.trace()
 
 
 @dataclass(frozen=True)

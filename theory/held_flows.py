@@ -4,7 +4,8 @@ Over an interval of forward time that runs down from theta_0 = int_0^t beta, wit
 
     du/dr = B(r) u + G Psi(r) q(r) + D^(1/2) dw/dr,   B = A + G Phi at theta_0 - r,   q(r) = sum_j l_j(r) q_j,
 
-l_j the Lagrange polynomials of the times r_j at which the q_j were evaluated (0 or before the interval, on any grid).
+l_j the Lagrange polynomials of the times r_j at which the q_j were evaluated (0 or before the interval, on any grid),
+as functions of theta or of another clock c (theory.clock), whose differences are integrals of its rate.
 So a flow is u <- P u + sum_j K_j q_j + xi, xi ~ N(0, Q). With Y(r) = the propagator from r to the end of the interval,
 
     Y' = -Y B,  Y(length) = 1:     P = Y(0),    K_j = int Y G Psi l_j dr,    Q = int Y D Y^T dr.
@@ -15,10 +16,9 @@ equal panels, until a doubling changes nothing by more than `TOLERANCE` of the l
 on time the panels are equal in log theta: near the data Sigma_t^-1 grows as a power of 1 / theta, which is as smooth
 there as an exponential. All steps of a run are solved at once.
 
-The polynomial is in theta, the time in which a part's own coefficients do not depend on beta: where they are constant
-(the score, the residual) K_j holds integrals of exp(A r) r^j, the phi functions of exponential integrators (Hochbruck
-and Ostermann 2010, doi 10.1017/S0962492910000048), and orders are those of any other smooth variable, such as t or
-log-SNR. Closed forms where they exist are derived and proven in theory.held_proof.
+In theta, where a part's coefficients are constant (the score, the residual), K_j holds integrals of exp(A r) r^j, the
+phi functions of exponential integrators (Hochbruck and Ostermann 2010, doi 10.1017/S0962492910000048). Closed forms
+where they exist are derived and proven in theory.held_proof.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .clock import Running
 from .frozen import Frozen, NumericKernel
 from .model import Diffusion, LinearSDE
 
@@ -69,32 +70,43 @@ def held_flow(
     length: ArrayLike,
     times: ArrayLike,
     values: Mapping[str, float],
+    clock: Running | None = None,
 ) -> HeldFlow:
     """The flows of `sde` over n intervals that run down from theta = `begin` by `length` (n,), > 0.
 
     times (n, k): when the q_j were evaluated, in theta elapsed since the interval's beginning, so <= 0 for what lies
     behind; nan where there is no such evaluation (its gain is 0), distinct otherwise. values: the parameters' numbers.
-    Raises ValueError where it cannot be computed to `TOLERANCE`, as down to theta = 0, where Sigma_t is singular.
+    clock: the variable of the polynomial; None: theta. Raises ValueError where it cannot be computed to `TOLERANCE`, as
+    down to theta = 0, where Sigma_t is singular.
     """
     begin, length, times = (np.asarray(a, dtype=float) for a in (begin, length, times))
-    on_panels = partial(_on_panels, sde, frozen, diffusion, values)
+    return _in_blocks(partial(_on_panels, sde, frozen, diffusion, values, clock), frozen.name, begin, length, times)
+
+
+def _in_blocks(
+    on_panels: Callable[[Array, Array, Array, int], HeldFlow], name: str, begin: Array, length: Array, times: Array
+) -> HeldFlow:
     blocks = [
-        _solved(on_panels, frozen.name, begin[i : i + _BLOCK], length[i : i + _BLOCK], times[i : i + _BLOCK])
+        _solved(on_panels, name, begin[i : i + _BLOCK], length[i : i + _BLOCK], times[i : i + _BLOCK])
         for i in range(0, max(1, len(begin)), _BLOCK)
     ]
     return HeldFlow(*(np.concatenate(entries) for entries in zip(*blocks, strict=True)))
 
 
-def extrapolated_flow(sde: LinearSDE, length: ArrayLike, times: ArrayLike, values: Mapping[str, float]) -> HeldFlow:
+def extrapolated_flow(
+    sde: LinearSDE,
+    begin: ArrayLike,
+    length: ArrayLike,
+    times: ArrayLike,
+    values: Mapping[str, float],
+    clock: Running | None = None,
+) -> HeldFlow:
     """Euler with memory: u <- u + int of the polynomial through the drifts q_j = A u_j + G s_j, and the noise D theta.
 
-    length (n,) and times (n, k) as in `held_flow`.
+    begin and length (n,), times (n, k), clock and errors as in `held_flow`.
     """
-    length, times = (np.asarray(a, dtype=float) for a in (length, times))
-    weights = length[:, None] * (lagrange(times, length[:, None] * _C) * _B).sum(-1)
-    one = np.eye(sde.size)
-    unit = np.broadcast_to(one, (len(length), *one.shape))
-    return HeldFlow(unit, weights[..., None, None] * one, sde.numbers(values)[2] * length[:, None, None])
+    begin, length, times = (np.asarray(a, dtype=float) for a in (begin, length, times))
+    return _in_blocks(partial(_extrapolated_on_panels, sde, values, clock), "drift", begin, length, times)
 
 
 def _solved(
@@ -134,6 +146,7 @@ def _on_panels(
     frozen: Frozen,
     diffusion: Diffusion,
     values: Mapping[str, float],
+    clock: Running | None,
     begin: Array,
     length: Array,
     times: Array,
@@ -141,10 +154,11 @@ def _on_panels(
 ) -> HeldFlow:
     """By collocation on so many panels."""
     with np.errstate(all="ignore"):  # down to theta = 0 nothing is finite, and nothing settles
-        elapsed, scale = _clock(begin, length, panels, _is_steady(frozen, diffusion, values))
-        drift, gain = _drift(sde, frozen, diffusion, begin[:, None] - elapsed, values)
+        nodes = _nodes(begin, length, panels, clock is None and _is_steady(frozen, diffusion, values))
+        scale = nodes.scale
+        drift, gain = _drift(sde, frozen, diffusion, nodes.left, values)
         drift, gain = drift * scale, gain * scale
-        weights = lagrange(times, elapsed)  # (n, k, nodes)
+        weights = _weights(clock, begin, times, nodes, panels)  # (n, k, nodes)
         D, total = sde.numbers(values)[2], None
         for panel in range(panels):
             here = slice(panel * _NODES, panel * _NODES + _NODES)
@@ -161,18 +175,72 @@ def _on_panels(
     return total
 
 
-def _clock(begin: Array, length: Array, panels: int, steady: bool) -> tuple[Array, Array]:
-    """theta elapsed at the nodes of equal panels, in theta or, unless `steady`, in log theta, (n, nodes), and d theta
-    per panel there, (n, nodes, 1, 1)."""
+def _extrapolated_on_panels(
+    sde: LinearSDE,
+    values: Mapping[str, float],
+    clock: Running | None,
+    begin: Array,
+    length: Array,
+    times: Array,
+    panels: int,
+) -> HeldFlow:
+    with np.errstate(all="ignore"):
+        nodes = _nodes(begin, length, panels, clock is None)
+        weights = _weights(clock, begin, times, nodes, panels)
+        gains = (weights * (np.tile(_B, panels) * nodes.scale[..., 0, 0])[:, None]).sum(-1)
+    one = np.eye(sde.size)
+    unit = np.tile(one, (len(length), 1, 1))
+    return HeldFlow(unit, gains[..., None, None] * one, sde.numbers(values)[2] * length[:, None, None])
+
+
+class _Nodes(NamedTuple):
+    """Where flows are computed: theta elapsed and theta left, (n, nodes), and d theta per panel, (n, nodes, 1, 1). What
+    is left is not a difference: near the data it would have no digits."""
+
+    elapsed: Array
+    left: Array
+    scale: Array
+
+
+def _weights(clock: Running | None, begin: Array, times: Array, nodes: _Nodes, panels: int) -> Array:
+    """l_j at the nodes, (n, k, nodes), or where the clock is half way."""
+    elapsed = nodes.elapsed
+    if clock is None:
+        return lagrange(times, elapsed)
+    speed = (clock.rate(nodes.left) * nodes.scale[..., 0, 0]).reshape(len(begin), panels, _NODES)
+    after = np.cumsum(speed @ _B, axis=1)
+    told = after[:, :, None] - speed @ _TO_END.T  # the clock at the nodes, from the interval's beginning on
+    known = _told(clock, begin, times, panels)
+    if clock.midpoint:
+        half = lagrange(known, after[:, -1:] / 2)
+        return np.broadcast_to(half, (*half.shape[:2], elapsed.shape[1]))
+    return lagrange(known, told.reshape(elapsed.shape))
+
+
+def _told(clock: Running, begin: Array, times: Array, panels: int) -> Array:
+    """The clock at `times` (n, k), of theta elapsed since `begin`: its rate integrated from there, (n, k)."""
+    n, k = times.shape
+    start, r = np.repeat(begin, k), times.reshape(-1)
+    found = np.where(r == 0, 0.0, np.nan)
+    some = np.flatnonzero(np.isfinite(r) & (r != 0))
+    if some.size:
+        nodes = _nodes(start[some], r[some], panels, steady=False)
+        found[some] = (clock.rate(nodes.left) * nodes.scale[..., 0, 0]) @ np.tile(_B, panels)
+    return found.reshape(n, k)
+
+
+def _nodes(begin: Array, length: Array, panels: int, steady: bool) -> _Nodes:
+    """Of equal panels, in theta or, unless `steady`, in log theta."""
     nodes = (np.arange(panels)[:, None] + _C).reshape(-1) / panels  # in [0, 1]
     if steady:
         elapsed = length[:, None] * nodes
+        left = begin[:, None] - elapsed
         slope = np.broadcast_to(length[:, None], elapsed.shape)
     else:
         rate = -np.log1p(-length / begin)[:, None]
-        elapsed = -begin[:, None] * np.expm1(-rate * nodes)
-        slope = rate * (begin[:, None] - elapsed)
-    return elapsed, slope[..., None, None] / panels
+        elapsed, left = -begin[:, None] * np.expm1(-rate * nodes), begin[:, None] * np.exp(-rate * nodes)
+        slope = rate * left
+    return _Nodes(elapsed, left, slope[..., None, None] / panels)
 
 
 def _drift(
@@ -250,14 +318,14 @@ def _joint_on_panels(
                 if first.drivers[axis] == second.drivers[axis]:
                     pair = (noise.sde.numbers(values)[2][axis, axis] for noise in (first, second))
                     D[d * i + axis, d * j + axis] = np.sqrt(np.prod(list(pair)))
-    elapsed, scale = _clock(begin, length, panels, steady=False)
+    elapsed, left, scale = _nodes(begin, length, panels, steady=False)
     Y, P = np.zeros((*elapsed.shape, size, size)), np.zeros((panels, len(begin), size, size))
     for k, noise in enumerate(noises):
         own = slice(d * k, d * k + d)
         if noise.frozen is None:
             Y[..., own, own] = P[..., own, own] = np.eye(d)
             continue
-        drift = _drift(noise.sde, noise.frozen, diffusion, begin[:, None] - elapsed, values)[0] * scale
+        drift = _drift(noise.sde, noise.frozen, diffusion, left, values)[0] * scale
         for panel in range(panels):
             here = slice(panel * _NODES, panel * _NODES + _NODES)
             Y[:, here, own, own] = _to_end(drift[:, here])

@@ -4,6 +4,7 @@ Names are those of formulas (theory.formulas):
 
     s(u, t) = Phi(t) u + Psi(t) q(u, t)     what is held, q, is any smooth function, Phi and Psi any smooth matrices
     q_x,mt  Phi_xm,t  Psi_xm,t              their jets at t: values and partial derivatives, as independent symbols
+    c_2  c_3                                c''/c' and c'''/c' at t of a clock c(t), any smooth one (theory.clock)
 
 q is counted in units in which Psi(t) = 1. A scheme that holds the score has Phi = 0, Psi = 1, and jets s_x,mt.
 """
@@ -28,7 +29,7 @@ class Indeterminates:
     They are the state u (n d: positions, then momenta, ...), its duals p, for each evaluation that is remembered what
     is held and its dual, a frozen drift b, beta and the rate beta' / beta (beta is linear in t), the entries of the
     parts' matrices, the jets. dims: d. general: whether Phi and Psi are any, else 0 and 1. memory: evaluations
-    remembered.
+    remembered. any_clock: whether the clock is any, else int beta.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Indeterminates:
         linear_beta: bool = True,
         general: bool = False,
         memory: int = 1,
+        any_clock: bool = False,
     ) -> None:
         self.components = splitting.diffusion.size
         self.splitting, self.dims, self.n, self.size = splitting, dims, n, self.components * dims
@@ -58,6 +60,7 @@ class Indeterminates:
         self.dual = [self._vector(f"p{j}") for j in range(memory - 1)]
         self.y, self.beta, self.lambda_s = (self.generators[name] for name in ("y", "beta", "lambda_s"))
         self.rate = self.generators["rate"] if linear_beta else ZERO
+        self.curve = [self.generators[f"c_{k}"] for k in range(2, n + 1)] if any_clock else [self.rate]
         self._declare_jets(any(part.sde.has_noise for part in splitting.parts))
 
     def _declare_jets(self, noisy: bool) -> None:

@@ -1,25 +1,59 @@
-"""Stability of a real 2x2 map from its trace and determinant, for numbers, arrays and sympy alike.
+"""Stability of a real n x n map from its characteristic polynomial, for numbers, arrays and sympy alike.
 
-Jury's conditions (Jury 1964) say whether its eigenvalues lie in the unit circle, and the discrete Lyapunov equation has
-its closed form in the same two numbers. theory.stability says what they are for.
+Jury's conditions (Jury 1964) say whether its eigenvalues lie in the unit circle. Of all n the critical ones, by which a
+stable map that moves continuously can cease to be one, are three: each vanishes where an eigenvalue is 1, where one is
+-1, or where two have the product 1, as a pair on the circle has,
+
+    growth      prod_i (1 - lambda_i)             = det(1 - R)
+    flip        prod_i (1 + lambda_i)             = det(1 + R)
+    rotation    prod_(i < j) (1 - lambda_i lambda_j)            of one component: no condition
+
+and they are positive while it is stable. Of n = 1 and 2 they are so only where it is. Of a 2x2 map the discrete
+Lyapunov equation has its closed form in trace and determinant, too. theory.stability says what they are for.
 """
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any, NamedTuple
 
 
 class Jury(NamedTuple):
-    """The three quantities that are positive if and only if rho(R) < 1; fields as in the module's table."""
+    """The three quantities that are positive where rho(R) < 1, of 2x2 matrices only there; fields as in the module's
+    table."""
 
     growth: Any
     flip: Any
     rotation: Any
 
 
+class Scalar(NamedTuple):
+    """The two of a single number R, which are positive if and only if |R| < 1."""
+
+    growth: Any
+    flip: Any
+
+
 def jury(trace: Any, det: Any) -> Jury:
     """Jury's quantities of a real 2x2 matrix from its trace and determinant: numbers, arrays or sympy."""
     return Jury(1 - trace + det, 1 + trace + det, 1 - det)
+
+
+def critical(matrix: Any) -> Jury | Scalar:
+    """The critical quantities of a sympy matrix R (n, n)."""
+    n = matrix.rows
+    if n == 1:
+        return Scalar(1 - matrix[0], 1 + matrix[0])
+    if n == 2:
+        return jury(matrix.trace(), matrix.det())
+    unit = matrix.eye(n)
+    pairs = list(combinations(range(n), 2))
+    products = matrix.zeros(len(pairs), len(pairs))  # the second compound matrix, with the eigenvalues l_i l_j
+    for row, (a, b) in enumerate(pairs):
+        for column, (c, d) in enumerate(pairs):
+            products[row, column] = matrix[a, c] * matrix[b, d] - matrix[a, d] * matrix[b, c]
+    beside = matrix.eye(len(pairs)) - products
+    return Jury(*(of.det(method="berkowitz") for of in (unit - matrix, unit + matrix, beside)))
 
 
 class LyapunovWeights(NamedTuple):

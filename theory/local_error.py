@@ -34,6 +34,10 @@ states with their memory). A function v(u) of the end is V(u, h q) = v(u) + h (c
 few steps before, c_j the weights with which the steps to come use what is remembered. So p_j = c_j p gives the leading
 error of a run (`first_error`).
 
+**Clocks.** The polynomial is in a clock c(t), any smooth one that runs (theory.clock): its weights are ratios of
+c(t - a h) - c(t - b h) = -c'(t) h [(a - b) - (a^2 - b^2) h c_2 / 2 + ...], c_k = c^(k) / c', and the c_k are
+indeterminates too.
+
 A word whose S stands behind parts evaluates at a state that is not on the exact process. The older evaluations then
 lie on a path with the same law at the ends of steps: those parts R first (which hold no score), the evaluation, the
 formal inverse of R, the exact step. If parts have used the score before the last S, R is the whole step, but without a
@@ -142,7 +146,10 @@ class Word:
         """A part that follows what is held exactly, or, under "euler", the drift itself that is held."""
         calculus, part = self.calculus, self.scheme.splitting[token.symbol]
         here = start + length * (ONE - calculus.y)
-        held = calculus.interpolated(known, here)
+        if self.scheme.clock.midpoint:
+            held = calculus.interpolated_midway(known, start, start + length)
+        else:
+            held = calculus.interpolated(known, here)
         drift = held if self.scheme.flow == "euler" else calculus.drift(part, calculus.reading(held, here))
         return calculus.evolve(calculus.clock(start, length), drift, calculus.half_noise(part, self.noise_scale), g)
 
@@ -281,7 +288,8 @@ def expand(
     where nothing is random and the word remembers what the process does, test functions p . u do.
     """
     general = scheme.frozen != SCORE_HELD
-    calculus = Calculus(scheme.splitting, dims, n, linear_beta, general, scheme.memory)
+    any_clock = not scheme.clock.is_theta
+    calculus = Calculus(scheme.splitting, dims, n, linear_beta, general, scheme.memory, any_clock)
     word = Word(scheme, calculus)
     noisy = any(part.sde.has_noise for part in scheme.splitting.parts)
     calculus.noise_free = not (whole or noisy) and (word.remembers_the_same or scheme.memory == 1)

@@ -25,9 +25,10 @@ time; between rows log(alpha / sigma) goes linearly, and `refined` makes more ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -68,6 +69,28 @@ class GaussianPath:
         t = np.asarray(t, dtype=float)
         with np.errstate(divide="ignore"):
             return np.log1p((self.sigma(t) / self.alpha(t)) ** 2)
+
+    def time_of(self, theta: float) -> float:
+        """The time t at which the path has this theta, to rounding; beyond `end` where its formulas go on, as those of
+        sigma = t do. Raises ValueError where it has it nowhere."""
+        from scipy.optimize import brentq
+
+        def missing(t: float) -> float:
+            return float(self.theta(t)) - theta
+
+        late = self.end
+        while missing(late) < 0 and not self.table and late < 2**10 * self.end:
+            late *= 2
+        if missing(0.0) > 0 or missing(late) < 0:
+            least, most = (float(self.theta(t)) for t in (0.0, late))
+            raise ValueError(
+                f"theta = int beta = {theta:g}: on the path {self.name!r} log(1 + (sigma / alpha)^2) goes from "
+                f"{least:g} to {most:g}; choose a last time or a beta between"
+            )
+        if math.isinf(missing(late)):
+            late *= 1 - 2.0**-52
+        root: Any = brentq(missing, 0.0, late, xtol=1e-300, rtol=np.float64(2.0**-50))
+        return float(root)
 
     def scale(self, t: ArrayLike) -> Array:
         """x of the path over x of vp: (alpha^2 + sigma^2)^(1/2)."""

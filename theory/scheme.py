@@ -18,10 +18,11 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 
+from .clock import THETA, Clock
 from .frozen import SCORE_HELD, Frozen
 from .parameters import LARGEST
 from .splitting import SCORE, SPLITTINGS, Part, Splitting, splitting_for
@@ -132,8 +133,9 @@ class Scheme:
     lambda_s in (0, 1e6]: factor on the standard deviation of the position noise that the parts draw; the momentum noise
     is untouched (arXiv 2402.07211, section 3). order: the weak order claimed for it, or None.
     frozen: which quantity the parts hold under flow="exact", q of s = Phi u + Psi q (theory.frozen). memory in 1..4: q
-    is the polynomial in theta = int beta through the last `memory` evaluations, at their true times; the first steps of
-    a run have fewer, and use those. Under flow="euler" it is the part's drift that is extrapolated (Adams-Bashforth).
+    is the polynomial through the last `memory` evaluations, at their true times; the first steps of a run have fewer,
+    and use those. Under flow="euler" it is the part's drift that is extrapolated (Adams-Bashforth). clock: the variable
+    of that polynomial, int beta unless given, and whether all of it is held or its value in the middle (theory.clock).
     Raises WordError, or ValueError naming the value and the rule.
     """
 
@@ -146,6 +148,7 @@ class Scheme:
     reference: str = ""
     frozen: Frozen = SCORE_HELD
     memory: int = 1
+    clock: Clock = THETA
     tokens: tuple[Token, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -169,6 +172,7 @@ class Scheme:
             raise ValueError(f"order {self.order} is not a weak order; it is an integer >= 1, or None")
         self._check_frozen()
         self._check_memory()
+        self._check_clock()
 
     def _check_frozen(self) -> None:
         """Raises ValueError unless what is held goes with the sub-flows and the diffusion."""
@@ -214,6 +218,22 @@ class Scheme:
         if self.flow == "euler":
             self._check_extrapolated_drift()
 
+    def _check_clock(self) -> None:
+        """Raises ValueError unless there is a polynomial for the clock, and it runs."""
+        if not isinstance(self.clock, Clock):
+            raise ValueError(
+                f"clock {self.clock!r} is of type {type(self.clock).__name__}; give a theory.clock.Clock, such as "
+                "theory.clock.CLOCKS['logsnr']"
+            )
+        if self.clock.is_theta:
+            return
+        if self.memory == 1:
+            raise ValueError(
+                f"clock '{self.clock}' with memory 1: nothing is extrapolated from one evaluation; choose memory 2 or "
+                "more, or clock theta"
+            )
+        self.clock.check(self.splitting.diffusion)
+
     def _check_extrapolated_drift(self) -> None:
         """Raises ValueError unless every part with score stands where its drift was evaluated."""
         users = {part.name for part in self.parts if part.sde.uses_score}
@@ -234,7 +254,8 @@ class Scheme:
     def held(self) -> str:
         """What parts hold and for how long, where it is not the last score: for titles; else empty."""
         words = [] if self.frozen == SCORE_HELD else [f"{self.frozen} held"]
-        return ", ".join(words + ([] if self.memory == 1 else [f"memory {self.memory}"]))
+        words += [] if self.memory == 1 else [f"memory {self.memory}"]
+        return ", ".join(words + ([] if self.clock.is_theta else [f"clock {self.clock}"]))
 
     @property
     def sub_flows(self) -> str:
@@ -244,7 +265,15 @@ class Scheme:
     @property
     def held_key(self) -> list[object]:
         """The same, complete, for the keys of what is kept on disk; nothing where it is the last score."""
-        return [] if self.holds_score else [*self.frozen.fingerprint(self.splitting.diffusion), self.held]
+        if self.holds_score:
+            return []
+        diffusion = self.splitting.diffusion
+        clock = [] if self.clock.is_theta else self.clock.fingerprint(diffusion)
+        return [*self.frozen.fingerprint(diffusion), *clock, self.held]
+
+    def remembering(self, memory: int) -> Scheme:
+        """The scheme with another memory: of 1, without a clock. Raises ValueError as `Scheme` does."""
+        return replace(self, memory=memory, clock=THETA if memory == 1 else self.clock)
 
     @property
     def parts(self) -> tuple[Part, ...]:

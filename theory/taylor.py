@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .frozen import NumericKernel
+from .frozen import NumericKernel, trace
 from .model import Diffusion, Parameters
 
 Array = NDArray[np.float64]
@@ -78,6 +78,10 @@ class Taylor:
     def T(self) -> Taylor:
         """The transposes."""
         return Taylor([np.swapaxes(term, -1, -2) for term in self.terms])
+
+    def trace(self) -> Taylor:
+        """The traces, as 1 x 1 matrices."""
+        return Taylor([trace(term) for term in self.terms])
 
     def factor(self) -> Taylor:
         """The lower Cholesky factor: L^-1 L_k + its transpose is what Sigma_k lacks of L L^T, in units of L."""
@@ -145,6 +149,17 @@ class TaylorKernel:
     def prior(self) -> Array:
         """The prior's covariance."""
         return self._numbers.prior
+
+    @property
+    def noise(self) -> Array:
+        """D of the forward SDE."""
+        return self._D
+
+    @property
+    def beta(self) -> Taylor:
+        """beta(t), 1 x 1."""
+        terms = [self._betas[0], np.reshape(float(self._betas[1]), (1, 1))][: self.order + 1]
+        return Taylor([*terms, *(np.zeros((1, 1)) for _ in range(self.order - 1))])
 
 
 def covariance(start: ArrayLike, A: Array, D: Array, betas: Sequence[Any], order: int) -> Taylor:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -110,8 +110,8 @@ def prove_order(scheme: Scheme, dims: int = 1, linear_beta: bool = True) -> Orde
 
     dims: data dimensions (1 or 2), whose scores are fully coupled. linear_beta: beta linear in t; else constant, for
     which slips of a clock are harmless. If anything but the score is held, the theorem is one for all that may be:
-    every smooth q, Phi and Psi. Proven once. Raises ValueError on another dims, and on words with memory that
-    theory.local_error cannot expand.
+    every smooth q, Phi and Psi; and if the memory has a clock other than int beta, one for every smooth clock. Proven
+    once. Raises ValueError on another dims, and on words with memory that theory.local_error cannot expand.
     """
     if scheme.memory > 1:
         return _prove_run(scheme, dims, linear_beta)
@@ -122,7 +122,7 @@ def prove_order(scheme: Scheme, dims: int = 1, linear_beta: bool = True) -> Orde
 def _prove_run(scheme: Scheme, dims: int, linear_beta: bool) -> OrderProof:
     question = _question(scheme, dims, linear_beta)
     steps, found, any_steps = cached(question, lambda: _search_with_memory(scheme, dims, linear_beta))
-    firsts = [prove_order(replace(scheme, memory=j), dims, linear_beta) for j in range(1, scheme.memory)]
+    firsts = [prove_order(scheme.remembering(j), dims, linear_beta) for j in range(1, scheme.memory)]
     left = [None if first.order_of_steps is None else first.order_of_steps + 1 for first in firsts]
     order = min((power for power in (steps, *left) if power is not None), default=None)
     limiting = [first for first, power in zip(firsts, left, strict=True) if power == order is not None]
@@ -145,7 +145,10 @@ def _question(scheme: Scheme, dims: int, linear_beta: bool) -> tuple[Any, ...]:
     scaled = "" if scheme.lambda_s == 1 else "lambda_s"
     arguments = scheme.splitting.diffusion.score_names
     question = ("order", scheme.word, scheme.flow, scaled, declaration, arguments, str(dims), linear_beta)
-    return question if scheme.holds_score else (*question, scheme.frozen == SCORE_HELD, scheme.memory)
+    if scheme.holds_score:
+        return question
+    clock = () if scheme.clock.is_theta else ("any clock", scheme.clock.midpoint)
+    return (*question, scheme.frozen == SCORE_HELD, scheme.memory, *clock)
 
 
 def _read(found: Sequence[Any]) -> tuple[Coefficient, ...]:

@@ -4,8 +4,10 @@ from .contract import Prepared as Prepared
 from .contract import Unmodified as Unmodified
 from .diffusers import SCHEDULERS as SCHEDULERS
 from .diffusers import diffusers_sampler as diffusers_sampler
+from .diffusers import schedulers as schedulers
 from .functions import TIMES as TIMES
 from .functions import function_sampler as function_sampler
 from .k_diffusion import SAMPLERS as SAMPLERS
 from .k_diffusion import WITHOUT_GRID as WITHOUT_GRID
 from .k_diffusion import k_diffusion_sampler as k_diffusion_sampler
+from .k_diffusion import samplers as samplers

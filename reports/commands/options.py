@@ -128,6 +128,7 @@ class Chosen(NamedTuple):
     lambda_s: float | None = None
     frozen: str | None = None
     memory: int | None = None
+    clock: str | None = None
 
 
 _SCHEME = together(
@@ -142,6 +143,11 @@ _SCHEME = together(
         help="What parts hold while they flow exactly: the score, or another reading of the network's answer.",
     ),
     click.option("--memory", type=WHOLE, metavar="K", help="Evaluations that it is extrapolated from, 1 to 4."),
+    click.option(
+        "--clock",
+        type=click.Choice([name + middle for name in ("theta", "t", "logsnr", "rho") for middle in ("", "-midpoint")]),
+        help="Variable of the polynomial through them; midpoint: its value half way through is held.",
+    ),
 )
 
 
@@ -171,8 +177,9 @@ def grid_option(default: str) -> Callable[[Any], Any]:
         default=default,
         show_default=True,
         help="Time grid: uniform; quadratic; an expression in s = i/N that increases from 0 to 1, such as "
-        '"1 - (1 - s)**3"; or FILE.txt, .npy or .json with times tau = T - t, increasing from 0 to T - eps, which are '
-        "interpolated for other numbers of steps. Of samplers with grids of their own: karras, exponential, ...",
+        '"1 - (1 - s)**3"; one of these in the time of a path, such as "uniform on flow" or "karras on edm"; or '
+        "FILE.txt, .npy or .json with times tau = T - t, increasing from 0 to T - eps, interpolated for other numbers "
+        "of steps. Of samplers with grids of their own: karras, exponential, ...",
     )
 
 

@@ -54,11 +54,16 @@ def scheme_of(x: str, chosen: Chosen) -> Scheme:
 
 
 def _changed(scheme: Scheme, chosen: Chosen) -> Scheme:
+    from ...theory.clock import find_clock
     from ...theory.frozen import find_frozen
 
     changes = {name: value for name, value in chosen._asdict().items() if value is not None and name != "splitting"}
     if chosen.frozen is not None:
         changes["frozen"] = find_frozen(chosen.frozen)
+    if chosen.clock is not None:
+        changes["clock"] = find_clock(chosen.clock)
+    elif chosen.memory == 1:
+        scheme = scheme.remembering(1)
     return dataclasses.replace(scheme, **changes)
 
 
@@ -71,7 +76,7 @@ def sampler_of(x: str, chosen: Chosen) -> Scheme | Sampler:
     if found is None or isinstance(found, Scheme):
         return scheme_of(x, chosen) if found is None else _changed(found, chosen)
     if chosen != Chosen():
-        raise ValueError(f"{x} is a black box; --flow, --lambda-s, --frozen and --memory are for schemes")
+        raise ValueError(f"{x} is a black box; --flow, --lambda-s, --clock, --frozen and --memory are for schemes")
     return found
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from ...theory.clock import THETA
 from ...theory.flows import derivation
 from ...theory.formulas import shown
 from ...theory.frozen import SCORE_HELD
@@ -23,7 +24,7 @@ _READINGS = {
 }
 NOTATION = (
     "theta is the integral of beta over the step; dx = x - x_0, dm = m - m_0; s_x,mt is the derivative of s_x by m and "
-    "t, and so for q_x, Phi_xm and Psi_xm; dbeta = beta'(t)."
+    "t, and so for q_x, Phi_xm and Psi_xm; dbeta = beta'(t); c_k is the clock's k-th derivative in t over its first."
 )
 
 
@@ -33,7 +34,7 @@ def derive(scheme: Scheme, dims: int, linear_beta: bool) -> dict[str, Any]:
     `order` and `leading_error` hold for beta linear in t if `linear_beta`, else for constant beta.
     """
     proof = prove_order(scheme, dims, linear_beta)
-    true_flows = prove_order(replace(scheme, flow="true", frozen=SCORE_HELD, memory=1), dims, linear_beta)
+    true_flows = prove_order(replace(scheme.remembering(1), flow="true", frozen=SCORE_HELD), dims, linear_beta)
     return {
         "word": scheme.word,
         "name": scheme.name,
@@ -41,6 +42,7 @@ def derive(scheme: Scheme, dims: int, linear_beta: bool) -> dict[str, Any]:
         "flow": scheme.flow,
         "frozen": scheme.frozen.name,
         "memory": scheme.memory,
+        "clock": str(scheme.clock),
         "sub_flows": scheme.sub_flows,
         "order": proof.order,
         "order_of_steps": proof.order_of_steps,
@@ -119,7 +121,7 @@ def _limit_of_memory(scheme: Scheme, proof: OrderProof) -> str:
             "limited by the start, whose first step has one evaluation to go by: the steps have order "
             f"{_order(proof.order_of_steps)}, which a graded grid keeps"
         )
-    alone = prove_order(replace(scheme, memory=1)).order
+    alone = prove_order(scheme.remembering(1)).order
     if alone == proof.order:
         return f"limited by the splitting, its clocks and the times of its S: with memory 1 the order is {alone} too"
     return f"limited by the polynomial through the last {scheme.memory} evaluations: with memory 1 the order is {alone}"
@@ -153,7 +155,7 @@ def _held(scheme: Scheme) -> list[str]:
     if scheme.holds_score:
         return []
     users = [part.name for part in scheme.parts if part.sde.uses_score]
-    count = "the last evaluation" if scheme.memory == 1 else f"the polynomial in theta through the last {scheme.memory}"
+    count = "the last evaluation" if scheme.memory == 1 else f"{_polynomial(scheme)} through the last {scheme.memory}"
     if scheme.flow == "euler":
         return [f"part {name} takes {count} of its drift: u <- u + sum_j K_j d_j + xi" for name in users]
     phi, psi = _READINGS.get(scheme.frozen.name, ("Phi(t)", "Psi(t)"))
@@ -166,6 +168,11 @@ def _held(scheme: Scheme) -> list[str]:
     if not has_step_map(scheme):
         lines.append("P, K_j and Q depend on the step's own times: no closed map is shown, they are computed to 1e-13")
     return lines
+
+
+def _polynomial(scheme: Scheme) -> str:
+    where = f"in c = {scheme.clock.name}" if scheme.clock.name != THETA.name else "in theta"
+    return f"the value half way of the polynomial {where}" if scheme.clock.midpoint else f"the polynomial {where}"
 
 
 def _segments(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:

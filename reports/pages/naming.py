@@ -40,6 +40,7 @@ def command_of(
         options += ["--flow", scheme.flow]
     if isinstance(scheme, Scheme) and not scheme.holds_score:
         options += ["--frozen", scheme.frozen, "--memory", scheme.memory]
+        options += [] if scheme.clock.is_theta else ["--clock", scheme.clock]
     if scheme.lambda_s != 1:
         options += ["--lambda-s", scheme.lambda_s]
     if scheme.order not in (None, 1):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...integrators.grids import GRIDS, label, time_grid
-from ...theory.model import Parameters, check_components
+from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ...verification.exact import Spectrum, cifar10_spectrum
 from ...verification.stability import (
@@ -222,8 +222,6 @@ def judge(
     """What `weakorder stability` prints, and whether it is stable: one run of `steps` steps on `grid`, or, without
     steps, the fewest on each grid of that name, or on a grid of the user's own."""
     scheme = sampler if isinstance(sampler, Scheme) else None
-    if scheme is not None:
-        check_components(scheme.splitting.diffusion, "stability is")
     study: Results = {"factor": stability.FACTOR, "excess": stability.EXCESS}
     if steps is not None:
         growth = stability.worst_growth(sampler, params, time_grid(grid, steps, params))
@@ -241,7 +239,8 @@ def stability_text(answer: Results) -> str:
     limit = f"a growth of at most {answer['factor']:g}"
     if "grids" not in answer:
         verdict = "stable" if answer["stable"] else "UNSTABLE"
-        return f"{verdict}: {answer['steps']} steps ({label(answer['grid'])}): {growth_text(answer)}; stable is {limit}"
+        steps = _counted(answer["steps"])
+        return f"{verdict}: {steps} ({label(answer['grid'])}): {growth_text(answer)}; stable is {limit}"
     lines = []
     for least in answer["grids"]:
         name = f"{least['grid']} grid" if least["grid"] in GRIDS else f"grid {label(least['grid'])}"
@@ -249,7 +248,7 @@ def stability_text(answer: Results) -> str:
             lines.append(f"{name}: no number of steps up to {least['bound']} is stable: {growth_text(least['holds'])}")
             continue
         cost = "" if least["nfe"] is None else f" ({least['nfe']} NFE)"
-        lines.append(f"{name}: {least['steps']} steps{cost}, {limit}")
+        lines.append(f"{name}: {_counted(least['steps'])}{cost}, {limit}")
         if least["breaks"]:
             lines.append(f"  at {least['steps'] - 1}: {growth_text(least['breaks'])}")
         if least["steady"] is None:
@@ -260,8 +259,14 @@ def stability_text(answer: Results) -> str:
     return "\n".join(lines)
 
 
+def _counted(steps: int) -> str:
+    return f"{steps} step{'' if steps == 1 else 's'}"
+
+
 def growth_text(run: Results) -> str:
     """Where a run grows most, in words."""
+    if run["t_from"] == run["t_to"]:
+        return "growth 1: no perturbation ever grows"
     span = f"from t = {run['t_from']:.3g} to {run['t_to']:.3g}"
     what = step_text(run["step"]) if run["step"]["cause"] != "accuracy" else "no step of it is unstable"
     return f"growth {run['growth']:.4g} {span} at data variance {run['variance']:.3g}; {what}"

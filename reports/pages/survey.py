@@ -16,7 +16,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ...verification.files import make_folder, write_atomically
-from ...verification.unmodified import BUDGETS, STEPS, SURVEYS, Configuration, surveyed
+from ...verification.unmodified import BUDGETS, FINDINGS, STEPS, SURVEYS, Configuration, measured, surveyed
 from ..figures import as_svg, distances
 from .jobs import Jobs, Progress
 from .strict_json import dumps
@@ -33,12 +33,14 @@ def run_survey(
     workers: int = 1,
     configurations: tuple[Configuration, ...] | None = None,
 ) -> Results:
-    """Survey a library: `diffusers` or `k-diffusion`; configurations: default all of its survey. Raises ValueError
-    where the library is missing."""
+    """Survey a library: `diffusers` or `k-diffusion`; configurations: default all of its survey, and then what is known
+    to be wrong in it is measured, too. Raises ValueError where the library is missing."""
     chosen = SURVEYS[library] if configurations is None else configurations
     chosen[0].grids()  # says at once if the library is missing
     jobs = Jobs()
     asked = [jobs.add(surveyed, configuration, LEVELS) for configuration in chosen]
+    known = [finding.title for finding in FINDINGS if finding.library == library and configurations is None]
+    findings = [jobs.add(measured, title) for title in known]
     jobs.run(progress, workers)
     samplers = [job.result for job in asked]
     grids = list(dict.fromkeys(grid for entry in samplers for grid in entry["distances"]))
@@ -50,6 +52,7 @@ def run_survey(
         "budgets": list(BUDGETS),
         "grids": grids,
         "samplers": sorted(samplers, key=_rank),
+        "findings": [job.result for job in findings],
     }
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 from kernel_cases import DTYPES, SAMPLES, SEED, SIZES, TIERS, device_of, some
+from selection import nightly_but
 from weakorder.integrators.affine import AffineScore
 from weakorder.integrators.catalogue import CATALOGUE, EXPONENTIAL, POSITION
 from weakorder.integrators.grids import time_grid
@@ -50,8 +53,9 @@ def test_a_folded_run_is_the_run_with_the_same_score(name: str, dtype: torch.dty
         assert float((folded - called).abs().max()) < bound < float((moved - called).abs().max())
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize(  # what is interpreted takes seconds
+    ("tier", "dtype"), nightly_but(lambda case: case != (gpu, torch.float32), product(TIERS, DTYPES))
+)
 def test_updates_at_once_have_the_bits_of_one_after_the_other(tier, dtype: torch.dtype) -> None:
     for n in SIZES[:3] if tier is gpu else SIZES:  # which is interpreted here
         u = some(len(SAMPLES), 2, n, dtype=dtype).to(device_of(tier))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -12,11 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.integrators.catalogue import CATALOGUE, POSITION
 from weakorder.integrators.grids import FILES, GRIDS, check_name, label, read_times, steps_of, time_grid
 from weakorder.reports.commands.cli import main
 from weakorder.theory.model import Parameters
+from weakorder.verification.exact.moments import exact_moments
 from weakorder.verification.exact.order import study_order
+from weakorder.verification.targets import GaussianTarget
 from weakorder.verification.verdicts.verdict import Verdict
 
 PARAMS = Parameters()
@@ -255,3 +259,86 @@ def test_a_graded_grid_cuts_the_first_step_in_halves_towards_its_beginning(name:
 def test_a_graded_grid_is_refused_where_its_grid_is() -> None:
     with pytest.raises(ValueError, match="nothing"):
         time_grid("graded nothing", 10, PARAMS)
+
+
+# --- On a path --------------------------------------------------------------------------------------------------------
+
+VP = POSITION["vp-DDIM"].splitting.diffusion
+LINEAR = VP.parameters()
+# Times of paths, written again from the ratio r of noise to data.
+TIME_OF_RATIO = {
+    "edm": lambda r: r,
+    "flow": lambda r: r / (1 + r),
+    "ve": lambda r: np.log(r / 0.01) / np.log(5000.0),
+}
+
+
+def _times_on(path: str, name: str, steps: int, params: Parameters) -> np.ndarray:
+    tau = time_grid(name, steps, params, 0.05)
+    t = params.T - tau
+    return TIME_OF_RATIO[path](np.sqrt(np.expm1(params.theta(t, t))))
+
+
+@pytest.mark.parametrize("params", [LINEAR, Parameters(beta_min=15.0, beta_max=1.0)], ids=["rising", "falling"])
+@pytest.mark.parametrize("path", TIME_OF_RATIO)
+def test_steps_on_a_path_are_spaced_in_its_own_time(path: str, params: Parameters) -> None:
+    times = _times_on(path, f"uniform on {path}", 40, params)
+    np.testing.assert_allclose(np.diff(times), (times[-1] - times[0]) / 40, rtol=1e-8)
+    squared = _times_on(path, f"s**2 on {path}", 40, params)
+    np.testing.assert_allclose(squared, times[0] + (times[-1] - times[0]) * (np.arange(41) / 40) ** 2, rtol=1e-9)
+    tau = time_grid(f"uniform on {path}", 40, params, 0.05)
+    assert (tau[0], tau[-1]) == (0, params.T - 0.05)
+
+
+def test_grids_in_sigma_are_the_published_ones() -> None:
+    """Karras et al. 2022, equation 5, with rho = 7; and equal steps of log sigma."""
+    sigma = _times_on("edm", "karras on edm", 30, LINEAR)
+    by_hand = (sigma[0] ** (1 / 7) + np.arange(31) / 30 * (sigma[-1] ** (1 / 7) - sigma[0] ** (1 / 7))) ** 7
+    np.testing.assert_allclose(sigma, by_hand, rtol=1e-9)
+    logs = np.log(_times_on("edm", "exponential on edm", 30, LINEAR))
+    np.testing.assert_allclose(np.diff(logs), (logs[-1] - logs[0]) / 30, rtol=1e-8)
+    assert np.ptp(np.diff(np.log(sigma))) > 0.1
+
+
+def test_ddim_on_rectified_flows_grid_is_eulers_method_on_rectified_flow() -> None:
+    """By hand: dx/dt = E[eps - x_0 | x], from near pure noise down, for data N(0, 4); in the units of vp x is divided
+    by (alpha^2 + sigma^2)^(1/2). On another path's grid it is another run."""
+
+    def euler(times: np.ndarray) -> float:
+        scale = 1.0
+        for t, to in itertools.pairwise(times):
+            total = 4 * (1 - t) ** 2 + t**2
+            scale *= 1 + (to - t) * (t - 4 * (1 - t)) / total
+        return scale
+
+    times = _times_on("flow", "uniform on flow", 20, LINEAR)
+    start, end = (4 * (1 - t) ** 2 + t**2 for t in (times[0], times[-1]))
+    by_hand = start * euler(times) ** 2 / ((1 - times[-1]) ** 2 + times[-1] ** 2)
+    target = GaussianTarget.of(0.0, 4.0, VP, LINEAR)
+
+    def variance(grid: str) -> float:
+        taus = time_grid(grid, 20, LINEAR, 0.05)
+        return float(exact_moments(POSITION["vp-DDIM"], target, taus).computed.cov[0, 0, 0])
+
+    assert variance("uniform on flow") == pytest.approx(by_hand, rel=1e-9)
+    assert abs(variance("uniform on cosine") / by_hand - 1) > 1e-3
+    assert abs(by_hand / (end / ((1 - times[-1]) ** 2 + times[-1] ** 2)) - 1) > 1e-3  # it is no exact run
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("uniform on edn", "'edn': the paths are vp, sub-vp, ve, edm, cosine, flow"),
+        ("0, 0.5, 0.999 on edm", "they are the diffusion's own"),
+        ("s**2 - 1 on flow", "it must be 0 at s = 0"),
+        ("karass on edm", "grid 'karass' is unknown"),
+    ],
+)
+def test_grids_on_paths_that_are_none_are_refused(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check_name(name)
+
+
+def test_a_path_that_has_not_as_little_noise_is_refused() -> None:
+    with pytest.raises(ValueError, match="on the path 've' log"):
+        time_grid("uniform on ve", 10, LINEAR, 1e-5)

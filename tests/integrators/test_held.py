@@ -27,7 +27,8 @@ from weakorder.integrators.loading import load_object
 from weakorder.integrators.recall import Recall
 from weakorder.integrators.sampler import draw_prior, sample
 from weakorder.theory import held_flows
-from weakorder.theory.frozen import DATA_HELD, FROZEN, RESIDUAL_HELD, SCORE_HELD, Frozen, NumericKernel
+from weakorder.theory.clock import LOGSNR, TIME, Clock
+from weakorder.theory.frozen import DATA_HELD, EPS_HELD, FROZEN, RESIDUAL_HELD, SCORE_HELD, Frozen, NumericKernel
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import PSLD, PSLD_FLOW, PSLD_FLOW_WHOLE, PSLD_LINEAR, PSLD_WHOLE, Splitting
@@ -79,6 +80,33 @@ def test_moments_and_samples_are_what_a_run_by_hand_gives(case: tuple, frozen, m
     by_hand = run_by_hand(scheme, target, TAUS)
     assert_same_map(composed(scheme, target, TAUS), by_hand, 1e-10)
     assert_same_map(probe(scheme, target, TAUS, LINEAR_BETA), by_hand, 1e-10)
+
+
+CLOCKED = [
+    (WORDS[0], DATA_HELD, 2, LOGSNR.at_midpoint),
+    (WORDS[1], EPS_HELD, 3, LOGSNR),
+    (WORDS[2], DATA_HELD, 2, LOGSNR),
+    (WORDS[3], SCORE_HELD, 3, TIME),
+    (WORDS[4], RESIDUAL_HELD, 2, TIME.at_midpoint),
+    (("U(1/2) S E U(1/2)", PSLD_LINEAR, "euler"), SCORE_HELD, 3, LOGSNR),
+    (("S F", PSLD_WHOLE, "euler"), SCORE_HELD, 3, TIME.at_midpoint),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "frozen", "memory", "clock"), nightly_but(lambda case: case in (CLOCKED[0], CLOCKED[5]), CLOCKED), ids=str
+)
+def test_so_are_those_of_every_clock(case: tuple, frozen: Frozen, memory: int, clock: Clock) -> None:
+    """And those of int beta are others."""
+    scheme = scheme_of(case, frozen, memory, clock=clock)
+    target = GaussianTarget.of(0.7, 0.4, PSLD_DIFFUSION, LINEAR_BETA)
+    by_hand = run_by_hand(scheme, target, TAUS)
+    assert_same_map(composed(scheme, target, TAUS), by_hand, 1e-10)
+    assert_same_map(probe(scheme, target, TAUS, LINEAR_BETA), by_hand, 1e-10)
+    with pytest.raises(AssertionError):
+        assert_same_map(composed(scheme.remembering(1), target, TAUS), by_hand, 1e-3)
+    with pytest.raises(AssertionError):
+        assert_same_map(composed(scheme_of(case, frozen, memory), target, TAUS), by_hand, 1e-4)
 
 
 @pytest.mark.parametrize("memory", [2, 3, 4])
@@ -256,9 +284,9 @@ def _psi_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def _uniform(monkeypatch: pytest.MonkeyPatch) -> None:
     right = held.held_flow
 
-    def as_if_uniform(sde, frozen, diffusion, begin, length, times, values):
+    def as_if_uniform(sde, frozen, diffusion, begin, length, times, values, clock):
         even = np.where(np.isfinite(times), -length[:, None] * np.arange(times.shape[1]), np.nan)
-        return right(sde, frozen, diffusion, begin, length, even, values)
+        return right(sde, frozen, diffusion, begin, length, even, values, clock)
 
     monkeypatch.setattr(held, "held_flow", as_if_uniform)
 

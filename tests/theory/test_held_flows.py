@@ -162,6 +162,6 @@ def test_extrapolated_drifts_have_the_weights_of_adams_and_bashforth() -> None:
         4: [55 / 24, -59 / 24, 37 / 24, -9 / 24],
     }.items():
         times = -length * np.arange(order)[None]
-        found = extrapolated_flow(F, [length], times, DEFAULT.values())
+        found = extrapolated_flow(F, [2.0], [length], times, DEFAULT.values())
         np.testing.assert_allclose(found.gains[0, :, 0, 0], length * np.array(weights), rtol=1e-13)
         np.testing.assert_array_equal(found.propagator[0], np.eye(2))

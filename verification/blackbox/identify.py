@@ -45,6 +45,7 @@ class Likeness:
         scheme = self.scheme
         held = f", {scheme.frozen.name} held" if scheme.flow != "euler" else ""
         memory = f", memory {scheme.memory}" if scheme.memory > 1 else ""
+        memory += "" if scheme.clock.is_theta else f", clock {scheme.clock}"
         text = f"{scheme.word} on {scheme.splitting.name}, {scheme.flow} sub-flows{held}{memory}"
         return f"{scheme.name} = {text}" if scheme.name != scheme.word else text
 
@@ -58,6 +59,7 @@ class Likeness:
             "flow": scheme.flow,
             "frozen": scheme.frozen.name,
             "memory": scheme.memory,
+            "clock": str(scheme.clock),
             "distance": self.distance,
             "differs": list(self.differs),
         }

@@ -175,7 +175,9 @@ def scheme_source(scheme: Scheme) -> str:
         for part in splitting.parts
     )
     held = "" if scheme.holds_score else f', frozen=FROZEN["{scheme.frozen}"], memory={scheme.memory}'
-    return ("from weakorder.theory.frozen import FROZEN\n" if held else "") + (
+    held += "" if scheme.clock.is_theta else f', clock=CLOCKS["{scheme.clock}"]'
+    tables = "from weakorder.theory.clock import CLOCKS\nfrom weakorder.theory.frozen import FROZEN\n" if held else ""
+    return tables + (
         "from sympy import Abs, sqrt\n"
         "from weakorder.theory.model import gamma, kappa, m, nu, s_m, s_x, x\n"
         "from weakorder.theory.scheme import Scheme\n"

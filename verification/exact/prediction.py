@@ -17,7 +17,7 @@ On a grid tau = g(i/N), whose steps are g'/N and h the mean of them, the rate of
 that, and what a first step leaves too; on a graded grid, whose first steps are far shorter, it leaves nothing.
 
 The score's jets follow from its own moment equations, those of another quantity held, q = Psi^-1 (s - Phi u), and of
-Phi and Psi, from the kernel's (theory.taylor).
+Phi and Psi, from the kernel's (theory.taylor), and a clock's curvature from its rate.
 """
 
 from __future__ import annotations
@@ -194,6 +194,7 @@ def _compile(error: Sequence[Coefficient], scheme: Scheme) -> Local:
         values: dict[str, Any] = {**target.params.values(), "lambda_s": scheme.lambda_s}
         values |= {"beta": target.params.beta(t)[:, None], "dbeta": target.params.beta_max - target.params.beta_min}
         values |= dict(zip(components, w + law.mean[:, None], strict=True))
+        values |= {f"c_{k}": c[:, None] for k, c in enumerate(_curvature(scheme, target, t, names), 2)}
         values |= {name: held.jet(name, w) for name in names if "_" in name and name not in values}
         c = [np.broadcast_to(value, w.shape[1:]) for value in function(values)]
         e_mean = np.stack([(mass * c[i]).sum(0) for i in range(size)])
@@ -203,6 +204,12 @@ def _compile(error: Sequence[Coefficient], scheme: Scheme) -> Local:
         return e_mean, e_cov
 
     return local
+
+
+def _curvature(scheme: Scheme, target: GaussianTarget, t: Array, names: Sequence[str]) -> list[Array]:
+    """c_2, c_3, ... of the scheme's clock at the times t (n,), as many as a proof names."""
+    most = max((int(name[2:]) for name in names if name.startswith("c_")), default=1)
+    return scheme.clock.curvature(target.diffusion, t, target.params, most) if most > 1 else []
 
 
 class _Held:

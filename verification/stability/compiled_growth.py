@@ -43,12 +43,74 @@ def _largest(steps, result):
         result[v] = largest
 
 
-def growth_bound(steps: Array) -> Array:
+@compiled
+def _eigen(a, vectors):
+    """A symmetric matrix made diagonal in place, and its eigenvectors in columns: Jacobi's rotations."""
+    n = len(a)
+    vectors[:] = np.eye(n)
+    for _ in range(50):
+        apart = 0.0
+        for p in range(n - 1):
+            for q in range(p + 1, n):
+                apart = max(apart, abs(a[p, q]) / np.sqrt(abs(a[p, p] * a[q, q])) if a[p, q] != 0 else 0.0)
+        if not apart > 1e-17:
+            return
+        for p in range(n - 1):
+            for q in range(p + 1, n):
+                if a[p, q] == 0:
+                    continue
+                half = (a[q, q] - a[p, p]) / (2 * a[p, q])
+                tangent = (1.0 if half >= 0 else -1.0) / (abs(half) + np.hypot(half, 1.0))
+                cosine = 1 / np.hypot(tangent, 1.0)
+                sine = tangent * cosine
+                for k in range(n):
+                    a[k, p], a[k, q] = cosine * a[k, p] - sine * a[k, q], sine * a[k, p] + cosine * a[k, q]
+                for k in range(n):
+                    a[p, k], a[q, k] = cosine * a[p, k] - sine * a[q, k], sine * a[p, k] + cosine * a[q, k]
+                    vectors[k, p], vectors[k, q] = (
+                        cosine * vectors[k, p] - sine * vectors[k, q],
+                        sine * vectors[k, p] + cosine * vectors[k, q],
+                    )
+                a[p, q] = a[q, p] = 0.0
+
+
+@compiled
+def _largest_of_any(steps, result):
+    """The same of steps (n, n, N, V)."""
+    n, N, V = steps.shape[0], steps.shape[2], steps.shape[3]
+    W, X, vectors = np.empty((n, n)), np.empty((n, n)), np.empty((n, n))
+    for v in range(V):
+        W[:] = np.eye(n)
+        largest = 1.0
+        for k in range(N):
+            step = np.ascontiguousarray(steps[:, :, k, v])
+            for i in range(n):
+                for j in range(i + 1):
+                    total = 0.0
+                    for p in range(n):
+                        for q in range(n):
+                            total += step[i, p] * W[p, q] * step[j, q]
+                    X[i, j] = X[j, i] = total
+            if not np.isfinite(X).all():
+                largest = np.inf
+                break
+            _eigen(X, vectors)
+            W[:] = 0.0
+            for e in range(n):
+                value = max(X[e, e], 1.0)
+                largest = max(largest, value)
+                for i in range(n):
+                    for j in range(n):
+                        W[i, j] += value * vectors[i, e] * vectors[j, e]
+        result[v] = largest
+
+
+def growth_bound(steps: Array, size: int | None = None) -> Array:
     """As `growth.growth_bound`, of steps (d, d, N, V)."""
-    if len(steps) > 2:
+    if size not in (None, len(steps)):
         return np.full(steps.shape[3], np.inf)
     largest = np.empty(steps.shape[3])
-    _largest(np.ascontiguousarray(steps), largest)
+    (_largest if len(steps) == 2 else _largest_of_any)(np.ascontiguousarray(steps), largest)
     return np.sqrt(largest)
 
 
@@ -62,33 +124,72 @@ def _norm(matrix, first, last):
 
 
 @compiled
-def _intervals(steps, least, growth, first, last):
-    """Of each target (V,) of steps (V, N, d, d): the largest growth that exceeds `least`, and its interval."""
+def _norm_of_state(column, square, vectors):
+    """The norm of the first n of the rows of a matrix of n columns, exactly; square and vectors: room, (n, n)."""
+    n = column.shape[1]
+    if n == 1:
+        return abs(column[0, 0])
+    if n == 2:
+        return _norm(column, 0, 2)
+    scale = np.abs(column[:n]).max()
+    if not 0 < scale < np.inf:
+        return scale
+    for i in range(n):
+        for j in range(n):
+            total = 0.0
+            for k in range(n):
+                total += (column[k, i] / scale) * (column[k, j] / scale)
+            square[i, j] = total
+    _eigen(square, vectors)
+    return scale * np.sqrt(np.diag(square).max())
+
+
+@compiled
+def _moved(step, column, moved):
+    """step times column."""
+    d, n = column.shape
+    if n == 2:
+        for i in range(d):
+            a, b = 0.0, 0.0
+            for c in range(d):
+                a += step[i, c] * column[c, 0]
+                b += step[i, c] * column[c, 1]
+            moved[i, 0], moved[i, 1] = a, b
+        return
+    for i in range(d):
+        for j in range(n):
+            total = 0.0
+            for c in range(d):
+                total += step[i, c] * column[c, j]
+            moved[i, j] = total
+
+
+@compiled
+def _intervals(steps, n, least, growth, first, last):
+    """Of each target (V,) of steps (V, N, d, d), the first n components the state: the largest growth that exceeds
+    `least`, and its interval."""
     V, N, d = steps.shape[:3]
     state, remembered = np.empty(N + 1), np.empty(N + 1)  # g and g_q
-    column, moved = np.empty((d, 2)), np.empty((d, 2))
+    column, moved = np.empty((d, n)), np.empty((d, n))
+    square, vectors = np.empty((n, n)), np.empty((n, n))
     for v in range(V):
         best = least
         state[N], remembered[N] = 1.0, 0.0
         for j in range(N - 1, -1, -1):
             step = steps[v, j]
             remembered[j] = 0.0
-            if d > 2:
-                here, kept = _norm(step[:, 2:], 0, 2), _norm(step[:, 2:], 2, d)
+            if d > n:
+                here, kept = _norm(step[:, n:], 0, n), _norm(step[:, n:], n, d)
                 remembered[j] = here * state[j + 1] + kept * remembered[j + 1]
             column[:] = 0.0
-            column[0, 0] = column[1, 1] = 1.0
+            for i in range(n):
+                column[i, i] = 1.0
             most = 1.0
             for k in range(j, N):
                 step = steps[v, k]
-                for i in range(d):
-                    a, b = 0.0, 0.0
-                    for c in range(d):
-                        a += step[i, c] * column[c, 0]
-                        b += step[i, c] * column[c, 1]
-                    moved[i, 0], moved[i, 1] = a, b
+                _moved(step, column, moved)
                 column, moved = moved, column
-                norm = _norm(column, 0, 2)
+                norm = _norm_of_state(column, square, vectors)
                 if not np.isfinite(norm):
                     norm = np.inf
                 most = max(most, norm)
@@ -96,8 +197,8 @@ def _intervals(steps, least, growth, first, last):
                     best = growth[v] = norm
                     first[v], last[v] = j, k + 1
                 ahead = norm * state[k + 1]
-                if d > 2:
-                    ahead += _norm(column, 2, d) * remembered[k + 1]
+                if d > n:
+                    ahead += _norm(column, n, d) * remembered[k + 1]
                 if ahead <= best:  # False for nan
                     most = max(most, ahead)
                     break
@@ -106,15 +207,18 @@ def _intervals(steps, least, growth, first, last):
             state[j] = most
 
 
-def transient_growth(steps: Array, least: float = 1.0) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
+def transient_growth(
+    steps: Array, least: float = 1.0, size: int | None = None
+) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
     """As `growth.transient_growth`, of steps (d, d, N, V); where no interval exceeds `least` >= 1, `least` and the
     empty interval."""
     V = steps.shape[3]
     growth, first, last = np.full(V, float(least)), np.zeros(V, dtype=np.int64), np.zeros(V, dtype=np.int64)
-    _intervals(np.ascontiguousarray(np.moveaxis(steps, (0, 1), (-2, -1)).swapaxes(0, 1)), least, growth, first, last)
+    targets = np.ascontiguousarray(np.moveaxis(steps, (0, 1), (-2, -1)).swapaxes(0, 1))
+    _intervals(targets, size or len(steps), least, growth, first, last)
     return growth, first, last
 
 
-def grows_beyond(steps: Array, factor: float) -> bool:
+def grows_beyond(steps: Array, factor: float, size: int | None = None) -> bool:
     """As `growth.grows_beyond`."""
-    return bool((transient_growth(steps, factor)[0] > factor).any())
+    return bool((transient_growth(steps, factor, size)[0] > factor).any())

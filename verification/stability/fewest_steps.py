@@ -24,7 +24,7 @@ from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ..exact import Spectrum, cifar10_spectrum
 from ..targets import GaussianTarget
-from ..verdicts import Array
+from ..verdicts import Array, spectral_norm, spectral_radius
 from .growth import (
     EXCESS,
     FACTOR,
@@ -35,8 +35,6 @@ from .growth import (
     grows_beyond,
     growth_bound,
     in_law_units,
-    spectral_norm,
-    spectral_radius,
     trajectory_maps,
     worst_growth,
     worst_step,
@@ -136,6 +134,7 @@ class _Scan:
             raise ValueError(f"bound = {bound}: look at 2 steps or more")
         self.sampler, self.params, self.grid, self.factor, self.bound = sampler, params, grid, factor, bound
         diffusion = dynamics(sampler, params).diffusion
+        self.size = diffusion.size
         self.target = GaussianTarget.of(0.0, thinned(data.variances), diffusion, params)
         self.bound_of, self.grows_beyond = fastest(growth_bound), fastest(grows_beyond)
         self.maps = lru_cache(maxsize=32)(lambda steps: trajectory_maps(sampler, self.target, self.taus(steps)))
@@ -149,10 +148,10 @@ class _Scan:
         taus = self.taus(steps)
         scaled = in_law_units(self.maps(steps), self.target, taus)
         # One step that grows too much decides at once; then the bound; then every interval.
-        if not (spectral_norm(scaled[:2, :2]) <= self.factor).all():
+        if not (spectral_norm(scaled[: self.size, : self.size]) <= self.factor).all():
             return False
-        left = scaled[..., self.bound_of(scaled) > self.factor]
-        return not left.size or not self.grows_beyond(left, self.factor)
+        left = scaled[..., self.bound_of(scaled, self.size) > self.factor]
+        return not left.size or not self.grows_beyond(left, self.factor, self.size)
 
     def has_no_unstable_step(self, steps: int) -> bool:
         """Whether no step's radius exceeds that of the dynamics by more than `EXCESS`."""

@@ -55,7 +55,7 @@ from ...theory.scheme import Scheme, check_holds_score
 from ...theory.splitting import PSLD, PSLD_FLOW, Part, Splitting
 from ..exact import AffineMap, Spectrum, cifar10_spectrum, step_maps, step_matrices
 from ..targets import GaussianLaw, GaussianTarget
-from ..verdicts import Array, congruence, determinant, inverse, matmul
+from ..verdicts import Array, congruence, determinant, inverse, matmul, raised, spectral_norm, spectral_radius
 
 if TYPE_CHECKING:  # torch takes seconds to import, and only black boxes need it
     from ...integrators.blackbox import Sampler
@@ -76,25 +76,26 @@ _SWEEP = 1 << 18
 
 @dataclass(frozen=True)
 class FrozenTarget(GaussianTarget):
-    """A Gaussian target whose clock has stopped: its law is `frozen` at every t, mean (2, V), cov (2, 2, V)."""
+    """A Gaussian target whose clock has stopped: its law is `frozen` at every t, mean (n, V), cov (n, n, V)."""
 
     frozen: GaussianLaw
 
     def law(self, t: ArrayLike) -> GaussianLaw:
-        """The frozen law, for t of shape (...): mean (2, ..., V), cov (2, 2, ..., V)."""
+        """The frozen law, for t of shape (...): mean (n, ..., V), cov (n, n, ..., V)."""
         shape = np.shape(t)
         mean, cov = self.frozen
-        V = mean.shape[-1]
+        n, V = mean.shape
         return GaussianLaw(
-            np.broadcast_to(mean.reshape(2, *(1 for _ in shape), V), (2, *shape, V)),
-            np.broadcast_to(cov.reshape(2, 2, *(1 for _ in shape), V), (2, 2, *shape, V)),
+            np.broadcast_to(mean.reshape(n, *(1 for _ in shape), V), (n, *shape, V)),
+            np.broadcast_to(cov.reshape(n, n, *(1 for _ in shape), V), (n, n, *shape, V)),
         )
 
 
 def stop_clock(variance: ArrayLike, t: ArrayLike, diffusion: Diffusion, params: Parameters) -> FrozenTarget:
     """Data N(0, variance) with the clock stopped at t; both broadcast to (V,). Raises ValueError as GaussianTarget."""
     variance, t = (a.ravel().astype(float) for a in np.broadcast_arrays(variance, t))
-    mean, cov = np.zeros((2, variance.size)), np.empty((2, 2, variance.size))
+    n = diffusion.size
+    mean, cov = np.zeros((n, variance.size)), np.empty((n, n, variance.size))
     for time in np.unique(t):
         here = t == time
         cov[..., here] = GaussianTarget.of(0.0, variance[here], diffusion, params).law(time).cov
@@ -125,24 +126,10 @@ def exact_word(splitting: Splitting) -> Scheme:
     return Scheme(word, Splitting("whole", splitting.diffusion, whole, (part,)), "exact dynamics", flow="true")
 
 
-def spectral_radius(matrix: Array) -> Array:
-    """rho of (d, d, ...) matrices; inf where one is not finite."""
-    if len(matrix) > 2:
-        moved = np.moveaxis(matrix, (0, 1), (-2, -1))
-        finite: Any = np.isfinite(moved).all((-2, -1))
-        radius = np.abs(np.linalg.eigvals(np.where(finite[..., None, None], moved, 0.0))).max(-1)
-        return np.where(finite, radius, np.inf)
-    half, det = (matrix[0, 0] + matrix[1, 1]) / 2, determinant(matrix)
-    # (a - d)^2 / 4 + b c: the discriminant without the cancellation of half^2 - det
-    square = (matrix[0, 0] - matrix[1, 1]) ** 2 / 4 + matrix[0, 1] * matrix[1, 0]
-    real = np.abs(half) + np.sqrt(np.maximum(square, 0))
-    return np.where(square >= 0, real, np.sqrt(np.maximum(det, 0)))
-
-
 def leaving(matrix: Array) -> str:
     """Where the largest eigenvalue of a (d, d) matrix lies: "rotation" of a complex pair, "growth" on the positive
     axis, "flip" on the negative one. (Jury's quantities name the first crossing only; far outside several are < 0.)"""
-    if len(matrix) > 2:
+    if len(matrix) != 2:
         values = np.linalg.eigvals(matrix)
         largest = values[np.abs(values).argmax()]
         return "rotation" if largest.imag else "growth" if largest.real > 0 else "flip"
@@ -152,30 +139,39 @@ def leaving(matrix: Array) -> str:
     return "growth" if trace > 0 else "flip"
 
 
-def spectral_norm(matrix: Array) -> Array:
-    """The largest singular value of (2, 2, ...) matrices."""
-    a, b, c, d = matrix[0, 0], matrix[0, 1], matrix[1, 0], matrix[1, 1]
-    return (np.sqrt((a + d) ** 2 + (b - c) ** 2) + np.sqrt((a - d) ** 2 + (b + c) ** 2)) / 2
-
-
 def stationary_cov(step: AffineMap) -> Array:
-    """The covariance C = R C R^T + Q that a step leaves as it is, (2, 2, ...); nan where rho(R) >= 1 and there is none.
+    """The covariance C = R C R^T + Q that a step leaves as it is, (n, n, ...); nan where rho(R) >= 1 and there is none.
 
-    Closed form, see theory.jury.lyapunov_weights; it loses about (1 / (1 - rho))^2 roundings.
+    Of one and two components in closed form, see theory.jury.lyapunov_weights; it loses about (1 / (1 - rho))^2
+    roundings.
     """
     R, Q = step.matrix, step.noise_cov
-    weights = lyapunov_weights(R[0, 0] + R[1, 1], determinant(R))
-    once = congruence(R, Q)
+    settles = spectral_radius(R) < 1
     with np.errstate(all="ignore"):
+        if len(R) == 1:
+            return np.where(settles, Q / ((1 - R) * (1 + R)), np.nan)
+        if len(R) > 2:
+            return np.where(settles, _solved(np.where(settles, R, 0.0), Q), np.nan)
+        weights = lyapunov_weights(R[0, 0] + R[1, 1], determinant(R))
+        once = congruence(R, Q)
         cov = (congruence(R, once) + weights.first * once + weights.zeroth * Q) / weights.denominator
-    return np.where(spectral_radius(R) < 1, cov, np.nan)
+    return np.where(settles, cov, np.nan)
+
+
+def _solved(R: Array, Q: Array) -> Array:
+    """C = R C R^T + Q as n^2 linear equations."""
+    size = len(R)
+    squares = np.eye(size**2) - np.einsum("ij...,kl...->...ikjl", R, R).reshape(*R.shape[2:], size**2, size**2)
+    Q = np.broadcast_to(Q, R.shape)
+    cov = np.linalg.solve(squares, np.moveaxis(Q, (0, 1), (-2, -1)).reshape(*R.shape[2:], size**2, 1))
+    return np.moveaxis(cov.reshape(*R.shape[2:], size, size), (-2, -1), (0, 1))
 
 
 # --- Growth along a trajectory ----------------------------------------------------------------------------------------
 
 
 def trajectory_maps(sampler: Scheme | Sampler, target: GaussianTarget, taus: Array) -> Array:
-    """R of every step of the grid, (2, 2, steps, V): of a word by compiling it (with a memory of k evaluations (2k, 2k,
+    """R of every step of the grid, (n, n, steps, V): of a word by compiling it (with a memory of k evaluations (nk, nk,
     steps, V)), of a black box by probing it."""
     if isinstance(sampler, Scheme):
         matrix = step_matrices(sampler, target, taus)
@@ -190,51 +186,51 @@ def trajectory_maps(sampler: Scheme | Sampler, target: GaussianTarget, taus: Arr
 
 def in_law_units(matrix: Array, target: GaussianTarget, taus: Array) -> Array:
     """S_k = L_(k+1)^-1 R_k L_k with L the lower Cholesky factor of the law's covariance: as with its square root, up to
-    rotations, which norms do not see. matrix and result (2, 2, steps, V); what a scheme remembers has no units."""
-    if len(matrix) == target.diffusion.size == 2 and type(target) is GaussianTarget:
+    rotations, which norms do not see. matrix and result (n, n, steps, V); what a scheme remembers has no units."""
+    size = target.diffusion.size
+    if len(matrix) == size == 2 and type(target) is GaussianTarget:
         with suppress(ImportError):
             from ..exact import law_units  # compiled
 
             return law_units(matrix, target, target.params.T - taus)
     cov = target.law(target.params.T - taus).cov
     factor = np.moveaxis(noise_factor(np.moveaxis(cov, (0, 1), (-2, -1))), (-2, -1), (0, 1))
-    if len(matrix) == 2:
+    if len(matrix) == size:
         return matmul(inverse(factor[:, :, 1:]), matmul(matrix, factor[:, :, :-1]))
     scaled = matrix.copy()
-    scaled[:, :2] = matmul(matrix[:, :2], factor[:, :, :-1])
-    scaled[:2] = matmul(inverse(factor[:, :, 1:]), scaled[:2])
+    scaled[:, :size] = matmul(matrix[:, :size], factor[:, :, :-1])
+    scaled[:size] = matmul(inverse(factor[:, :, 1:]), scaled[:size])
     return scaled
 
 
-def growth_bound(steps: Array) -> Array:
-    """An upper bound on the growth of the steps (2, 2, N, ...), at least 1, over all intervals; shape (...). Of steps
-    with a memory there is none but inf."""
-    if len(steps) > 2:
+def growth_bound(steps: Array, size: int | None = None) -> Array:
+    """An upper bound on the growth of the steps (n, n, N, ...), at least 1, over all intervals; shape (...). Of steps
+    that move more than the n = `size` components of a state (default: no more), those with a memory, there is none but
+    inf."""
+    if size not in (None, len(steps)):
         return np.full(steps.shape[3:], np.inf)
-    unit = np.eye(2).reshape(2, 2, *(1 for _ in steps.shape[3:]))
-    W = np.broadcast_to(unit, (2, 2, *steps.shape[3:]))
+    unit = np.eye(len(steps)).reshape(steps.shape[:2] + (1,) * (steps.ndim - 3))
+    W = np.broadcast_to(unit, steps.shape[:2] + steps.shape[3:])
     largest = np.ones(steps.shape[3:])
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(steps.shape[2]):
-            X = congruence(steps[:, :, k], W)
-            mean, apart = (X[0, 0] + X[1, 1]) / 2, np.hypot((X[0, 0] - X[1, 1]) / 2, X[0, 1])
-            high, low = np.maximum(mean + apart, 1), np.maximum(mean - apart, 1)
-            # The matrix function max(X, 1) = low + (high - low) (X - (mean - apart)) / (2 apart).
-            slope = np.divide(high - low, 2 * apart, out=np.zeros_like(apart), where=apart > 0)
-            W = slope * X + (low - slope * (mean - apart)) * unit
+            W, high = raised(congruence(steps[:, :, k], W))
             largest = np.maximum(largest, high)
     return np.sqrt(np.where(np.isnan(largest), np.inf, largest))
 
 
-def transient_growth(steps: Array, least: float = 1.0) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
+def transient_growth(
+    steps: Array, least: float = 1.0, size: int | None = None
+) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
     """The growth of the steps (d, d, N, V) over all intervals, exactly, and the interval [first, last) that has it;
-    where none exceeds `least` >= 1, `least` and the empty interval.
+    where none exceeds `least` >= 1, `least` and the empty interval. size: the components n of a state, which come
+    first; the others, of steps with a memory, are what is remembered; default d.
 
     Three arrays (V,); N^2 / 2 products for each target.
     """
     V = steps.shape[3]
     growth, first, last = np.full(V, float(least)), np.zeros(V, dtype=np.int64), np.zeros(V, dtype=np.int64)
-    for end, norms in enumerate(_norms(steps), start=1):
+    for end, norms in enumerate(_norms(steps, size or len(steps)), start=1):
         start = norms.argmax(0)
         found = norms[start, np.arange(V)]
         better = found > growth
@@ -244,10 +240,10 @@ def transient_growth(steps: Array, least: float = 1.0) -> tuple[Array, NDArray[n
     return growth, first, last
 
 
-def grows_beyond(steps: Array, factor: float) -> bool:
+def grows_beyond(steps: Array, factor: float, size: int | None = None) -> bool:
     """Whether the growth of the steps (d, d, N, V) exceeds the factor over some interval, at some target: as
     `transient_growth`, but known as soon as one does."""
-    return any((norms > factor).any() for norms in _norms(steps))
+    return any((norms > factor).any() for norms in _norms(steps, size or len(steps)))
 
 
 def fastest(function: F) -> F:
@@ -259,16 +255,16 @@ def fastest(function: F) -> F:
     return getattr(compiled_growth, function.__name__)
 
 
-def _norms(steps: Array) -> Iterator[Array]:
+def _norms(steps: Array, size: int) -> Iterator[Array]:
     """Of each end of an interval, the norms (starts, V) of the products of the steps up to it; inf on overflow. Where
-    steps have a memory, those of their effect on the state of a perturbed state."""
-    size = len(steps)
-    unit = np.broadcast_to(np.eye(size, 2)[:, :, None, None], (size, 2, 1, steps.shape[3]))
+    steps have a memory, those of their effect on the state, of so many components, of a perturbed state."""
+    d = len(steps)
+    unit = np.broadcast_to(np.eye(d, size)[:, :, None, None], (d, size, 1, steps.shape[3]))
     products = unit[:, :, :0]
     for k in range(steps.shape[2]):
         with np.errstate(over="ignore", invalid="ignore"):
             products = matmul(steps[:, :, k, None], np.concatenate([products, unit], axis=2))
-            yield np.nan_to_num(spectral_norm(products[:2]), nan=np.inf, posinf=np.inf)
+            yield np.nan_to_num(spectral_norm(products[:size]), nan=np.inf, posinf=np.inf)
 
 
 @dataclass(frozen=True)
@@ -314,17 +310,20 @@ def worst_growth(sampler: Scheme | Sampler, params: Parameters, taus: Array, dat
         )
     variances = (data or cifar10_spectrum()).variances
     diffusion = dynamics(sampler, params).diffusion
+    size = diffusion.size
 
     def scaled(chosen: Array) -> Array:
         target = GaussianTarget.of(0.0, chosen, diffusion, params)
         return in_law_units(trajectory_maps(sampler, target, taus), target, taus)
 
-    if isinstance(sampler, Scheme) and sampler.memory > 1:  # without a bound it is worth waiting for compiled code
-        exactly, bound = fastest(transient_growth), np.full(variances.size, np.inf)
-    else:
+    exactly, bound_of, bound = transient_growth, growth_bound, np.full(variances.size, np.inf)
+    remembers = isinstance(sampler, Scheme) and sampler.memory > 1
+    if remembers or size > 2:  # without a bound, or with a dear one, it is worth waiting for compiled code
+        exactly, bound_of = fastest(transient_growth), fastest(growth_bound)
+    if not remembers:
         block = max(1, _SWEEP // len(taus))
         parts = [variances[i : i + block] for i in range(0, variances.size, block)]
-        exactly, bound = transient_growth, np.concatenate([growth_bound(scaled(part)) for part in parts])
+        bound = np.concatenate([bound_of(scaled(part), size) for part in parts])
     best, variance, interval = -np.inf, 0.0, (0, 0)
     order = np.argsort(-bound, kind="stable")
     many = 16 if np.isfinite(bound).any() else 512
@@ -332,7 +331,7 @@ def worst_growth(sampler: Scheme | Sampler, params: Parameters, taus: Array, dat
         chosen = order[begin : begin + many]
         if bound[chosen[0]] <= best:
             break
-        growth, first, last = exactly(scaled(variances[chosen]), max(best, 1.0))
+        growth, first, last = exactly(scaled(variances[chosen]), max(best, 1.0), size)
         if growth.max() > best:
             i = int(growth.argmax())
             best, variance, interval = float(growth[i]), float(variances[chosen[i]]), (int(first[i]), int(last[i]))

@@ -10,8 +10,8 @@ import numpy as np
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ..targets import GaussianTarget
-from ..verdicts import Array
-from .growth import EXCESS, radii, spectral_radius, trajectory_maps
+from ..verdicts import Array, spectral_radius
+from .growth import EXCESS, radii, trajectory_maps
 
 
 def last_step_excess(scheme: Scheme, params: Parameters, h: Array, variance: Array) -> Array:

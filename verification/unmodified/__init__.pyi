@@ -1,3 +1,5 @@
+from .findings import FINDINGS as FINDINGS
+from .findings import measured as measured
 from .identify import identify as identify
 from .laws import Data as Data
 from .laws import laws_of as laws_of

@@ -8,6 +8,8 @@ from .algebra import inverse as inverse
 from .algebra import least_eigenvalue as least_eigenvalue
 from .algebra import matmul as matmul
 from .algebra import matvec as matvec
+from .algebra import raised as raised
+from .algebra import spectral_norm as spectral_norm
 from .algebra import spectral_radius as spectral_radius
 from .algebra import sqrtm as sqrtm
 from .algebra import transpose as transpose

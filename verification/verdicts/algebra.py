@@ -92,12 +92,55 @@ def least_eigenvalue(a: Array) -> Array:
 
 
 def spectral_radius(a: Array) -> Array:
-    """The largest |eigenvalue| of a."""
-    if len(a) != 2:
-        return np.abs(a[0, 0]) if len(a) == 1 else np.abs(np.linalg.eigvals(_last(a))).max(-1)
+    """The largest |eigenvalue| of a; inf where a is not finite."""
+    if len(a) == 1:
+        return np.nan_to_num(np.abs(a[0, 0]), nan=np.inf, posinf=np.inf)
+    if len(a) > 2:
+        rows, finite = _finite(a)
+        return np.where(finite, np.abs(np.linalg.eigvals(rows)).max(-1), np.inf)
     half, det = (a[0, 0] + a[1, 1]) / 2, determinant(a)
-    root = np.sqrt((half**2 - det).astype(complex))
-    return np.maximum(np.abs(half + root), np.abs(half - root))
+    # (a - d)^2 / 4 + b c: the discriminant without the cancellation of half^2 - det
+    square = (a[0, 0] - a[1, 1]) ** 2 / 4 + a[0, 1] * a[1, 0]
+    real = np.abs(half) + np.sqrt(np.maximum(square, 0))
+    return np.where(square >= 0, real, np.sqrt(np.maximum(det, 0)))
+
+
+def spectral_norm(a: Array) -> Array:
+    """The largest singular value of a; of other than 2x2 inf where a is not finite."""
+    if len(a) == 1:
+        return spectral_radius(a)
+    if len(a) > 2:
+        rows, finite = _finite(a)
+        return np.where(finite, np.linalg.svd(rows, compute_uv=False).max(-1), np.inf)
+    a, b, c, d = a[0, 0], a[0, 1], a[1, 0], a[1, 1]
+    return (np.sqrt((a + d) ** 2 + (b - c) ** 2) + np.sqrt((a - d) ** 2 + (b + c) ** 2)) / 2
+
+
+def raised(a: Array) -> tuple[Array, Array]:
+    """Symmetric a with its eigenvalues raised to at least 1, the matrix function max(a, 1), and the largest of them;
+    of more than 2x2 inf, and a unit matrix, where a is not finite."""
+    size = len(a)
+    if size == 1:
+        return np.maximum(a, 1), np.maximum(a[0, 0], 1)
+    if size == 2:
+        unit = np.eye(2).reshape((2, 2) + (1,) * (a.ndim - 2))
+        mean, apart = (a[0, 0] + a[1, 1]) / 2, np.hypot((a[0, 0] - a[1, 1]) / 2, a[0, 1])
+        high, low = np.maximum(mean + apart, 1), np.maximum(mean - apart, 1)
+        # low + (high - low) (a - (mean - apart)) / (2 apart)
+        slope = np.divide(high - low, 2 * apart, out=np.zeros_like(apart), where=apart > 0)
+        return slope * a + (low - slope * (mean - apart)) * unit, high
+    rows, finite = _finite(a)
+    values, vectors = np.linalg.eigh(np.where(finite[..., None, None], rows, np.eye(size)))
+    values = np.maximum(values, 1)
+    result = _first((vectors * values[..., None, :]) @ np.swapaxes(vectors, -1, -2))
+    return result, np.where(finite, values[..., -1], np.inf)
+
+
+def _finite(a: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """a as (..., d, d), 0 where an entry is not finite, and where all are."""
+    rows = _last(a)
+    finite = np.asarray(np.isfinite(rows).all((-2, -1)))
+    return np.where(finite[..., None, None], rows, 0.0), finite
 
 
 def centred_wasserstein(first: Array, second: Array) -> Array:

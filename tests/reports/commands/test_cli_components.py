@@ -9,14 +9,11 @@ from pathlib import Path
 import pytest
 from command_line import Run
 
-THIRD = """
-from sympy import Rational, sqrt
-from weakorder.theory.model import Diffusion, LinearSDE, a, m, x
+_EULER = """
+from diffusions import THIRD
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import Part, Splitting
 
-forward = LinearSDE((m, -x + 10 * a, -m - 6 * a), (0, 0, sqrt(Rational(6, 5))))
-THIRD = Diffusion("third", forward, (Rational(1, 4), Rational(1, 90)), (1, 1, Rational(1, 10)))
 half = THIRD.reverse(0.5)
 euler = Scheme("S F", Splitting("third-half", THIRD, half, (Part("F", half.drift, half.diffusion),)), order=1)
 """
@@ -66,7 +63,7 @@ def test_on_a_mixture_a_solver_in_position_alone_is_verified_without_sampling(li
 
 
 def test_more_dimensions_and_more_components_are_sampled(line: Run, tmp_path: Path) -> None:
-    (tmp_path / "third.py").write_text(THIRD)
+    (tmp_path / "third.py").write_text(_EULER)
     third = (f"{tmp_path / 'third.py'}:euler", "--beta-min", "2", "--beta-max", "2", "--t-end", "0.5")
     budget = ("--steps", "8,16,32,64", "--evaluations", "2e5")
     for arguments, kind in (
@@ -84,9 +81,34 @@ def test_more_dimensions_and_more_components_are_sampled(line: Run, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("vp-EM",), 0, "uniform grid: 5 steps (5 NFE), a growth of at most 2\n  at 4: growth 2.277 from t = 0.251"),
+        (("vp-DDIM", "--steps", "20"), 0, "stable: 20 steps (uniform): growth 1: no perturbation ever grows"),
+        (("vp-SDE-DPM-Solver++2M",), 0, "uniform grid: 1 step (1 NFE), a growth of at most 2"),
+        (("vp-DEIS-3", "--steps", "2"), 1, "UNSTABLE: 2 steps (uniform): growth"),
+    ],
+)
+def test_stability_answers_in_position_alone(line: Run, arguments: tuple[str, ...], code: int, text: str) -> None:
+    found, out, _ = line("stability", *arguments)
+    assert found == code
+    assert text in out
+
+
+def test_stability_answers_of_three_components(line: Run, tmp_path: Path) -> None:
+    """Of steps four times as long one turns its perturbations out of bounds."""
+    (tmp_path / "third.py").write_text(_EULER)
+    euler = ["stability", f"{tmp_path / 'third.py'}:euler", "--beta-min", "2", "--beta-max", "2", "--steps"]
+    code, out, _ = line(*euler, "108")
+    assert code == 0
+    code, out, _ = line(*euler, "27")
+    assert code == 1
+    assert "rotation in the step" in out
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
-        ("stability", "vp-EM"),
         ("report", "vp-EM", "-o", "nowhere"),
     ],
     ids=" ".join,

@@ -205,6 +205,7 @@ def test_a_correct_sampler_is_consistent_however_it_is_written(step) -> None:
         assert np.abs(law(step) - law(euler_maruyama)).max() < 1e-6  # times in float32 move it by 1e-8
 
 
+@pytest.mark.nightly
 def test_a_sampler_with_a_warm_up_passes() -> None:
     study = study_black_box("step", _WarmUp(), PARAMS, 1, STEPS)
     assert study.verdict is Verdict.PASS, study.reason

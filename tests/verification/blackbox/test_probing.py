@@ -206,6 +206,7 @@ def test_a_step_that_draws_more_at_some_times_is_read_at_each() -> None:
     assert_same_moments(probed_moments(split, TARGET, TAUS), probed_moments(euler_maruyama, TARGET, TAUS))
 
 
+@pytest.mark.nightly
 def test_a_correct_black_box_passes_and_a_wrong_sign_fails(correct: OrderStudy) -> None:
     assert correct.verdict is Verdict.PASS
 

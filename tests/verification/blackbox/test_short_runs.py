@@ -53,6 +53,7 @@ def test_third_differences_of_scores_are_not_passed_over() -> None:
     assert "weights that do not vanish with h" in problem.text
 
 
+@pytest.mark.nightly
 def test_order_2_is_held_to_displaced_states_as_well() -> None:
     def moved(u, tau, h, score):
         d = h**0.5 * torch.tensor([1.0, -1.0], dtype=u.dtype).reshape(2, *(1,) * (u.ndim - 2))

@@ -82,8 +82,9 @@ def test_without_numba_the_numbers_are_those_of_numpy(monkeypatch: pytest.Monkey
     assert np.array_equal(one.computed.cov, two.computed.cov)
 
 
-def test_compiled_growth_bounds_are_those_of_numpy() -> None:
-    steps = np.random.default_rng(0).normal(size=(2, 2, 60, 40))
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_compiled_growth_bounds_are_those_of_numpy(size: int) -> None:
+    steps = np.random.default_rng(0).normal(size=(size, size, 60, 40)) / max(1, size - 1) ** 0.5
     steps[0, 0, 3, 5] = np.nan
     steps[..., 7] *= 1e200
     with np.errstate(all="ignore"):
@@ -91,22 +92,22 @@ def test_compiled_growth_bounds_are_those_of_numpy() -> None:
     np.testing.assert_allclose(compiled_growth.growth_bound(steps), expected, rtol=1e-13)
     assert np.isinf(expected[[5, 7]]).all()
     assert not np.allclose(compiled_growth.growth_bound((1 + 1e-12) * steps), expected, rtol=1e-13, atol=0)
-    remembering = np.zeros((4, 4, 60, 40))
-    assert np.isinf(compiled_growth.growth_bound(remembering)).all()
-    assert np.isinf(growth.growth_bound(remembering)).all()
+    remembering = np.zeros((2 * size, 2 * size, 60, 40))
+    assert np.isinf(compiled_growth.growth_bound(remembering, size)).all()
+    assert np.isinf(growth.growth_bound(remembering, size)).all()
     assert growth.fastest(growth.growth_bound) is compiled_growth.growth_bound
 
 
-@pytest.mark.parametrize("size", [2, 4, 6])
-def test_compiled_growth_is_that_of_numpy_over_the_same_interval(size: int) -> None:
+@pytest.mark.parametrize(("size", "state"), [(2, 2), (4, 2), (6, 2), (1, 1), (3, 1), (3, 3), (6, 3)])
+def test_compiled_growth_is_that_of_numpy_over_the_same_interval(size: int, state: int) -> None:
     """Of runs whose norms rise and fall, of one that overflows, and of one that never was a number."""
     random = np.random.default_rng(size)
     steps = random.normal(size=(size, size, 40, 30)) * np.geomspace(0.1, 0.7, 30) * random.choice([0.5, 1, 2], (40, 1))
     steps[0, 0, 3, 5] = np.nan
     steps[..., 7] *= 1e200
     with np.errstate(all="ignore"):
-        expected = growth.transient_growth(steps)
-    found = compiled_growth.transient_growth(steps)
+        expected = growth.transient_growth(steps, size=state)
+    found = compiled_growth.transient_growth(steps, size=state)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
     some = np.isfinite(expected[0])
     assert some.sum() == 28
@@ -114,11 +115,12 @@ def test_compiled_growth_is_that_of_numpy_over_the_same_interval(size: int) -> N
     for ours, numpys in zip(found[1:], expected[1:], strict=True):
         np.testing.assert_array_equal(ours[some], numpys[some])
     middle = float(np.median(expected[0][some]))
-    least, first, last = compiled_growth.transient_growth(steps, middle)
+    least, first, last = compiled_growth.transient_growth(steps, middle, state)
     np.testing.assert_allclose(least, np.maximum(expected[0], middle), rtol=1e-12)
     assert not (first + last)[least == middle].any()
     for factor in (0.999999 * expected[0][some].max(), 1.000001 * expected[0][some].max()):
-        assert compiled_growth.grows_beyond(steps[..., some], factor) is growth.grows_beyond(steps[..., some], factor)
+        both = (of.grows_beyond(steps[..., some], factor, state) for of in (compiled_growth, growth))
+        assert len(set(both)) == 1
 
 
 def test_a_bound_that_forgets_the_memory_gives_up_starts_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,13 +129,13 @@ def test_a_bound_that_forgets_the_memory_gives_up_starts_too_early(monkeypatch: 
     step[2, 0] = step[3, 1] = 1.0
     back[0, 2] = back[1, 3] = 100.0
     steps = np.stack([step, back], axis=2)[..., None]
-    assert compiled_growth.transient_growth(steps)[0][0] == growth.transient_growth(steps)[0][0] == 100
+    assert compiled_growth.transient_growth(steps, size=2)[0][0] == growth.transient_growth(steps, size=2)[0][0] == 100
     broken = compiled_growth._intervals.py_func
     forgetful = dict(
         broken.__globals__, _norm=lambda matrix, first, last: growth.spectral_norm(matrix) if last == 2 else 0
     )
     found = np.ones(1), np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
-    type(broken)(broken.__code__, forgetful)(np.moveaxis(steps, (0, 1), (-2, -1)).swapaxes(0, 1).copy(), 1.0, *found)
+    type(broken)(broken.__code__, forgetful)(np.moveaxis(steps, (0, 1), (-2, -1)).swapaxes(0, 1).copy(), 2, 1.0, *found)
     assert found[0][0] == 1
 
 

@@ -39,6 +39,7 @@ def test_the_known_distances_tell_a_memory_of_one_from_two() -> None:
     assert curve.distance[0] > 100 * KNOWN["SDE-DPM-Solver++2M"][1]
 
 
+@pytest.mark.nightly
 def test_of_the_flows_distance_0_003_is_the_mean_that_the_prior_leaves_out() -> None:
     """Claim: the deviations of the flow's coordinates alone are 0.30, 0.034 and 0.0049 from the data's. What is left of
     its distance is the mean: the prior has none, the data's at t = T is not 0, and a flow carries the difference along,

@@ -64,6 +64,7 @@ THREE = Scheme("S F", PSLD_FLOW_WHOLE, "memory 3 of scores", "exact", frozen=SCO
 
 
 @pytest.mark.nightly
+@pytest.mark.nightly
 def test_a_graded_start_leaves_the_constant_of_the_steps() -> None:
     """Claim: memory 3 on the flow has order 3 and the constant of its steps, to 1e-3, where h is the length of those
     that are not cut; without the grid's start it has the first step's, of order 2."""

@@ -49,7 +49,7 @@ def test_growth_is_what_loops_over_all_intervals_find(splitting, memory: int) ->
     variances, taus = np.array([0.01, 1.0, 30.0]), time_grid("quadratic", 9, PARAMS)
     target = GaussianTarget.of(0.0, variances, PSLD_DIFFUSION, PARAMS)
     maps = stability.trajectory_maps(scheme, target, taus)
-    growth, first, last = stability.transient_growth(stability.in_law_units(maps, target, taus))
+    growth, first, last = stability.transient_growth(stability.in_law_units(maps, target, taus), size=2)
     cov = target.law(PARAMS.T - taus).cov
     for v in range(3):
         factors = [np.linalg.cholesky(cov[:, :, k, v]) for k in range(10)]

@@ -295,6 +295,7 @@ def _pixelwise(target: GaussianTarget) -> Callable[[Tensor, float], Tensor]:
     st.floats(0.005, 0.05),
     st.floats(0.5, 2),
 )
+@pytest.mark.nightly
 def test_the_growth_of_a_network_is_the_exact_one_on_gaussian_targets(
     variances: list[float], t: float, h: float, unit: float
 ) -> None:
