@@ -11,6 +11,7 @@ gamma, nu, kappa, theta, and M, M_inv.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -298,6 +299,12 @@ class Diffusion:
         return COMPONENTS[: self.size]
 
     @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Which of the parameters gamma, nu and kappa the diffusion depends on."""
+        words = set(re.findall(r"\w+", " ".join((*self.forward.declaration, *self._declaration[0]))))
+        return tuple(name for name in NAMES if name in words)
+
+    @property
     def score_names(self) -> tuple[str, ...]:
         """The names of the score's arguments."""
         return self._declaration[1]
@@ -356,15 +363,6 @@ class Diffusion:
     @cached_property
     def _variances(self) -> Compiled:
         return compiled(self._declaration[0])
-
-
-def check_components(diffusion: Diffusion, reading: str) -> None:
-    """Raises ValueError, in the name of a `reading`, on a diffusion with other components than (x, m)."""
-    if diffusion.size != 2:
-        raise ValueError(
-            f"{reading} known of states (x, m), and {diffusion.name!r} has ({', '.join(diffusion.components)}); choose "
-            "a scheme of psld, or exact moments, which are known of all"
-        )
 
 
 def _built_in(name: str) -> Diffusion:

@@ -97,9 +97,10 @@ def report(
         click.echo((page.parent / "self-test.json").read_text() if as_json else f"wrote {page}", nl=not as_json)
         return
     chosen = [subject_of(name, tuple(event or ())) for name in names] or list(CATALOGUE.values())
+    own = partial(parameters, device, model)  # of each diffusion, its defaults where nothing is given
     with contextlib.redirect_stdout(sys.stderr):  # what black boxes print is not our answer
         bar = partial(progress, delay=0)
-        page = write_report(chosen, params, output, progress=bar, workers=os.cpu_count() or 1)
+        page = write_report(chosen, own, output, progress=bar, workers=os.cpu_count() or 1)
     if as_json:
         click.echo((page.parent / "results.json").read_text(), nl=False)
     else:

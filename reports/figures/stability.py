@@ -41,6 +41,7 @@ def drawings() -> dict[str, Callable[[Results], Figure]]:
 def growth(results: Results) -> Figure:
     """Growth against NFE: a row of panels per kind of scheme, a column per grid."""
     study, groups = results["stability_study"], style._groups(results)
+    top = _highest(results)
     with style.mpl.rc_context(style._STYLE):
         figure = style._figure(style._WIDTH, 0.5 + 2.9 * len(groups))
         panels = []
@@ -59,7 +60,7 @@ def growth(results: Results) -> Figure:
                 panels.append((axes, [end for end in ends if end]))
         for axes, _ in panels:
             axes.set_xlim(0.85 * study["budgets"][0], 1.12 * study["budgets"][-1])
-            axes.set_ylim(0.9, _TOP)
+            axes.set_ylim(0.9, top)
             style._nfe_ticks(axes, study["budgets"])
             axes.yaxis.set_major_formatter(style.FuncFormatter(lambda value, _: f"{value:g}"))
         for index, axes in np.ndenumerate(grid_of_axes):
@@ -69,6 +70,15 @@ def growth(results: Results) -> Figure:
         for axes in grid_of_axes[:, 0]:
             axes.set_ylabel("largest growth of a perturbation")
     return style._finish(figure, panels)
+
+
+def _highest(results: Results) -> float:
+    """The top of the panels: the decade that holds all runs, up to `_TOP`."""
+    runs = [run for s in results["schemes"] for runs in s["stability"]["growth"].values() for run in runs]
+    if any(run["growth"] is None for run in runs):  # overflowed
+        return _TOP
+    largest = max((run["growth"] for run in runs), default=1.0)
+    return float(min(_TOP, 10 ** np.ceil(np.log10(1.2 * max(largest, 1)))))
 
 
 def last_step(results: Results) -> Figure:
@@ -94,7 +104,10 @@ def trajectory(results: Results) -> Figure:
     """A step from t, at the worst eigenvalue, over (t, h), with the grids' steps."""
     study = results["stability_study"]
     eps, T = results["parameters"]["eps"], results["parameters"]["T"]
-    params = Parameters(**{k: v for k, v in results["parameters"].items() if k not in ("M_inv", "T")})
+    models = [
+        Parameters(**{k: v for k, v in model["parameters"].items() if k not in ("M_inv", "T")})
+        for model in results["models"]
+    ]
 
     def paths(axes: Axes, scheme: Results) -> None:
         t = np.geomspace(2 * eps, T, 200)
@@ -103,7 +116,7 @@ def trajectory(results: Results) -> Figure:
         )
         for grid, run in scheme["stability"]["budget"].items():
             if run:
-                taus = time_grid(grid, run["steps"], params)
+                taus = time_grid(grid, run["steps"], models[scheme["model"]])
                 axes.plot(
                     T - taus[:-1], np.diff(taus), color=_PATHS[grid][0], linestyle=_PATHS[grid][1], linewidth=1.3,
                     marker=".", markersize=2.2,

@@ -180,8 +180,9 @@ def cifar10_spectrum(results: Results) -> Figure:
                         if any(curve["diverged"])
                     ]
                 )
-                for floor in sorted({curve["floor"] for _, _, curve in curves}):
-                    _level(axes, floor, "exact sampler")
+                floors_here = sorted({curve["floor"] for _, _, curve in curves})
+                for floor, above in zip(floors_here, [*floors_here[1:], np.inf], strict=True):
+                    _level(axes, floor, "exact sampler" if above > 2 * floor else "")  # names would overlap
         highest = max(map(len, stacks))
         bottom = min([*finite, *floors]) / 2.5
         ceiling = 1.7 * study["prior"]

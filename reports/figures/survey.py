@@ -31,7 +31,8 @@ def distances(results: Results, shown: int = 8) -> Figure:
                 axes.plot(*_points(entry, grid), color="#cfcfcf", linewidth=0.6, zorder=1)
             best = sorted(entries, key=lambda entry: _at(entry, grid, 50))[:shown]
             ends = [
-                style._curve(axes, place, entry["sampler"], *_points(entry, grid)) for place, entry in enumerate(best)
+                style._curve(axes, place, _short(entry["sampler"]), *_points(entry, grid))
+                for place, entry in enumerate(best)
             ]
             panels.append((axes, [end for end in ends if end]))
             budgets = results["budgets"]
@@ -42,6 +43,19 @@ def distances(results: Results, shown: int = 8) -> Figure:
             axes.set_xlabel("network evaluations (NFE)")
         row[0].set_ylabel("Fréchet distance to the data")
     return style._finish(figure, panels)
+
+
+def _short(name: str) -> str:
+    """A sampler's name and settings, short enough for a label and still its own: DPM-multi, sde-dpm++, order 3."""
+    called, *settings = name.split(" ")
+    for word in ("sample_", "Scheduler", "Discrete", "Solver"):
+        called = called.replace(word, "")
+    called = called.replace("Multistep", "-multi").replace("Singlestep", "-single")
+    values = [
+        value if len(value) > 4 else f"{key.split('_')[-1]} {value}"
+        for key, _, value in (s.partition("=") for s in settings)
+    ]
+    return ", ".join([called, *(value.replace("dpmsolver++", "dpm++") for value in values)])
 
 
 def _points(entry: Results, grid: str) -> tuple[list[float], list[float]]:

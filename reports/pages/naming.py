@@ -50,7 +50,7 @@ def command_of(
         options += ["--steps", ",".join(map(str, steps))]
     if t_end != order.T_END:
         options += ["--t-end", t_end]
-    for name, default in asdict(Parameters()).items():
+    for name, default in asdict(scheme.splitting.diffusion.parameters()).items():
         if (value := getattr(params, name)) != default:
             options += [f"--{name.replace('_', '-')}", value]
     subject = scheme.name if isinstance(scheme, BlackBox) else scheme.word

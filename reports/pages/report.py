@@ -12,7 +12,7 @@ import math
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...integrators.catalogue import LANGEVIN_CONTROLS
 from ...integrators.grids import GRIDS, time_grid
-from ...theory.model import Parameters, check_components
+from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ...theory.weak_order import prove_order
 from ...verification.blackbox import BlackBox, order_study_of
@@ -33,6 +33,7 @@ from ...verification.verdicts import MARGIN
 from . import stability, targets
 from .derivation import leading_error
 from .jobs import Jobs, Progress, Workers
+from .models import Models, ParametersOf
 from .naming import command_of, labels_of
 from .strict_json import dumps
 from .templates import inline, number, template
@@ -58,7 +59,7 @@ _DESCRIPTIONS = {
 
 def collect_results(
     schemes: Sequence[Subject],
-    params: Parameters,
+    params: ParametersOf,
     progress: Progress = iter,
     steps: Sequence[int] = order.STEPS,
     t_end: float = order.T_END,
@@ -69,52 +70,58 @@ def collect_results(
 ) -> Results:
     """Run the studies of every scheme or black box; all that the report shows, as JSON's own types.
 
-    steps, t_end: of the order studies; budgets, grids: of the spectrum study; nonlinear: of the section on nonlinear
-    targets, default `targets.Settings()`. progress wraps the studies. workers: processes that they run in, side by
-    side; the schemes must then be picklable, and the program importable, as for `multiprocessing`.
+    params: of all, or a function of the diffusion, of which there may be several. steps, t_end: of the order studies;
+    budgets, grids: of the spectrum study; nonlinear: of the section on nonlinear targets, default `targets.Settings()`.
+    progress wraps the studies. workers: processes that they run in, side by side; the schemes must then be picklable,
+    and the program importable, as for `multiprocessing`.
     Raises ValueError on bad input, as the studies do.
     """
     if not schemes:
         raise ValueError("no scheme to report on; name at least one")
-    for scheme in schemes:
-        if isinstance(scheme, Scheme):
-            check_components(scheme.splitting.diffusion, "the report's readings are")
+    models = Models(schemes, params)
     jobs, settings = Jobs(), nonlinear or targets.Settings()
     # what stability shows of a word, its regions and conditions, a black box does not have
     words = [scheme for scheme in schemes if isinstance(scheme, Scheme)]
-    ordered = [jobs.add(_order, s, params, steps, t_end, here=isinstance(s, Opaque)) for s in schemes]
-    asked_targets = targets.ask(jobs, words, params, t_end, settings) if words else None
-    asked_stability = stability.ask(jobs, words, params, grids)
-    spectra = [jobs.add(_spectrum, s, params, budgets, grids, here=isinstance(s, Opaque)) for s in schemes]
+    curved, refused = targets.known_of(words, models)
+    ordered = [jobs.add(_order, s, models.of(s), steps, t_end, here=isinstance(s, Opaque)) for s in schemes]
+    asked_targets = targets.ask(jobs, curved, models, t_end, settings) if curved else None
+    asked_stability = stability.ask(jobs, words, models, grids)
+    spectra = [jobs.add(_spectrum, s, models.of(s), budgets, grids, here=isinstance(s, Opaque)) for s in schemes]
     controls = jobs.add(_controls)
     jobs.run(progress, workers)
-    studies = [job.result for job in ordered]
-    stability_study, found = stability.answer(asked_stability, words, params, grids) if words else (None, [])
-    regions = iter(found)
-    stabilities = [next(regions) if isinstance(scheme, Scheme) else None for scheme in schemes]
-    targets_study, laws = _nonlinear(asked_targets, words, params, t_end, settings)
-    curves = iter([curve for job in spectra for curve in job.result.curves])
-    rows = [
-        {
-            **_scheme_row(scheme, label, study, predicted, params),
-            "command": command_of(scheme, params, steps, t_end, order.STEPS),
-            "spectrum": {grid: _curve(next(curves)) for grid in grids},
-            "stability": stable,
-            "noise_free": next(laws) if isinstance(scheme, Scheme) else None,
-        }
-        for scheme, label, (study, predicted), stable in zip(
-            schemes, labels_of(schemes), studies, stabilities, strict=True
+    stability_study, found = stability.answer(asked_stability, words, models, grids) if words else (None, [])
+    stabilities = dict(zip(map(id, words), found, strict=True))
+    targets_study, answers = _nonlinear(asked_targets, curved, models, t_end, settings)
+    laws = dict(zip(map(id, curved), answers, strict=True))
+    rows = []
+    for scheme, label, job, distances in zip(schemes, labels_of(schemes), ordered, spectra, strict=True):
+        own, (study, predicted) = models.of(scheme), job.result
+        rows.append(
+            {
+                **_scheme_row(scheme, label, study, predicted, own),
+                "model": models.place(scheme),
+                "command": command_of(scheme, own, steps, t_end, order.STEPS),
+                "spectrum": {grid: _curve(c) for grid, c in zip(grids, distances.result.curves, strict=True)},
+                "stability": stabilities.get(id(scheme)),
+                "noise_free": laws.get(id(scheme)),
+            }
         )
+    firsts = [
+        next(job.result for s, job in zip(schemes, spectra, strict=True) if models.place(s) == i)
+        for i in range(len(models.params))
     ]
+    entries = models.entries([{"prior": first.prior, "cutoff": first.cutoff} for first in firsts])
     results = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
         "seed": None if targets_study is None else targets_study["seed"],
-        "parameters": {**asdict(params), "M_inv": params.M_inv, "T": params.T},
+        "parameters": entries[0]["parameters"],
+        "models": entries,
         "order_study": _order_settings(steps, t_end),
-        "spectrum_study": _spectrum_settings(budgets, grids, spectra[0].result),
+        "spectrum_study": _spectrum_settings(budgets, grids, firsts),
         "stability_study": stability_study,
         "targets_study": targets_study,
+        "targets_refused": refused,
         "schemes": rows,
         "controls": controls.result,
     }
@@ -134,15 +141,17 @@ def _order_settings(steps: Sequence[int], t_end: float) -> Results:
     }
 
 
-def _spectrum_settings(budgets: Sequence[int], grids: Sequence[str], found: Any) -> Results:
-    """What the spectrum study was run on; found: that of one scheme."""
+def _spectrum_settings(budgets: Sequence[int], grids: Sequence[str], found: Sequence[Any]) -> Results:
+    """What the spectrum study was run on; found: that of a scheme of each diffusion. prior: the furthest of their
+    priors."""
     return {
         "budgets": list(budgets),
         "table_budgets": [budget for budget in TABLE_BUDGETS if budget in budgets] or list(budgets)[-3:],
         "grids": list(grids),
         "start": "prior",
         "denoise": True,
-        **{name: getattr(found, name) for name in ("images", "dimensions", "cutoff", "prior")},
+        "prior": max(study.prior for study in found),
+        **{name: getattr(found[0], name) for name in ("images", "dimensions")},
     }
 
 
@@ -155,7 +164,7 @@ def render(results: Results) -> str:
 
 def write_report(
     schemes: Sequence[Subject],
-    params: Parameters,
+    params: ParametersOf,
     directory: str | os.PathLike[str],
     progress: Progress = iter,
     steps: Sequence[int] = order.STEPS,
@@ -196,10 +205,10 @@ def _drawings(results: Results) -> dict[str, Callable[[], Figure]]:
     """What draws each figure of the page, by its file name."""
     from ..figures import stability, style, targets
 
-    words = results | {"schemes": [scheme for scheme in results["schemes"] if scheme["stability"]]}
     found: dict[str, Callable[[], Figure]] = {n: partial(make, results) for n, make in style.drawings().items()}
-    for module in (stability, targets) if words["schemes"] else ():
-        found |= {name: partial(make, words) for name, make in module.drawings().items()}
+    for module, needed in ((stability, "stability"), (targets, "noise_free")):
+        if some := [scheme for scheme in results["schemes"] if scheme[needed]]:
+            found |= {name: partial(make, results | {"schemes": some}) for name, make in module.drawings().items()}
     return found
 
 
@@ -231,19 +240,19 @@ def _spectrum(
 
 
 def _nonlinear(
-    asked: targets.Asked | None, schemes: Sequence[Scheme], params: Parameters, t_end: float, settings: targets.Settings
-) -> tuple[Results | None, Iterator[Results]]:
+    asked: targets.Asked | None, schemes: Sequence[Scheme], models: Models, t_end: float, settings: targets.Settings
+) -> tuple[Results | None, list[Results]]:
     """The studies on nonlinear targets, each with its command; a word is needed to carry a law and to couple noise."""
     if asked is None:
-        return None, iter(())
+        return None, []
     study, laws = targets.answer(asked, t_end, settings)
     for scheme, law in zip(schemes, laws, strict=True):
         options = ["--target", targets.MIXTURE]
-        law["command"] = command_of(scheme, params, settings.steps, t_end, noise_free.STEPS, options)
+        law["command"] = command_of(scheme, models.of(scheme), settings.steps, t_end, noise_free.STEPS, options)
     for entry in study["sampled"]:
         scheme, options = schemes[entry["scheme"]], entry.pop("options")
-        entry["command"] = command_of(scheme, params, entry["steps"], t_end, (), options)
-    return study, iter(laws)
+        entry["command"] = command_of(scheme, models.of(scheme), entry["steps"], t_end, (), options)
+    return study, laws
 
 
 def _scheme_row(

@@ -30,6 +30,7 @@ from ...verification.stability import (
 from ...verification.stability import growth as stability
 from ...verification.targets import GaussianTarget
 from .jobs import Job, Jobs
+from .models import Models
 
 if TYPE_CHECKING:
     from ...integrators.blackbox import Sampler
@@ -51,13 +52,13 @@ _POINTS, _LONGEST = 40, 0.5
 # --- Results ----------------------------------------------------------------------------------------------------------
 
 
-def ask(jobs: Jobs, schemes: Sequence[Scheme], params: Parameters, grids: Sequence[str] = tuple(GRIDS)) -> list[Job]:
+def ask(jobs: Jobs, schemes: Sequence[Scheme], models: Models, grids: Sequence[str] = tuple(GRIDS)) -> list[Job]:
     """The studies of each scheme, for `answer`."""
-    return [jobs.add(_scheme, scheme, params, grids) for scheme in schemes]
+    return [jobs.add(_scheme, scheme, models.of(scheme), grids) for scheme in schemes]
 
 
 def answer(
-    asked: Sequence[Job], schemes: Sequence[Scheme], params: Parameters, grids: Sequence[str] = tuple(GRIDS)
+    asked: Sequence[Job], schemes: Sequence[Scheme], models: Models, grids: Sequence[str] = tuple(GRIDS)
 ) -> tuple[Results, list[Results]]:
     """What the report says of stability: of the study, and of each scheme."""
     data = cifar10_spectrum()
@@ -73,11 +74,11 @@ def answer(
         "thin": thin.size,
         "variances": [thin[0], thin[-1]],
         "grids": list(grids),
-        "axes": {name: _rounded(values) for name, values in _axes(params, thin).items()},
-        "gammas": [row["gamma"] for row in rows[0]["gammas"]],
+        "axes": {name: _rounded(values) for name, values in _axes(models.params[0], thin).items()},
+        "gammas": sorted({gamma["gamma"] for row in rows for gamma in row["gammas"]}),
         "stationary_steps": list(STATIONARY_STEPS),
         "stationary_variances": [thin[0], *STATIONARY_VARIANCES],
-        "twins": _twins(schemes, rows, params, grids),
+        "twins": _twins(schemes, rows, models, grids),
     }
     return study, rows
 
@@ -103,7 +104,7 @@ def _scheme(scheme: Scheme, params: Parameters, grids: Sequence[str]) -> Results
         "budget": {grid: _measured(scheme, params, grid, _affordable(scheme, BUDGET)) for grid in grids},
         "growth": {grid: _curve(scheme, params, grid, few) for grid in grids},
         "stationary": _stationary(scheme, params, few),
-        "gammas": [_gamma(scheme, params, gamma, least) for gamma in sorted({*GAMMAS, params.gamma})],
+        "gammas": [_gamma(scheme, params, gamma, least) for gamma in _gammas(scheme, params)],
         "regions": {
             "last_step": _rounded(last_step_excess(scheme, params, axes["h"], axes["variance"])),
             "trajectory": _rounded(worst_excess(scheme, params, axes["h"], axes["t"], some)),
@@ -147,6 +148,12 @@ def _measured(scheme: Scheme, params: Parameters, grid: str, steps: int) -> Resu
     }
 
 
+def _gammas(scheme: Scheme, params: Parameters) -> list[float]:
+    """The values of Gamma to look at; none under dynamics that have no such noise in position, beside a mass."""
+    uses = scheme.splitting.diffusion.parameter_names
+    return sorted({*GAMMAS, params.gamma}) if "gamma" in uses and "nu" in uses else []
+
+
 def _gamma(scheme: Scheme, params: Parameters, gamma: float, least: dict[str, LeastSteps]) -> Results:
     """The least steps with another Gamma and the same M; looked for up to four times those of the given one."""
     if gamma == params.gamma:
@@ -177,9 +184,7 @@ def _stationary(scheme: Scheme, params: Parameters, few: Spectrum) -> list[Resul
     ]
 
 
-def _twins(
-    schemes: Sequence[Scheme], rows: Sequence[Results], params: Parameters, grids: Sequence[str]
-) -> list[Results]:
+def _twins(schemes: Sequence[Scheme], rows: Sequence[Results], models: Models, grids: Sequence[str]) -> list[Results]:
     """Pairs of schemes with the same parts in the same order, of which one evaluates the score more often: at the
     budget, and the cheaper one also at the dearer one's number of steps."""
     pairs = []
@@ -194,7 +199,7 @@ def _twins(
             "cheap": j,
             "grid": grid,
             "dear_run": (run := rows[i]["budget"][grid]),
-            "same_steps": _measured(schemes[j], params, grid, run["steps"]),
+            "same_steps": _measured(schemes[j], models.of(schemes[j]), grid, run["steps"]),
             "cheap_run": rows[j]["budget"][grid],
         }
         for grid in grids

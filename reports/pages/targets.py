@@ -29,6 +29,7 @@ from ...verification.exact import OBSERVABLES, Observable, exact_moments, noise_
 from ...verification.targets import TARGETS, GaussianTarget, make_target
 from ..figures import MIXTURE, SAMPLED_FUNCTIONS
 from .jobs import Job, Jobs
+from .models import Models
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from ...verification.sampled import MonteCarloStudy
@@ -98,16 +99,27 @@ class Asked(NamedTuple):
     calibration: Job
 
 
-def ask(jobs: Jobs, schemes: Sequence[Scheme], params: Parameters, t_end: float, settings: Settings) -> Asked:
+def known_of(schemes: Sequence[Scheme], models: Models) -> tuple[list[Scheme], list[Results]]:
+    """The schemes whose diffusions have such targets, and the diffusions that have none, with the reason."""
+    refused = {}
+    for diffusion, params in zip(models.diffusions, models.params, strict=True):
+        try:
+            make_target(MIXTURE, params, 1, None, diffusion)
+        except ValueError as error:
+            refused[diffusion] = {"diffusion": diffusion.name, "reason": str(error)}
+    return [scheme for scheme in schemes if scheme.splitting.diffusion not in refused], list(refused.values())
+
+
+def ask(jobs: Jobs, schemes: Sequence[Scheme], models: Models, t_end: float, settings: Settings) -> Asked:
     """The studies of the section, for `answer`; the dearest first."""
     named = {scheme.name: place for place, scheme in reversed(list(enumerate(schemes)))}
     chosen = [named[name] for name in settings.schemes if name in named] or [0]
     pairs = [(place, target) for target in settings.sampling for place in (chosen if target == MIXTURE else chosen[:1])]
-    sampled = [jobs.add(_sampled, schemes[i], i, target, params, t_end, settings) for i, target in pairs]
+    sampled = [jobs.add(_sampled, schemes[i], i, target, models.of(schemes[i]), t_end, settings) for i, target in pairs]
     calibration = jobs.add(_calibration, settings)
     compared = {i: settings.sampling[MIXTURE].steps for i, target in pairs if target == MIXTURE}
     noise_free = [
-        jobs.add(_noise_free, scheme, params, t_end, settings, compared.get(place, ()))
+        jobs.add(_noise_free, scheme, models.of(scheme), t_end, settings, compared.get(place, ()))
         for place, scheme in enumerate(schemes)
     ]
     return Asked(noise_free, sampled, jobs.add(known_costs, settings.known_steps), calibration)
@@ -170,20 +182,22 @@ def _exact(scheme: Scheme, target: Target, steps: Sequence[int], t_end: float, c
     is not resolved."""
     import torch
 
+    from ...integrators.planes import shape_of
     from ...verification.sampled import Functionals
 
-    functionals = Functionals(target, t_end)
+    functionals, size = Functionals(target, t_end), target.diffusion.size
     states, values = None, np.empty(0)
 
     def observable(k: int) -> Observable:
-        def function(x: np.ndarray, m: np.ndarray) -> np.ndarray:
+        def function(*components: np.ndarray) -> np.ndarray:
             nonlocal states, values  # of the last law: all functions at once cost little more than one
-            if states is not x:
-                states = x
-                values = functionals.values(torch.from_numpy(np.stack([x, m], axis=-1))[..., None]).numpy()
+            if states is not components[0]:
+                states = components[0]
+                u = torch.from_numpy(np.stack(components, axis=-1)).reshape(-1, *shape_of(size, target.event))
+                values = functionals.values(u).numpy()
             return values[:, k]
 
-        return Observable(functionals.names[k], function)
+        return Observable(functionals.names[k], function, size)
 
     observables = [observable(k) for k in range(len(functionals.names))]
     levels = [

@@ -79,4 +79,5 @@ def expectation(observables: Sequence[Observable], target: MixtureTarget, t: flo
 
 def averages(observables: Sequence[Observable], points: Array, weights: Array) -> Array:
     """sum_j w_j f(u_j) for every test function, (F,); points (components, k) of x and m, weights (k,)."""
-    return np.array([weights @ observable.function(*points[: observable.components]) for observable in observables])
+    components = tuple(points)  # the same arrays for all functions, which may keep what they make of them
+    return np.array([weights @ observable.function(*components[: observable.components]) for observable in observables])

@@ -1,5 +1,5 @@
-"""Schemes in position alone on the command line: their own defaults, tables of one component, targets whose score is
-not affine, and what knows (x, m) alone and says so."""
+"""Schemes in position alone on the command line: their own defaults, tables of one component, and targets whose score
+is not affine."""
 
 from __future__ import annotations
 
@@ -104,17 +104,3 @@ def test_stability_answers_of_three_components(line: Run, tmp_path: Path) -> Non
     code, out, _ = line(*euler, "27")
     assert code == 1
     assert "rotation in the step" in out
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("report", "vp-EM", "-o", "nowhere"),
-    ],
-    ids=" ".join,
-)
-def test_what_knows_phase_space_alone_says_so(line: Run, arguments: tuple[str, ...]) -> None:
-    code, out, err = line(*arguments)
-    assert (code, out) == (2, "")
-    assert "known of states (x, m), and 'vp' has (x); choose a scheme of psld" in err
-    assert err.count("\n") == 1

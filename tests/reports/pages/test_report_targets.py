@@ -13,6 +13,7 @@ from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.reports.figures.targets import drawings
 from weakorder.reports.pages import targets
 from weakorder.reports.pages.jobs import Jobs
+from weakorder.reports.pages.models import Models
 from weakorder.reports.pages.strict_json import dumps
 from weakorder.reports.pages.targets import MIXTURE, PUBLISHED, Sampling, Settings
 from weakorder.theory.model import Parameters
@@ -38,7 +39,7 @@ Results = dict[str, Any]
 
 def _collect(schemes: list[Scheme], settings: Settings = SETTINGS) -> tuple[Results, list[Results]]:
     jobs = Jobs()
-    asked = targets.ask(jobs, schemes, PARAMS, 0.1, settings)
+    asked = targets.ask(jobs, schemes, Models(schemes, PARAMS), 0.1, settings)
     jobs.run()
     study, rows = targets.answer(asked, 0.1, settings)
     return json.loads(dumps(study)), json.loads(dumps(rows))

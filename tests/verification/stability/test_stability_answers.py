@@ -14,6 +14,7 @@ from weakorder.reports.commands.cli import cli
 from weakorder.reports.figures import stability as figures
 from weakorder.reports.pages import stability as pages
 from weakorder.reports.pages.jobs import Jobs
+from weakorder.reports.pages.models import Models
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.splitting import PSLD
 from weakorder.verification.exact.spectrum import Spectrum
@@ -102,9 +103,10 @@ def test_everything_that_the_page_says_is_in_the_results() -> None:
     """Two schemes with the same parts: their rows, their comparison, and figures from nothing but JSON."""
     schemes = [CATALOGUE["NSE"], CATALOGUE["RSE"]]
     jobs = Jobs()
-    asked = pages.ask(jobs, schemes, PARAMS, ("quadratic",))
+    models = Models(schemes, PARAMS)
+    asked = pages.ask(jobs, schemes, models, ("quadratic",))
     jobs.run()
-    study, rows = pages.answer(asked, schemes, PARAMS, ("quadratic",))
+    study, rows = pages.answer(asked, schemes, models, ("quadratic",))
     assert [(pair["dear"], pair["cheap"]) for pair in study["twins"]] == [(0, 1)]
     (pair,) = study["twins"]
     assert pair["dear_run"]["steps"] == pair["same_steps"]["steps"] == 25
@@ -116,9 +118,10 @@ def test_everything_that_the_page_says_is_in_the_results() -> None:
         assert [gamma["gamma"] for gamma in row["gammas"]] == study["gammas"]
     results = {
         "parameters": {"gamma": 0.01, "nu": 4.01, "eps": 1e-3, "T": 1.0, "M_inv": 4.0},
+        "models": models.entries([{}]),
         "stability_study": study,
         "schemes": [
-            {"label": s.name, "kind": "deterministic", "nfe_per_step": s.nfe_per_step, "stability": row}
+            {"label": s.name, "kind": "deterministic", "nfe_per_step": s.nfe_per_step, "stability": row, "model": 0}
             for s, row in zip(schemes, rows, strict=True)
         ],
     }
