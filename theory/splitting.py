@@ -17,8 +17,10 @@ built-in ones are written down, in sympy, in theory.declarations.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -210,6 +212,30 @@ class Splitting:
             if part.name == name:
                 return part
         raise KeyError(name)
+
+    def with_noise(self, noise: float | Fraction) -> Splitting:
+        """The same single part with the reverse dynamics of another amount of noise (`Diffusion.reverse`): 0 is the
+        probability flow, 1 the reverse SDE; a float is the decimal that it prints as.
+
+        Raises ValueError on several parts, between which nothing says how the noise is shared, on a diffusion without
+        noise, and on a bad amount.
+        """
+        if len(self.parts) != 1:
+            raise ValueError(
+                f"noise = {float(noise):g} of splitting {self.name!r}: how its parts {', '.join(self.part_names)} "
+                "share it is not said; take a splitting of one part, such as psld-whole or vp-whole"
+            )
+        if not self.diffusion.forward.has_noise:
+            raise ValueError(
+                f"noise = {float(noise):g} of splitting {self.name!r}: {self.diffusion.name!r} adds none that dynamics "
+                "could have more or less of; take a splitting of another diffusion"
+            )
+        exact = Fraction(repr(noise)) if isinstance(noise, float) and math.isfinite(noise) else noise
+        whole = self.diffusion.reverse(exact)
+        if whole == self.whole:
+            return self
+        name = f"{self.name} (noise {float(noise):g})"
+        return Splitting(name, self.diffusion, whole, (Part.of(self.parts[0].name, whole, self.parts[0].euler),))
 
     @property
     def part_names(self) -> tuple[str, ...]:

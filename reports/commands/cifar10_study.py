@@ -59,6 +59,7 @@ _OPTIONS = together(
         show_default=True,
         help="Of a checkpoint that has both.",
     ),
+    click.option("--side", type=WHOLE, help="Of the network's images, where its file does not state it."),
     click.option(
         "--schemes",
         "names",
@@ -141,6 +142,7 @@ _OPTIONS = together(
 def study(
     checkpoint: Path | None,
     weights: Any,
+    side: int | None,
     names: tuple[str, ...],
     budgets: tuple[list[int], ...],
     grid: str,
@@ -178,7 +180,8 @@ def study(
 
     with _ended_by_sigterm(), processes.joined(process) as peers:
         chosen = _device(device, process)
-        found, name = studies.open_checkpoint(checkpoint, {k: v for k, v in given.items() if v is not None}, weights)
+        stated = {k: v for k, v in given.items() if v is not None}
+        found, name = studies.open_checkpoint(checkpoint, stated, weights, side=side)
         schemes = tuple(_schemes(names, [scale for group in scales for scale in group]))
         counts, precise = _budgets(budgets), _precisions(precisions)
         design = studies.Design(schemes, counts, samples, grid, refinement, reference_steps, precise, against)

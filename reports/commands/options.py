@@ -124,6 +124,7 @@ class Chosen(NamedTuple):
     """What SCHEME's options say of a scheme; None where they say nothing."""
 
     splitting: str | None = None
+    noise: float | None = None
     flow: str | None = None
     lambda_s: float | None = None
     frozen: str | None = None
@@ -133,6 +134,9 @@ class Chosen(NamedTuple):
 
 _SCHEME = together(
     click.option("--splitting", metavar="NAME|FILE.py:OBJ", help="The splitting that a bare word belongs to."),
+    click.option(
+        "--noise", type=REAL, help="Noise of a one-part splitting's reverse dynamics: 1 the SDE, 0 the flow, any other."
+    ),
     click.option(
         "--flow", type=click.Choice(["euler", "exact", "midpoint", "true"]), help="Sub-flow of the parts with score."
     ),

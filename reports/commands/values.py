@@ -57,7 +57,10 @@ def _changed(scheme: Scheme, chosen: Chosen) -> Scheme:
     from ...theory.clock import find_clock
     from ...theory.frozen import find_frozen
 
-    changes = {name: value for name, value in chosen._asdict().items() if value is not None and name != "splitting"}
+    said = {name: value for name, value in chosen._asdict().items() if value is not None}
+    changes = {name: value for name, value in said.items() if name not in ("splitting", "noise")}
+    if chosen.noise is not None:
+        changes["splitting"] = scheme.splitting.with_noise(chosen.noise)
     if chosen.frozen is not None:
         changes["frozen"] = find_frozen(chosen.frozen)
     if chosen.clock is not None:
@@ -76,7 +79,9 @@ def sampler_of(x: str, chosen: Chosen) -> Scheme | Sampler:
     if found is None or isinstance(found, Scheme):
         return scheme_of(x, chosen) if found is None else _changed(found, chosen)
     if chosen != Chosen():
-        raise ValueError(f"{x} is a black box; --flow, --lambda-s, --clock, --frozen and --memory are for schemes")
+        raise ValueError(
+            f"{x} is a black box; --noise, --flow, --lambda-s, --clock, --frozen and --memory are for schemes"
+        )
     return found
 
 

@@ -110,7 +110,14 @@ def render(results: Results, images: Images, svgs: Mapping[str, bytes]) -> str:
     entries = [entry for found in comparison["quantities"].values() for entry in found]
     return template("cifar10.html.j2", filters).render(
         study={"processes": None, "rounding": {}} | results,
-        model={"trained": None, "steps": None, "images_seen": None, "losses": None, "held_out_loss": None}
+        model={
+            "side_from": None,
+            "trained": None,
+            "steps": None,
+            "images_seen": None,
+            "losses": None,
+            "held_out_loss": None,
+        }
         | results["model"],
         comparison=comparison,
         compared=[nfe for nfe in [*budgets, None] if any(entry["nfe"] == nfe for entry in entries)],

@@ -19,9 +19,21 @@ from weakorder.theory.flows import exact_flow
 from weakorder.theory.frozen import DATA_HELD, FROZEN, NumericKernel
 from weakorder.theory.held_flows import held_flow
 from weakorder.theory.kernel import kernel, moment_residuals, mu
-from weakorder.theory.model import DIFFUSIONS, PSLD_DIFFUSION, Diffusion, LinearSDE, a, m, s_a, s_x, theta, x
+from weakorder.theory.model import (
+    DIFFUSIONS,
+    PSLD_DIFFUSION,
+    STATIONARY,
+    Diffusion,
+    LinearSDE,
+    a,
+    m,
+    s_a,
+    s_x,
+    theta,
+    x,
+)
 from weakorder.theory.scheme import Scheme
-from weakorder.theory.splitting import VP_FLOW, VP_WHOLE, Part, Splitting
+from weakorder.theory.splitting import LANGEVIN, PSLD, VP_FLOW, VP_WHOLE, Part, Splitting
 from weakorder.theory.weak_order import prove_order
 
 VP = DIFFUSIONS["vp"]
@@ -200,3 +212,30 @@ def test_a_flow_without_closed_form_is_known_in_numbers() -> None:
     np.testing.assert_allclose(P, E, rtol=0, atol=1e-13)
     np.testing.assert_allclose(Q, stationary - E @ stationary @ E.T, rtol=0, atol=1e-13)
     assert prove_order(Scheme("S F", whole(IRREDUCIBLE))).order == 1
+
+
+# --- Any amount of noise ----------------------------------------------------------------------------------------------
+
+
+def test_a_splitting_of_one_part_takes_any_amount_of_noise() -> None:
+    """dx = [x/2 + (1 + noise^2) / 2 s] dtheta + noise dw: 0 is the flow, 1 the SDE itself; a float is its decimal."""
+    third = VP_WHOLE.with_noise(0.3)
+    assert [sp.expand(entry) for entry in third.whole.drift] == [x / 2 + sp.Rational(109, 200) * s_x]
+    assert third.whole.diffusion == (sp.Rational(3, 10),)
+    assert third.parts[0].sde == third.whole != VP_WHOLE.whole
+    assert (third.part_names, third.name) == (("F",), "vp-whole (noise 0.3)")
+    assert VP_WHOLE.with_noise(0).whole == VP_FLOW.whole == VP_FLOW.with_noise(0).whole
+    assert VP_WHOLE.with_noise(1) is VP_WHOLE
+    assert VP_FLOW.with_noise(1).whole == VP_WHOLE.whole
+    assert prove_order(Scheme("S F", third, flow="exact", frozen=DATA_HELD)).order == 1
+
+
+def test_a_noise_that_nothing_says_how_to_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="of splitting 'psld': how its parts O, A, B share it is not said"):
+        PSLD.with_noise(0.5)
+    still = Splitting("still", STATIONARY, LANGEVIN.whole, (Part.of("F", LANGEVIN.whole),))
+    with pytest.raises(ValueError, match="'stationary' adds none that dynamics could have more or less of"):
+        still.with_noise(0.5)
+    for bad in (-0.5, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="must be a number in"):
+            VP_WHOLE.with_noise(bad)

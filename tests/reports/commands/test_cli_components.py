@@ -3,7 +3,9 @@ is not affine."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,29 @@ def test_the_defaults_are_the_diffusions_own_and_options_change_them(line: Run) 
     assert len(json.loads(default)["mean"]) == 1
     table = line("moments", "vp-EM", "--steps", "20")[1].splitlines()[1]
     assert table.split() == ["mean", "x", "cov", "xx"]
+
+
+def test_noise_is_an_option_wherever_a_splitting_is(line: Run) -> None:
+    """None of it is the flow, to the last digit; between, two steps of Euler-Maruyama are those of a loop; and what
+    holds the data keeps its order."""
+    levels = ["--flow", "exact", "--frozen", "eps", "--steps", "50,100,200,400", "--json"]
+    flow, none, half = (
+        json.loads(line("verify", "S F", "--splitting", *words, *levels)[1])
+        for words in (["vp-flow"], ["vp-whole", "--noise", "0"], ["vp-whole", "--noise", "0.5"])
+    )
+    assert none["levels"] == flow["levels"] != half["levels"]
+    assert (half["verdict"], half["order"]["proven"]) == ("PASS", 1)
+    found = json.loads(line("moments", "vp-EM", "--noise", "0.5", "--steps", "2", "--data-variance", "4", "--json")[1])
+    clock = [0.1 * t + 19.9 * t**2 / 2 for t in (1.0, 0.5005, 0.001)]
+    cov = 1 + 3 * math.exp(-clock[0])
+    for before, after in itertools.pairwise(clock):
+        length, law = before - after, 1 + 3 * math.exp(-before)
+        cov = (1 + length * (0.5 - (1 + 0.25) / 2 / law)) ** 2 * cov + length * 0.25
+    assert found["cov"][0][0] == pytest.approx(cov, rel=1e-12)
+    for command in ("derive", "stability", "moments", "verify"):
+        code, _, err = line(command, "ROBA", "--noise", "0.5")
+        assert code == 2
+        assert "how its parts O, A, B share it is not said; take a splitting of one part" in err
 
 
 def test_matrices_of_one_component_are_derived(line: Run) -> None:

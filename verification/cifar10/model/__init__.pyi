@@ -4,6 +4,11 @@ from .checkpoint import fingerprint as fingerprint
 from .checkpoint import load_checkpoint as load_checkpoint
 from .data import load_images as load_images
 from .data import to_unit as to_unit
+from .datasets import AFHQV2 as AFHQV2
+from .datasets import CELEBA64 as CELEBA64
+from .datasets import CIFAR10 as CIFAR10
+from .datasets import DATASETS as DATASETS
+from .datasets import DataSet as DataSet
 from .machine import available_threads as available_threads
 from .machine import batch_size as batch_size
 from .machine import free_memory as free_memory

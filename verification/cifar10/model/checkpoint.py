@@ -38,12 +38,13 @@ from ...files import write_atomically
 from ...targets import perturbation_kernel
 from .formats import DAMAGED, read
 from .network import Config, NCSNpp
-from .state_dicts import check_shapes, infer_config, layout, one_network, shapes_of
+from .state_dicts import ATTENTION, attention_side, check_shapes, infer_config, layout, one_network, shapes_of
 
 T = TypeVar("T")
 
 NUMERICAL_EPS = 1e-9
 WEIGHTS = ("ema", "raw")
+STATED = "as its configuration says"  # of the side of the images
 
 
 # --- The score ---
@@ -96,7 +97,8 @@ class NetworkScore:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network and the diffusion it belongs to; `metadata` as in the file.
+    """A trained network and the diffusion it belongs to; `metadata` as in the file; `side_from` says, in words, how the
+    side of its images is known.
 
     The network is on the CPU, in evaluation mode, float32, with channels last in memory.
     """
@@ -104,6 +106,12 @@ class Checkpoint:
     network: NCSNpp
     params: Parameters
     metadata: Mapping[str, str]
+    side_from: str = STATED
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether the file, or a configuration, states the side of the images."""
+        return self.side_from == STATED
 
     def score(self, numerical_eps: float = NUMERICAL_EPS) -> NetworkScore:
         """Its score."""
@@ -115,16 +123,19 @@ def load_checkpoint(
     params: Parameters | None = None,
     config: Config | None = None,
     weights: Literal["ema", "raw"] = "ema",
+    side: int | None = None,
+    assumed: int | None = None,
 ) -> Checkpoint:
     """Read a Lightning checkpoint, a state_dict or a safetensors file.
 
     params: needed where neither the file's name (as gamma=0.02_nu=4.02) nor its metadata say gamma and nu; where they
     do, it must agree. config: None takes the metadata's, or infers it (`infer_config`). weights: of a checkpoint that
-    has both, the moving average or the weights themselves.
+    has both, the moving average or the weights themselves. side: of the images; None takes the configuration's, or the
+    one that puts the first attention at 16, as in every published network, or, without attention, `assumed`.
     Raises ValueError, in one line that names the file, on anything that is not such a network, whole and finite.
     """
     try:
-        return _load(Path(path), params, config, weights)
+        return _load(Path(path), params, config, weights, (side, assumed))
     except ValueError as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
 
@@ -158,7 +169,13 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _load(path: Path, params: Parameters | None, config: Config | None, weights: str) -> Checkpoint:
+def _load(
+    path: Path,
+    params: Parameters | None,
+    config: Config | None,
+    weights: str,
+    sides: tuple[int | None, int | None],
+) -> Checkpoint:
     if weights not in WEIGHTS:
         raise ValueError(f"weights {weights!r} are unknown; choose {' or '.join(WEIGHTS)}")
     content, metadata = read(path)
@@ -166,8 +183,14 @@ def _load(path: Path, params: Parameters | None, config: Config | None, weights:
     if "sha256" in metadata and metadata["sha256"] != fingerprint(tensors):
         raise ValueError(f"its weights do not have the SHA-256 that it states; {DAMAGED}")
     shapes = shapes_of(tensors)
-    if config is None:
-        config = _stated(Config, metadata["config"]) if "config" in metadata else infer_config(shapes)
+    known = STATED
+    if config is None and "config" in metadata:
+        config = _stated(Config, metadata["config"])
+    elif config is None:
+        image_size, known = _found_side(shapes, *sides)
+        config = infer_config(shapes, image_size)
+    if sides[0] not in (None, config.image_size):
+        raise ValueError(f"side = {sides[0]}, but its configuration says {config.image_size}; give that, or none")
     try:
         check_shapes(shapes, layout(config))
     except ValueError as error:
@@ -184,7 +207,22 @@ def _load(path: Path, params: Parameters | None, config: Config | None, weights:
     found = _found_params(path.name, metadata, params)
     if config.out_ch < config.in_ch and found.gamma != 0:
         raise ValueError(f"gamma = {found.gamma:g}, but it predicts the momentum's noise alone: its gamma is 0")
-    return Checkpoint(network, found, metadata)
+    return Checkpoint(network, found, metadata, known)
+
+
+def _found_side(shapes: Mapping[str, tuple[int, ...]], side: int | None, assumed: int | None) -> tuple[int, str]:
+    """The side of the images of a network that is known by its shapes alone, and how it is known."""
+    attended = attention_side(shapes)
+    if side is not None:
+        return side, "as asked for; the file does not state it"
+    if attended is not None:
+        return (
+            attended,
+            f"which puts its attention at {ATTENTION}, as in every published network; the file does not state it",
+        )
+    if assumed is None:
+        raise ValueError("it has no attention, so that nothing shows the side of its images; give side")
+    return assumed, "assumed: the file does not state it, and it has no attention that would show it"
 
 
 def _stated(kind: type[T], text: str) -> T:

@@ -29,6 +29,8 @@ _TRAINED = re.compile(r"(?<![a-z])online(?![a-z])")  # of ema_pytorch, which kee
 _SET_ASIDE = "collected_params"  # of torch_ema and score_sde: weights that the average stood in for
 _COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 _DEPTH = 4
+ATTENTION = 16  # the largest side that has attention in every published network: CIFAR-10, CelebA-64, AFHQv2
+_LARGE = 1 << 20  # a side that can be halved as often as networks do
 _NAMED = "save it with names: ema.copy_to(net.parameters()); torch.save(net.state_dict(), FILE)"
 
 
@@ -176,7 +178,7 @@ def _in_order(chosen: WeightSet, beside: Sequence[WeightSet], config: Config | N
     raw = {name: _tensor(name, value) for name, value in named[0].items()} if len(named) == 1 else {}
     if config is None and not raw:
         raise ValueError(f"its {place!r} is a list without names, and no weights beside it tell them; {_NAMED}")
-    own = layout(infer_config(shapes_of(raw)) if config is None else config)
+    own = layout(infer_config(shapes_of(raw), _LARGE) if config is None else config)  # of any side
     shapes = own | shapes_of(raw)
     fixed = [name for name, shape in own.items() if name.endswith(".W") and len(shape) == 1]  # not trained
     given = [tuple(value.shape) for value in values]
@@ -206,12 +208,23 @@ def layout(config: Config) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in NCSNpp(config).state_dict().items()}
 
 
-def infer_config(shapes: Mapping[str, tuple[int, ...]], image_size: int = 32) -> Config:
-    """The configuration of a network from the shapes of its parameters.
+def attention_side(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """The side of the images that puts a network's first attention at 16, where every published network has it.
 
-    What shapes do not show: the side of the images; dropout, which does nothing in evaluation (it is 0 here); and fir
-    where there is no pyramid, taken as off, as in the published ablations. Raises ValueError where the shapes are not
-    those of a network with at least two levels.
+    The same weights read images of any side: this tells a network of CelebA-64 from one of CIFAR-10, and is all that
+    does. None without attention. Raises ValueError as `infer_config`.
+    """
+    attended = infer_config(shapes, _LARGE).attn_resolutions
+    return ATTENTION * (_LARGE // attended[0]) if attended else None
+
+
+def infer_config(shapes: Mapping[str, tuple[int, ...]], image_size: int) -> Config:
+    """The configuration of a network from the shapes of its parameters, on images of the side `image_size`.
+
+    What shapes do not show: that side (`attention_side` says what they do of it); dropout, which does nothing in
+    evaluation (it is 0 here); and fir where there is no pyramid, taken as off, as in the published ablations. Raises
+    ValueError where the shapes are not those of a network with at least two levels, or the side cannot be halved
+    between them.
     """
     try:
         config = _inferred(shapes, image_size)

@@ -23,7 +23,18 @@ from ....theory.model import Parameters
 from ....theory.scheme import Scheme
 from ... import data
 from ...files import write_atomically
-from ..model import FLOAT32, Checkpoint, NetworkScore, available_threads, batch_size, fingerprint, load_checkpoint
+from ..model import (
+    CIFAR10,
+    DATASETS,
+    FLOAT32,
+    Checkpoint,
+    DataSet,
+    NetworkScore,
+    available_threads,
+    batch_size,
+    fingerprint,
+    load_checkpoint,
+)
 from .cells import REFINEMENT, Cell, Model, plan
 from .processes import Processes
 from .ratios import compared_with
@@ -36,24 +47,54 @@ OUTGROWN = 4  # how many times as large batches must fit for those of a smaller 
 
 
 def open_checkpoint(
-    path: Path | None, given: Mapping[str, float], weights: Literal["ema", "raw"] = "ema"
+    path: Path | None,
+    given: Mapping[str, float],
+    weights: Literal["ema", "raw"] = "ema",
+    dataset: DataSet = CIFAR10,
+    side: int | None = None,
 ) -> tuple[Checkpoint, str]:
     """The checkpoint of a file, or the one that ships (None), and what to call it.
 
-    given: model parameters that the user named; they must be the file's, where it states them. Raises ValueError.
+    given: model parameters that the user named; they must be the file's, where it states them. dataset: what the
+    network is of. side: of its images, which the user named. Raises ValueError, also on a network of other images than
+    the data set's, as far as the file shows of which, and without a file where none ships.
     """
+    if side is not None and not dataset.resized and side != dataset.side:
+        raise ValueError(f"side = {side}: {dataset.name}'s images are {dataset.size}, and are not resized; drop it")
+    if path is None and not dataset.ships:
+        raise ValueError(f"no network of {dataset.name} ships; give yours with --checkpoint FILE")
     if path is None:
         with resources.as_file(resources.files(data) / SHIPPED) as shipped:
             found, name = load_checkpoint(shipped), f"{SHIPPED} (shipped)"
     else:
         known = Parameters(**given) if {"gamma", "nu"} <= given.keys() else None
-        found, name = load_checkpoint(path, known, weights=weights), path.name
+        assumed = side or dataset.side
+        found, name = load_checkpoint(path, known, weights=weights, side=side, assumed=assumed), path.name
+        _check_images(found, name, assumed, dataset)
     for symbol, value in given.items():
         if symbol != "eps" and getattr(found.params, symbol) != value:
             raise ValueError(
                 f"{symbol} = {value:g}: the network of {name} was trained at {getattr(found.params, symbol):g}; drop it"
             )
     return replace(found, params=replace(found.params, eps=given.get("eps", found.params.eps))), name
+
+
+def _check_images(checkpoint: Checkpoint, name: str, side: int, dataset: DataSet) -> None:
+    """Raises ValueError on a network of other images than those of the side."""
+    config = checkpoint.network.config
+    if config.image_size != side:
+        own, others = config.image_size, [other.key for other in DATASETS.values() if other.side == config.image_size]
+        instead = f"weakorder {others[0]} study" if others else "another --checkpoint"
+        sure = "" if checkpoint.is_stated else f", or, if it is one of {side} x {side} after all, --side {side}"
+        raise ValueError(
+            f"{name} is a network of {own} x {own} images ({checkpoint.side_from}), and {dataset.name} is {side} x "
+            f"{side}; give {instead}{sure}"
+        )
+    if config.in_ch != 2 * dataset.channels:
+        raise ValueError(
+            f"{name} reads {config.in_ch} channels, {dataset.name}'s images have {dataset.channels} in position and in "
+            "momentum; give another --checkpoint"
+        )
 
 
 def model_of(checkpoint: Checkpoint) -> Model:
@@ -196,6 +237,7 @@ def describe_model(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         "checkpoint": name,
         "weights": sum(weight.numel() for weight in checkpoint.network.parameters()),
         "network": asdict(checkpoint.network.config),
+        "side_from": checkpoint.side_from,
         "parameters": asdict(checkpoint.params) | {"M_inv": checkpoint.params.M_inv},
         **{key: metadata.get(key) for key in ("steps", "images_seen")},
         **{key: json.loads(metadata[key]) if key in metadata else None for key in ("held_out_loss", "losses")},

@@ -214,7 +214,7 @@ def test_a_saved_network_brings_everything_along(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", [PUBLISHED, ABLATION], ids=["large", "ablation"])
 def test_the_published_configurations_are_inferred(config: Config) -> None:
-    assert infer_config(layout(config)) == replace(config, dropout=0.0)
+    assert infer_config(layout(config), 32) == replace(config, dropout=0.0)
 
 
 def test_a_given_configuration_decides_what_shapes_do_not_show(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_the_skips_fit_and_the_shapes_tell_the_configuration(drawn: Config) -> N
         word = list(steps(config))
         depth = np.cumsum([step.push - step.pop for step in word])
         assert depth.min() == 0 == depth[-1]
-        assert infer_config(layout(config)) == config
+        assert infer_config(layout(config), config.image_size) == config
 
 
 @pytest.mark.parametrize(
