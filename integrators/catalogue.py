@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from ..theory.clock import LOGSNR, THETA, TIME, Clock
 from ..theory.frozen import DATA_HELD, EPS_HELD, RESIDUAL_HELD, Frozen
 from ..theory.scheme import Scheme
 from ..theory.splitting import (
@@ -83,10 +84,10 @@ _RES = "Dockhorn, Vahdat and Kreis 2022, arXiv 2112.07068, the residual of SSCS,
 
 
 def _exponential(
-    name: str, splitting: Splitting, frozen: Frozen, memory: int, reference: str, order: int | None = None
+    name: str, splitting: Splitting, frozen: Frozen, memory: int, reference: str, clock: Clock = THETA
 ) -> Scheme:
-    """order: `memory` unless given: beyond 2 the first steps of a run limit it, and noise that of an SDE."""
-    return Scheme("S F", splitting, name, "exact", 1.0, order or memory, reference, frozen, memory)
+    """Of order `memory`, 2 at most: beyond that the first steps of a run limit it, and noise that of an SDE."""
+    return Scheme("S F", splitting, name, "exact", 1.0, min(memory, 2), reference, frozen, memory, clock)
 
 
 EXPONENTIAL = {
@@ -105,13 +106,17 @@ EXPONENTIAL = {
     )
 }
 
-# In position alone, where these solvers were published. What they extrapolate is a polynomial in theta = int beta; some
-# sources take log-SNR: orders are the same, what an older evaluation weighs is not.
+# In position alone, where these solvers were published, each with the clock that it is published with: DPM-Solver++(2M)
+# and its SDE form hold the middle of a line in log-SNR ("midpoint", the default of all their code), UniPC's and
+# SA-Solver's predictors the whole polynomial; DEIS takes t, diffusers' DEIS log-SNR. The third order of DPM-Solver++'s
+# code is none of them: it weighs the second difference by half, which leaves order 2.
 _SCORE_SDE = "Song et al. 2021, arXiv 2011.13456, appendix D"
 _DDPM = (
     "Ho, Jain and Abbeel 2020, arXiv 2006.11239, algorithm 2 with the posterior's variance; it is SDE-DPM-Solver++(1)"
 )
 _SDE_DPM_SOLVER = "Lu et al. 2022, arXiv 2211.01095, appendix B"
+_UNIPC = "Zhao et al. 2023, arXiv 2302.04867, the predictor UniP-3"
+_DEIS_T, _DEIS_LOG_RHO = f"{_DEIS}, tAB", f"{_DEIS}, in log rho as in diffusers"
 _SA_PREDICTOR = "Xue et al. 2023, arXiv 2309.05019, the 3-step predictor at tau = 1"
 _SEEDS = "Gonzalez et al. 2023, arXiv 2305.14267, SEEDS-1"
 
@@ -122,14 +127,15 @@ POSITION = {
         _exponential("vp-DDPM", VP_WHOLE, DATA_HELD, 1, _DDPM),
         _exponential("vp-SEEDS-1", VP_WHOLE, EPS_HELD, 1, _SEEDS),
         _exponential("vp-SDE-DPM-Solver++1", VP_WHOLE, DATA_HELD, 1, _SDE_DPM_SOLVER),
-        _exponential("vp-SDE-DPM-Solver++2M", VP_WHOLE, DATA_HELD, 2, _SDE_DPM_SOLVER),
-        _exponential("vp-SA-Solver-P3", VP_WHOLE, DATA_HELD, 3, _SA_PREDICTOR, order=2),
+        _exponential("vp-SDE-DPM-Solver++2M", VP_WHOLE, DATA_HELD, 2, _SDE_DPM_SOLVER, LOGSNR.at_midpoint),
+        _exponential("vp-SA-Solver-P3", VP_WHOLE, DATA_HELD, 3, _SA_PREDICTOR, LOGSNR),
         Scheme("S F", VP_FLOW, "vp-Euler", order=1, reference=_SCORE_SDE),
         _exponential("vp-DDIM", VP_FLOW, EPS_HELD, 1, _DDIM.partition(";")[0]),
-        _exponential("vp-DEIS-2", VP_FLOW, EPS_HELD, 2, _DEIS),
-        _exponential("vp-DEIS-3", VP_FLOW, EPS_HELD, 3, _DEIS, order=2),
-        _exponential("vp-DPM-Solver++2M", VP_FLOW, DATA_HELD, 2, _DPM_SOLVER),
-        _exponential("vp-DPM-Solver++3M", VP_FLOW, DATA_HELD, 3, _DPM_SOLVER, order=2),
+        _exponential("vp-DEIS-2", VP_FLOW, EPS_HELD, 2, _DEIS_T, TIME),
+        _exponential("vp-DEIS-3", VP_FLOW, EPS_HELD, 3, _DEIS_T, TIME),
+        _exponential("vp-DEIS-2-logrho", VP_FLOW, EPS_HELD, 2, _DEIS_LOG_RHO, LOGSNR),
+        _exponential("vp-DPM-Solver++2M", VP_FLOW, DATA_HELD, 2, _DPM_SOLVER, LOGSNR.at_midpoint),
+        _exponential("vp-UniP-3", VP_FLOW, DATA_HELD, 3, _UNIPC, LOGSNR),
     )
 }
 

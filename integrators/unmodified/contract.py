@@ -14,7 +14,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ...theory.paths import Level
+from ...theory.paths import GaussianPath, Level
 
 # The network as a sampler calls it: the input, and the time in the sampler's own unit.
 Network = Callable[[Tensor, "float | Tensor"], Tensor]
@@ -61,7 +61,8 @@ class Unmodified:
     name: for people. prepare(steps, exact): the sampler for so many steps; exact: its constants and tables in float64,
     and a table of times as fine as the study needs, in the place of what it ships with. predicts: what the network
     answers, a name of `PREDICTIONS` for the verdict's line. order: the weak order claimed for it, None if none is.
-    event: the shape of one data point. notes: what is not as shipped, in sentences.
+    event: the shape of one data point. notes: what is not as shipped, in sentences. path: the smooth one whose t is its
+    time, None where there is none.
     """
 
     name: str
@@ -71,3 +72,4 @@ class Unmodified:
     order: int | None = None
     event: tuple[int, ...] = (1, 1, 1)
     notes: tuple[str, ...] = ()
+    path: GaussianPath | None = None

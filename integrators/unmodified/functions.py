@@ -35,7 +35,8 @@ def function_sampler(
     def prepare(steps: int, exact: bool) -> _Prepared:  # noqa: ARG001 - its constants are its own
         return _Prepared(sample, path, time, steps)
 
-    return Unmodified(name, prepare, PREDICTIONS[predicts], predicts, None, event)
+    smooth = path if time in ("t", "index") and not path.table else None
+    return Unmodified(name, prepare, PREDICTIONS[predicts], predicts, None, event, path=smooth)
 
 
 @dataclass(frozen=True)

@@ -339,3 +339,33 @@ def test_a_clock_that_is_read_wrongly_has_no_order_2(
     assert not first_error(scheme, 2)
     mutate(monkeypatch)
     assert first_error(scheme, 2)
+
+
+def _halved(calculus: Calculus, evaluations: Any, offset: Any) -> Any:
+    """The polynomial through three, its square counted by half: sum_j q_j prod_(i != j) (c - c_0) / (c_j - c_i)."""
+    right = _RIGHT(calculus, evaluations, offset)
+    if len(evaluations) < 3:
+        return right
+    for j, own in enumerate(evaluations):
+        square = calculus.constant(ONE)
+        for other in (e for i, e in enumerate(evaluations) if i != j):
+            passed = [s * (offset - evaluations[0]) for s in calculus._slope_of_clock(offset, evaluations[0])]
+            apart = calculus._reciprocal(calculus._slope_of_clock(own, other))
+            square = calculus.times(square, [entry * calculus.inverse(own - other) for entry in passed])
+            square = calculus.times(square, apart)
+        for c, entries in enumerate(right):
+            right[c] = [a - b * calculus.held[j][c] * sp.QQ(1, 2) for a, b in zip(entries, square, strict=True)]
+    return right
+
+
+_RIGHT = Calculus.interpolated
+
+
+def test_a_second_difference_by_half_leaves_order_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claim: what DPM-Solver++'s code calls third order has order 2, on the flow, whatever its start; the polynomial
+    has 3. (That it is this, its weights say: tests/verification/unmodified/test_identify.py.)"""
+    scheme = replace(whole(VP_FLOW, memory=3), clock=LOGSNR)
+    assert not first_error(scheme, 3)
+    monkeypatch.setattr(Calculus, "interpolated", _halved)
+    assert not first_error(scheme, 2)
+    assert first_error(scheme, 3)

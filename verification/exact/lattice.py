@@ -59,6 +59,7 @@ from ...integrators.threads import one_thread
 from ...theory.scheme import Scheme
 from ..verdicts import Array
 from .exponential_sums import exponential_sums, line_sums
+from .passes import passes
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from ..targets import MixtureTarget
@@ -139,10 +140,7 @@ class Frame(NamedTuple):
 
     def rounding(self, size: Array, weights: Array) -> float:
         """sum_j w_j |delta_j| of points that are rounded by `size` (d, J), weighted (J,)."""
-        deltas = np.abs(self.inverse) @ size
-        masses = np.abs(weights)
-        lengths = deltas[0] if len(deltas) == 1 else np.sqrt(deltas[0] ** 2 + deltas[1] ** 2)
-        return _ROUNDINGS * float(masses @ lengths / masses.sum())
+        return _ROUNDINGS * passes(len(size)).mean_length(self.inverse, size, weights)
 
 
 def _frame(clouds: Sequence[Cloud]) -> Frame:
@@ -154,14 +152,21 @@ def _frame(clouds: Sequence[Cloud]) -> Frame:
     """
     mass = sum(cloud.weights.sum() for cloud in clouds)
     mean = np.sum([cloud.points @ cloud.weights for cloud in clouds], axis=0) / mass
-    framed = [cloud._replace(points=cloud.points - mean[:, None]) for cloud in clouds]
-    root = inverse = np.eye(len(mean))
+    see, origin, nowhere = passes(len(mean)).see, mean, np.zeros(len(mean))
+    less = root = inverse = np.eye(len(mean))
+    points, noises = [cloud.points for cloud in clouds], [cloud.noise_cov for cloud in clouds]
+    weights, masses = [cloud.weights for cloud in clouds], [cloud.weights.sum() for cloud in clouds]
     for shift in (_SHIFT, 0, 0):
-        cov = np.sum([(c.points * c.weights) @ c.points.T + c.weights.sum() * c.noise_cov for c in framed], axis=0)
-        cov = cov / mass
-        more, less = _factor(cov, 1 + shift)
+        seen = [see(p, w, origin, less) for p, w in zip(points, weights, strict=True)]
+        points, origin = [p for p, _ in seen], nowhere
+        noises = [less @ noise @ less.T for noise in noises]
+        spreads = [second + m * noise for (_, second), m, noise in zip(seen, masses, noises, strict=True)]
+        more, less = _factor(np.sum(spreads, axis=0) / mass, 1 + shift)
         root, inverse = root @ more, less @ inverse
-        framed = [Cloud(less @ c.points, c.weights, less @ c.noise_cov @ less.T) for c in framed]
+    framed = [
+        Cloud(see(p, w, nowhere, less)[0], w, less @ noise @ less.T)
+        for p, w, noise in zip(points, weights, noises, strict=True)
+    ]
     return Frame(mean, root, inverse, framed)
 
 
@@ -306,8 +311,8 @@ def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: 
     target.keep(times)
     last = max(np.flatnonzero(flows.noise_cov.any((1, 2))), default=-1)  # points need no frame after it
     for k, Q in enumerate(flows.noise_cov):
-        moved, size = _moved(run, target, times[: k + 1], cloud.points)
-        if not np.isfinite(moved).all():
+        moved, size, finite = _moved(run, target, times[: k + 1], cloud.points)
+        if not finite:
             raise Unresolved(f"the run overflowed at t = {times[k]:.3g}")
         cloud = Cloud(moved, cloud.weights, _of_present(Q, len(moved)))
         if k > last:
@@ -330,24 +335,25 @@ def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: 
     return cloud
 
 
-def _moved(run: Run, target: MixtureTarget, times: list[float], points: Array) -> tuple[Array, Array]:
-    """Where the last of the updates at `times` takes points (d, J), without its noise, their past behind them; and the
-    size of the terms that these are sums of."""
+def _moved(run: Run, target: MixtureTarget, times: list[float], points: Array) -> tuple[Array, Array, bool]:
+    """Where the last of the updates at `times` takes points (d, J), without its noise, their past behind them; the size
+    of the terms that these are sums of; and whether all is finite."""
     k = len(times) - 1
     _, (P, K, _), memory = run.updates
     n = len(P[k])
     u = points[:n]
     score = _score(target, u, times[k])
-    moved, size = P[k] @ u + K[k] @ score, np.abs(P[k]) @ np.abs(u) + np.abs(K[k]) @ np.abs(score)
     if memory is None:
-        return moved, size + np.abs(moved)
+        return passes(n).move(u, score, P[k], K[k])
+    moved, size = P[k] @ u + K[k] @ score, np.abs(P[k]) @ np.abs(u) + np.abs(K[k]) @ np.abs(score)
     for j in range(1, len(points) // n):
         old = points[n * j : n * j + n]
         answer = memory.reading[k - j] @ np.concatenate([old, _score(target, old, times[k - j])])
         moved = moved + memory.gains[k, j - 1] @ answer
         size = size + np.abs(memory.gains[k, j - 1]) @ np.abs(answer)
     past = points[: n * memory.gains.shape[1]]
-    return np.concatenate([moved, past]), np.concatenate([size + np.abs(moved), np.abs(past)])
+    sizes = np.concatenate([size + np.abs(moved), np.abs(past)])
+    return np.concatenate([moved, past]), sizes, bool(np.isfinite(moved).all())
 
 
 def _of_present(noise_cov: Array, dimensions: int) -> Array:
@@ -361,7 +367,9 @@ def _of_present(noise_cov: Array, dimensions: int) -> Array:
 
 def _score(target: MixtureTarget, points: Array, t: float) -> Array:
     """s(u, t) of points (n, J), in their shape."""
+    if len(points) == 2:
+        return target.score_in_plane(points, t)
     import torch
 
     u = torch.from_numpy(np.ascontiguousarray(points.T))
-    return target.score(u if len(points) == 1 else u[..., None], t).numpy().reshape(u.shape).T
+    return target.score(u, t).numpy().T

@@ -316,11 +316,9 @@ def worst_growth(sampler: Scheme | Sampler, params: Parameters, taus: Array, dat
         target = GaussianTarget.of(0.0, chosen, diffusion, params)
         return in_law_units(trajectory_maps(sampler, target, taus), target, taus)
 
-    exactly, bound_of, bound = transient_growth, growth_bound, np.full(variances.size, np.inf)
-    remembers = isinstance(sampler, Scheme) and sampler.memory > 1
-    if remembers or size > 2:  # without a bound, or with a dear one, it is worth waiting for compiled code
-        exactly, bound_of = fastest(transient_growth), fastest(growth_bound)
-    if not remembers:
+    exactly, bound = fastest(transient_growth), np.full(variances.size, np.inf)
+    bound_of = growth_bound if size == 2 else fastest(growth_bound)  # of more components it is dear
+    if not (isinstance(sampler, Scheme) and sampler.memory > 1):  # those have none
         block = max(1, _SWEEP // len(taus))
         parts = [variances[i : i + block] for i in range(0, variances.size, block)]
         bound = np.concatenate([bound_of(scaled(part), size) for part in parts])

@@ -213,3 +213,10 @@ def score(marginal: Marginal, u: Tensor) -> Tensor:
     work = _score_position if u.shape[1] == 1 else _score
     split_rows(lambda begin, end: work(begin, end, *arrays), len(u), marginal.mean[0].numel() / _GRAIN)
     return out
+
+
+def plain_score(marginal: Marginal, u: Array) -> Array:
+    """The same on one thread, of states as numpy has them, laid out in memory in any way: in the layout of u."""
+    out = np.empty_like(u)
+    _score(0, len(u), u, *marginal.numbers, out)
+    return out

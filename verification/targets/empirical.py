@@ -5,7 +5,8 @@ a = P (1, 0)^T, and covariance C = L L^T, of the k components of a state. With x
 whitened state w and b = L^-1 a,
 
     w = L^-1 (u - a c),   h = b.w,   g = |b|^2                              (w, h per coordinate)
-    log N_i(u) = l_i - 1/2 |w|^2 - dim (log det L + k/2 log 2 pi),   l_i = h.x_i - g/2 |x_i|^2,   k components
+    log N_i(u) = l_i - 1/2 |w|^2 - dim (log det L + k/2 log 2 pi),   l_i = h.x_i - g/2 |x_i|^2
+    h = q.(u - a c),   q = L^-T b
     r = softmax(l),   D(u, t) = c + sum_i r_i x_i               the optimal denoiser, E[x_0 | u_t = u]
     score   s(u, t) = -L^-T L^-1 (u - a D)
 
@@ -30,7 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache, reduce
+from functools import cached_property, lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -108,9 +109,9 @@ class EmpiricalTarget(Target):
         """grad log p_t(u), in u's shape, dtype and device."""
 
         def block_score(kernel: _Kernel, block: Tensor) -> Tensor:
-            return kernel.pull(kernel.whiten(block - kernel.mean(self._denoise(kernel, block))))
+            return kernel.score(block, self._denoise(kernel, block))
 
-        return -self._in_blocks(u, t, block_score).reshape(u.shape).to(u.dtype)
+        return self._in_blocks(u, t, block_score).reshape(u.shape).to(u.dtype)
 
     def denoiser(self, u: Tensor, t: float) -> Tensor:
         """The optimal denoiser E[x_0 | u_t = u], (batch, *event), float64."""
@@ -120,8 +121,8 @@ class EmpiricalTarget(Target):
         """log p_t(u), (batch,), float64."""
 
         def block_density(kernel: _Kernel, block: Tensor) -> Tensor:
-            whitened = self._centred(kernel, block)
-            sums = [torch.logsumexp(logits, dim=1) for _, logits in self._logits(kernel, whitened)]
+            sums = [torch.logsumexp(logits, dim=1) for _, logits in self._logits(kernel, block)]
+            whitened = kernel.whiten(block - kernel.mean(self._centre(block.device) / HALF_RANGE - 1))
             log_det, scale = kernel.factors.log_det, len(kernel.a) / 2 * math.log(2 * math.pi)
             constant = block.shape[-1] * (log_det + scale) + math.log(len(self.images))
             return torch.logsumexp(torch.stack(sums), dim=0) - whitened.square().sum((1, 2)) / 2 - constant
@@ -132,7 +133,7 @@ class EmpiricalTarget(Target):
         """The probabilities of the images given u, (batch, n), float64."""
 
         def block_responsibilities(kernel: _Kernel, block: Tensor) -> Tensor:
-            logits = [logits for _, logits in self._logits(kernel, self._centred(kernel, block))]
+            logits = [logits for _, logits in self._logits(kernel, block)]
             return torch.softmax(torch.cat(logits, dim=1), dim=1)
 
         return self._in_blocks(u, t, block_responsibilities)
@@ -151,25 +152,30 @@ class EmpiricalTarget(Target):
     def _denoise(self, kernel: _Kernel, block: Tensor) -> Tensor:
         """D (batch, dim) of states (batch, n, dim); the softmax's sum and largest logarithm are carried along."""
         largest = torch.full((len(block), 1), -math.inf, dtype=torch.float64, device=block.device)
-        total, weighted = torch.zeros_like(largest), torch.zeros_like(block[:, 0])
-        for images, logits in self._logits(kernel, self._centred(kernel, block)):
+        total, weighted = torch.zeros_like(largest), None
+        for images, logits in self._logits(kernel, block):
             before, largest = largest, torch.maximum(largest, logits.amax(1, keepdim=True))
             old, new = (before - largest).exp(), (logits - largest).exp()
             total = total * old + new.sum(1, keepdim=True)
             some = new.amax(0) > _NEGLIGIBLE  # near the data few are
-            if not some.all():
+            if 2 * int(some.sum()) < len(some):  # else copying them costs more than it spares
                 new, images = new[:, some], images[some]
-            weighted = torch.addmm(weighted * old, new, images)
-        return (weighted / total + self._centre(block.device)) / HALF_RANGE - 1
+            weighted = new @ images if weighted is None else torch.addmm(weighted * old, new, images)
+        assert weighted is not None  # there are images
+        return (weighted / (HALF_RANGE * total)).add_(self._centre(block.device) / HALF_RANGE - 1)
 
-    def _centred(self, kernel: _Kernel, block: Tensor) -> Tensor:
-        """w (batch, n, dim)."""
-        return kernel.whiten(block - kernel.mean(self._centre(block.device) / HALF_RANGE - 1))
-
-    def _logits(self, kernel: _Kernel, whitened: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Chunks of images relative to the centre, in pixels (chunk, dim), with their l_i (batch, chunk)."""
-        h = reduce(torch.add, map(torch.mul, kernel.b, whitened.unbind(1))) / HALF_RANGE
-        for images, squares in self._chunks(whitened.device):
+    def _logits(self, kernel: _Kernel, block: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Chunks of images relative to the centre, in pixels (chunk, dim), with their l_i (batch, chunk), of states
+        (batch, n, dim)."""
+        centre = self._centre(block.device) / HALF_RANGE - 1
+        first, *others = (
+            entry / HALF_RANGE for entry in kernel.q.tolist()
+        )  # of q.(u - a c), which is h in whole pixels
+        h = block[:, 0] * first
+        for entry, component in zip(others, block.unbind(1)[1:], strict=True):
+            h = torch.add(h, component, alpha=entry)
+        h.sub_(centre, alpha=kernel.g / HALF_RANGE)
+        for images, squares in self._chunks(block.device):
             yield images, torch.addmm(squares, h, images.T, beta=-kernel.g / (2 * HALF_RANGE**2))
 
     def _chunks(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -193,7 +199,8 @@ class EmpiricalTarget(Target):
         """function(kernel, block) of blocks (rows, n, dim) of the batch u, in float64."""
         u = as_components(u, self.diffusion.size, self.event, t)
         kernel = self._kernel(float(t), u.device)
-        return torch.cat([function(kernel, block) for block in u.split(_STATES)])
+        found = [function(kernel, block) for block in u.split(_STATES)]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     @cached_property
     def _sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -229,6 +236,7 @@ class EmpiricalTarget(Target):
             factors = Factors.of(law.cov[..., 0], t)
             a = torch.from_numpy(law.mean[:, 0])
             b = torch.stack(factors.whiten(a.unbind(0)))
+            q = torch.cat(factors.pull(b.unbind(0)))
             g = float(b.square().sum())
             error = math.prod(self.event) * 2.0**-53 * g * self.radius**2
             if not error <= MAX_LOGIT_ERROR:
@@ -236,17 +244,18 @@ class EmpiricalTarget(Target):
                     f"t = {t:g}: the kernel is too narrow for float64 to tell the images apart (logarithms of "
                     f"probabilities err by up to {error:.1g}, allowed {MAX_LOGIT_ERROR:g}); give a larger t or eps"
                 )
-            return _Kernel(factors.each(lambda entry: entry.to(device)), a.to(device), b.to(device), g)
+            return _Kernel(factors.each(lambda entry: entry.to(device)), a.to(device), q, g)
 
         return kernel
 
 
 class _Kernel(NamedTuple):
-    """The kernel at one time, on one device: L, a (n,), b = L^-1 a (n,) and g = |b|^2; states are (batch, n, dim)."""
+    """The kernel at one time, on one device: L, a (n,), q = L^-T b (n,) and g = |b|^2, with b = L^-1 a; states are
+    (batch, n, dim)."""
 
     factors: Factors
     a: Tensor
-    b: Tensor
+    q: Tensor
     g: float
 
     def mean(self, images: Tensor) -> Tensor:
@@ -261,9 +270,19 @@ class _Kernel(NamedTuple):
         """L of every coordinate."""
         return torch.stack(self.factors.colour(states.unbind(1)), dim=1)
 
-    def pull(self, states: Tensor) -> Tensor:
-        """L^-T of every coordinate."""
-        return torch.stack(self.factors.pull(states.unbind(1)), dim=1)
+    def score(self, states: Tensor, images: Tensor) -> Tensor:
+        """-L^-T L^-1 (state - a image), by the entries of L^-T L^-1: few passes over memory."""
+        units = torch.eye(len(self.a), dtype=torch.float64).unbind(0)
+        lower = Factors(tuple(tuple(entry.cpu() for entry in row) for row in self.factors.lower), self.factors.log_det)
+        precision = torch.stack(lower.pull(lower.whiten(units))).tolist()
+        apart = [torch.add(state, images, alpha=-a) for state, a in zip(states.unbind(1), self.a.tolist(), strict=True)]
+        rows = []
+        for first, *others in precision:
+            row = apart[0] * -first
+            for entry, z in zip(others, apart[1:], strict=True):
+                row = torch.add(row, z, alpha=-entry)
+            rows.append(row)
+        return torch.stack(rows, dim=1)
 
 
 # --- Images -----------------------------------------------------------------------------------------------------------

@@ -26,8 +26,8 @@ def test_a_solver_in_position_alone_is_verified_by_name_and_as_a_word(line: Run)
     named = json.loads(out)
     assert code == 0
     assert (named["order"]["proven"], named["order"]["expected"]) == (2, 2)
-    word = ["S F", "--splitting", "vp-flow", "--flow", "exact", "--frozen", "eps", "--memory", "2", "--order", "2"]
-    spelled = json.loads(line("verify", *word, "--steps", "50,100,200,400", "--json")[1])
+    word = ["S F", "--splitting", "vp-flow", "--flow", "exact", "--frozen", "eps", "--memory", "2", "--clock", "t"]
+    spelled = json.loads(line("verify", *word, "--order", "2", "--steps", "50,100,200,400", "--json")[1])
     assert spelled["levels"] == named["levels"]
     code, _, _ = line("verify", "vp-DDIM", "--order", "2", "--steps", "50,100,200,400")
     assert code == 1
@@ -110,7 +110,12 @@ def test_more_dimensions_and_more_components_are_sampled(line: Run, tmp_path: Pa
     [
         (("vp-EM",), 0, "uniform grid: 5 steps (5 NFE), a growth of at most 2\n  at 4: growth 2.277 from t = 0.251"),
         (("vp-DDIM", "--steps", "20"), 0, "stable: 20 steps (uniform): growth 1: no perturbation ever grows"),
-        (("vp-SDE-DPM-Solver++2M",), 0, "uniform grid: 1 step (1 NFE), a growth of at most 2"),
+        (("vp-SDE-DPM-Solver++1",), 0, "uniform grid: 1 step (1 NFE), a growth of at most 2"),
+        (
+            ("vp-SDE-DPM-Solver++2M",),
+            0,
+            "quadratic grid: 12 steps (12 NFE), a growth of at most 2\n  at 11: growth 2.02",
+        ),
         (("vp-DEIS-3", "--steps", "2"), 1, "UNSTABLE: 2 steps (uniform): growth"),
     ],
 )

@@ -11,6 +11,7 @@ from weakorder.examples import published_em
 from weakorder.examples.multistep import sab2
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import all_schemes
+from weakorder.theory.clock import LOGSNR, THETA, TIME, Clock
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.verification.blackbox import identify
 from weakorder.verification.blackbox.identify import words
@@ -32,6 +33,22 @@ def test_the_words_are_those_of_phase_space() -> None:
     of_phase_space = {s.name for s in all_schemes().values() if s.splitting.diffusion == PSLD_DIFFUSION}
     assert set(WORDS) == of_phase_space
     assert len(WORDS) == 26
+
+
+@pytest.mark.parametrize(
+    ("name", "clock"),
+    nightly_but(
+        lambda case: case[0] == "DEIS-2",
+        [("DEIS-2", LOGSNR.at_midpoint), ("SDE-DPM-Solver++2M", LOGSNR), ("SAB2", TIME), ("RES-2", THETA.at_midpoint)],
+    ),
+)
+def test_a_word_in_another_clock_is_identified(name: str, clock: Clock) -> None:
+    """Claim: though the catalogue has none, with beta linear in t, and that clock is named."""
+    scheme = replace(WORDS[name], name="", clock=clock)
+    (first, second, *_) = identify(as_black_box(scheme, PARAMS), PARAMS)
+    assert (first.is_same, first.scheme, second.is_same) == (True, replace(scheme, name=scheme.word), False)
+    assert f"clock {clock}" in str(first)
+    assert first.as_dict()["clock"] == str(clock)
 
 
 def test_published_code_is_identified() -> None:

@@ -143,7 +143,6 @@ def sampled_sums(scheme: Scheme, target: MixtureTarget, taus: Array, starts: int
     [
         ("vp-DDIM", 25, 20_001, 1),
         ("vp-DEIS-3", 25, 20_001, 1),
-        ("vp-DPM-Solver++3M", 25, 20_001, 1),
         ("vp-SDE-DPM-Solver++2M", 3, 201, 14),
     ],
 )

@@ -134,7 +134,8 @@ def test_density_score_and_responsibilities_are_the_direct_sum_in_60_digits(data
     assert np.isfinite(computed).all()
     # s = -C^-1 (u - a D): D is off by its shares' errors times the images', and the rest is rounding.
     kernel = target._kernel(t, u.device)
-    largest = float(kernel.pull(kernel.whiten(kernel.mean(torch.ones(1, 1, dtype=torch.float64)))).abs().max())
+    ones = torch.ones(1, 1, dtype=torch.float64)
+    largest = float(kernel.score(torch.zeros(1, 2, 1, dtype=torch.float64), ones).abs().max())
     slip = (2 * logit + 20 * UNIT) * 2 * len(shares[0]) * largest
     condition = whole / max(logit, UNIT)
     assert np.abs(computed - score).max() <= slip + 100 * UNIT * max(condition, 1e4) * (np.abs(score).max() + largest)
@@ -170,8 +171,7 @@ def test_real_images_have_the_direct_sums_score_in_60_digits(t: float) -> None:
     assert np.linalg.norm(target.score(u, t).numpy() - score) <= 1e-7 * np.linalg.norm(score)
     # The broken variant: products in float32 lose the balance near the data.
     centred = pixels - target._centre(u.device) / HALF_RANGE + 1
-    whitened = target._centred(kernel, u.flatten(2))
-    h = kernel.b[0] * whitened[:, 0] + kernel.b[1] * whitened[:, 1]
+    h = torch.einsum("a,bai->bi", kernel.q, u.flatten(2) - kernel.mean(target._centre(u.device) / HALF_RANGE - 1))
     logits = h.float() @ centred.T.float() - kernel.g / 2 * centred.float().square().sum(1)
     assert t > 1e-3 or np.abs(torch.softmax(logits.double(), dim=1).numpy() - shares).max() > 1e-3
 
@@ -194,9 +194,8 @@ def test_real_images_have_the_gradient_as_their_score(t: float, far: float) -> N
     score = target.score(u, t)
     assert torch.isfinite(score).all()
     assert (score - autograd(target, u, t)).norm() <= 1e-10 * score.norm()
-    biased = -target._kernel(t, u.device).pull(
-        target._kernel(t, u.device).whiten((u - torch.from_numpy(target.data_mean)).flatten(2))
-    )
+    centred = (u - torch.from_numpy(target.data_mean)).flatten(2)
+    biased = target._kernel(t, u.device).score(centred, torch.zeros(1, dtype=torch.float64))
     assert (biased - score.flatten(2)).norm() > 1e-6 * score.norm()
 
 

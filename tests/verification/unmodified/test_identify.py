@@ -1,15 +1,27 @@
 """Schedulers that are words are found to be, whatever their coordinates and parametrisation; others are not."""
 
 import dataclasses
+import warnings
 
+import numpy as np
 import pytest
+import torch
 from selection import nightly_but
+from weakorder.integrators.catalogue import POSITION
 from weakorder.integrators.unmodified import PREDICTIONS, diffusers_sampler, function_sampler, k_diffusion_sampler
-from weakorder.theory.paths import PATHS
+from weakorder.integrators.unmodified.diffusers import schedulers
+from weakorder.integrators.unmodified.k_diffusion import samplers
+from weakorder.integrators.unmodified.lifting import float64_throughout
+from weakorder.theory.frozen import DATA_HELD
+from weakorder.theory.paths import PATHS, table_of
+from weakorder.theory.scheme import Scheme
+from weakorder.theory.splitting import VP_FLOW
 from weakorder.verification.unmodified import identify
+from weakorder.verification.unmodified.identify import of_word, steps_of, thetas_of
+from weakorder.verification.unmodified.transcript import transcribe
 
 MAKE = {"diffusers": diffusers_sampler, "k-diffusion": k_diffusion_sampler}
-DDIM, DDPM = "vp-DDIM", "vp-DDPM"
+DDIM, DDPM, SDE_2M = "vp-DDIM", "vp-DDPM", "vp-SDE-DPM-Solver++2M"
 KNOWN = [
     ("diffusers:DDIMScheduler", {}, "default", DDIM),
     ("diffusers:DDIMScheduler", {"eta": 1.0}, "default", DDPM),
@@ -49,12 +61,252 @@ def test_a_scheduler_that_is_a_word_is_found_to_be(x, settings, grid, word):
     assert found[len(same)].distance > 1e-3  # the next is far
 
 
-def test_a_method_of_second_order_is_no_word_of_first():
-    found = identify(made("k-diffusion:sample_dpmpp_2m", {}, "karras"))
-    assert not found[0].is_same
-    assert found[0].scheme.name == "vp-DPM-Solver++2M"
-    assert any("the weight of the answer 1 before it" in line for line in found[0].differs)
+# --- Solvers that remember --------------------------------------------------------------------------------------------
+# Settings, and the word: what is held over how many evaluations in which clock, and its name where it has one. On
+# Karras' grid diffusers rounds the timestep that it tells the network, and that is another sampler.
+NEVER, ALONE = 1e-11, {"disable_corrector": tuple(range(20))}
+DPM, MULTISTEP = "diffusers:DPMSolverMultistepScheduler", {"final_sigmas_type": "sigma_min"}
+REMEMBERING = [
+    (DPM, {}, "default", ("vp-flow", "data", 2, "logsnr-midpoint"), "vp-DPM-Solver++2M"),
+    (DPM, {"solver_type": "heun"}, "default", ("vp-flow", "data", 2, "logsnr"), ""),
+    (DPM, {"algorithm_type": "sde-dpmsolver++"}, "default", ("vp-whole", "data", 2, "logsnr-midpoint"), SDE_2M),
+    (
+        DPM,
+        {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
+        "default",
+        ("vp-whole", "data", 2, "logsnr"),
+        "",
+    ),
+    (DPM, MULTISTEP | {"algorithm_type": "dpmsolver"}, "default", ("vp-flow", "eps", 2, "logsnr-midpoint"), ""),
+    (DPM, MULTISTEP | {"algorithm_type": "sde-dpmsolver"}, "default", ("vp-whole", "eps", 2, "logsnr-midpoint"), ""),
+    ("diffusers:EDMDPMSolverMultistepScheduler", {}, "default", ("vp-flow", "data", 2, "logsnr-midpoint"), ""),
+    ("diffusers:DEISMultistepScheduler", {}, "default", ("vp-flow", "eps", 2, "logsnr"), "vp-DEIS-2-logrho"),
+    (
+        "diffusers:DEISMultistepScheduler",
+        {"solver_order": 3, "lower_order_final": False},
+        "default",
+        ("vp-flow", "eps", 3, "logsnr"),
+        "",
+    ),
+    ("diffusers:LMSDiscreteScheduler", {}, "karras", ("vp-flow", "eps", 4, "rho"), ""),
+    ("diffusers:UniPCMultistepScheduler", ALONE, "default", ("vp-flow", "data", 2, "logsnr-midpoint"), ""),
+    ("k-diffusion:sample_dpmpp_2m", {}, "karras", ("vp-flow", "data", 2, "logsnr-midpoint"), "vp-DPM-Solver++2M"),
+    ("k-diffusion:sample_dpmpp_2m_sde", {"eta": 0.0}, "karras", ("vp-flow", "data", 2, "logsnr-midpoint"), ""),
+    ("k-diffusion:sample_lms", {}, "karras", ("vp-flow", "eps", 4, "rho"), ""),
+]
 
+
+def described(likeness):
+    scheme = likeness.scheme
+    return (scheme.splitting.name, scheme.frozen.name, scheme.memory, str(scheme.clock))
+
+
+@pytest.mark.parametrize(
+    ("x", "settings", "grid", "word", "name"),
+    nightly_but(lambda case: case[4] in ("vp-DPM-Solver++2M", SDE_2M, "vp-DEIS-2-logrho"), REMEMBERING),
+)
+def test_a_solver_that_remembers_is_found_to_be_its_word_and_no_other(x, settings, grid, word, name):
+    found = identify(made(x, settings, grid))
+    assert [described(likeness) for likeness in found if likeness.is_same] == [word]
+    assert found[0].distance < (1e-10 if "EDM" in x else NEVER)  # EDM's times are quarters of log sigma, rounded
+    assert not name or found[0].scheme.name == name
+    assert found[1].distance > 1e-3
+
+
+@pytest.mark.parametrize(("solver", "clock"), [("midpoint", "logsnr-midpoint"), ("heun", "logsnr")])
+def test_a_brownian_tree_is_told_from_independent_noise_by_what_it_rounds(solver, clock):
+    """Claim: the word is the same; the variance of the tree's noise is off by some 1e-6, which is shown."""
+    module = samplers()
+
+    def independent(model, x, steps):
+        sigmas = module.get_sigmas_karras(steps, 0.03, 14.0).double()
+        noise = lambda *_: torch.randn_like(x)  # noqa: E731
+        return module.sample_dpmpp_2m_sde(model, x, sigmas, disable=True, noise_sampler=noise, solver_type=solver)
+
+    alone = identify(function_sampler("alone", independent, PATHS["edm"], "denoiser", "sigma", (1, 1, 1)))
+    tree = identify(made("k-diffusion:sample_dpmpp_2m_sde", {"solver_type": solver}, "karras"))
+    for found in (alone, tree):
+        assert [described(one) for one in found if one.is_same] == [("vp-whole", "data", 2, clock)]
+    assert alone[0].distance < NEVER
+    assert 1e-7 < tree[0].distance < 2e-5
+
+
+def sa_predictor(tau, order=3):
+    """SASolverScheduler's own step, whose corrector needs what it is not given: the state before the last step."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    path = table_of(torch.cumprod(1 - betas, 0).numpy())
+
+    def sample(model, x, steps):
+        with float64_throughout("diffusers.schedulers"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            settings = {"predictor_order": order, "tau_func": lambda _: tau, "lower_order_final": False}
+            made = schedulers().SASolverScheduler(trained_betas=betas.numpy(), **settings)
+            made.set_timesteps(steps)
+            for t in made.timesteps:
+                made.last_sample = None
+                x = made.step(model(x, t), t, x).prev_sample
+        return x
+
+    return function_sampler("predictor", sample, path, "eps", "t", (1, 1, 1))
+
+
+def assert_differs_in_two_weights(found, where):
+    named = [line.partition(" is ")[0] for line in found.differs]
+    assert named == ["the weight of the last answer", "the weight of the answer 1 before it"]
+    assert all(line.endswith(where) for line in found.differs)
+
+
+@pytest.mark.parametrize(("tau", "first", "third"), [(0.0, DDIM, "vp-UniP-3"), (1.0, DDPM, "vp-SA-Solver-P3")])
+def test_the_predictor_of_sa_solver_is_a_word_but_for_its_second_order(tau, first, third):
+    """Claim: its code adds a term of h^3 to the weights of order 2, and says so; a run of order 3 has that in its
+    second step, and is the word in every other."""
+    assert first in {likeness.scheme.name for likeness in identify(sa_predictor(tau, 1)) if likeness.is_same}
+    second, nearest = identify(sa_predictor(tau, 2))[0], identify(sa_predictor(tau, 3))[0]
+    assert_differs_in_two_weights(second, "in steps 2 to 10")
+    assert described(second) == ("vp-whole" if tau else "vp-flow", "data", 2, "logsnr")
+    assert_differs_in_two_weights(nearest, "in step 2")
+    assert nearest.scheme.name == third
+
+
+def test_the_third_order_predictor_of_unipc_is_a_word_but_for_its_second_step():
+    """Claim: that is of its second order, which is the middle's."""
+    settings = ALONE | MULTISTEP | {"solver_order": 3, "lower_order_final": False}
+    nearest = identify(made("diffusers:UniPCMultistepScheduler", settings, "default"))[0]
+    assert nearest.scheme.name == "vp-UniP-3"
+    assert_differs_in_two_weights(nearest, "in step 2")
+
+
+@pytest.mark.parametrize(
+    ("x", "settings", "grid", "name", "noise"),
+    [
+        (DPM, {"solver_order": 3, "solver_type": "heun", "lower_order_final": False}, "default", "vp-UniP-3", 0),
+        ("k-diffusion:sample_dpmpp_3m_sde", {}, "karras", "vp-SA-Solver-P3", 1),
+    ],
+    ids=["flow", "SDE"],
+)
+def test_dpm_solver_s_third_order_weighs_the_second_difference_by_half(x, settings, grid, name, noise):
+    """Claim: that is all by which it is not the exact integral of the parabola, on the flow and on the SDE, from the
+    third step on: what it lacks is -phi_3(h) alpha h^2 times the divided difference, of the two that are right."""
+    sampler = made(x, settings, grid)
+    nearest = identify(sampler)[0]
+    assert (nearest.scheme.name, nearest.is_same) == (name, False)
+    assert all("weight of" in line and "in steps 3 to 10" in line for line in nearest.differs if "noise" not in line)
+    run = transcribe(sampler, 11)
+    first, thetas = thetas_of(run)
+    own, word = steps_of(run, sampler, first, len(thetas)), of_word(POSITION[name], thetas)
+    snr = -np.log(np.expm1(thetas)) / 2
+    for k in range(2, len(thetas) - 1):
+        h = snr[k + 1] - snr[k]
+        double = (1 + noise) * h
+        phi = (np.expm1(-double) + double) / double**2 - 0.5
+        alpha = np.exp(-thetas[k + 1] / 2)
+        at = snr[[k, k - 1, k - 2]]
+        divided = 1 / np.prod(at[:, None] - at + np.eye(3), axis=1)
+        lacking = (own.G - word.G)[k, [k, k - 1, k - 2]]
+        np.testing.assert_allclose(lacking, alpha * phi * h**2 * divided, rtol=1e-7)
+        assert np.abs(lacking).max() > 1e-3 * np.abs(own.G[k]).max()
+
+
+def test_the_word_of_another_clock_differs_in_its_weights():
+    in_theta = Scheme("S F", VP_FLOW, flow="exact", frozen=DATA_HELD, memory=2)
+    (found,) = identify(made("k-diffusion:sample_dpmpp_2m", {}, "karras"), [in_theta])
+    assert not found.is_same
+    assert any("the weight of the answer 1 before it" in line for line in found.differs)
+
+
+TWO_M = """
+import math, torch
+def sample(model, x, steps):
+    times = [1 - k / steps * 0.98 for k in range(steps + 1)]
+    alpha = lambda t: math.exp(-(0.1 * t + 9.95 * t * t) / 2)
+    sigma = lambda t: math.sqrt(1 - alpha(t) ** 2)
+    shown = lambda t: CLOCK
+    before = None
+    for k, (t, s) in enumerate(zip(times, times[1:])):
+        x0 = (x - sigma(t) * model(x, t)) / alpha(t)
+        held = x0
+        if before is not None:
+            r = (shown(t) - shown(times[k - 1])) / (shown(s) - shown(t))
+            held = x0 + (x0 - before) / (WEIGHT)
+        h = math.log(alpha(s) / sigma(s)) - math.log(alpha(t) / sigma(t))
+        x, before = sigma(s) / sigma(t) * x - alpha(s) * math.expm1(-h) * held, x0
+    return x
+"""
+RIGHT = {"CLOCK": "math.log(alpha(t) / sigma(t))", "WEIGHT": "2 * r"}
+
+
+def own_2m(**changes):
+    code = TWO_M
+    for name, text in (RIGHT | changes).items():
+        code = code.replace(name, text)
+    return own(0.0, code=code)
+
+
+@pytest.mark.parametrize(
+    ("changes", "clock"),
+    [
+        ({}, "logsnr-midpoint"),
+        ({"CLOCK": "t"}, "t-midpoint"),
+        ({"CLOCK": "sigma(t) / alpha(t)"}, "rho-midpoint"),
+        ({"CLOCK": "0.1 * t + 9.95 * t * t"}, "theta-midpoint"),
+    ],
+)
+def test_a_clock_that_is_another_is_named(changes, clock):
+    """Claim: whatever is taken for log-SNR by mistake, t of the sampler's own path among it."""
+    found = identify(own_2m(**changes))
+    assert [described(one) for one in found if one.is_same] == [("vp-flow", "data", 2, clock)]
+    assert found[0].distance < NEVER
+    assert found[1].distance > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"WEIGHT": "r"}, "the weight of the answer 1 before it is 2 times the word's in steps 2 to 10"),
+        ({"WEIGHT": "2 / r"}, "the weight of the answer 1 before it is"),
+        ({"WEIGHT": "-2 * r"}, "the weight of the answer 1 before it is -1 times the word's in steps 2 to 10"),
+    ],
+    ids=["not half", "upside down", "sign"],
+)
+def test_a_wrong_extrapolation_is_named(changes, said):
+    nearest = identify(own_2m(**changes))
+    assert not nearest[0].is_same
+    of_2m = next(one for one in identify(own_2m(**changes)) if one.scheme.name == "vp-DPM-Solver++2M")
+    assert any(said in line for line in of_2m.differs), of_2m.differs
+
+
+TAB = """
+import math
+from scipy.integrate import quad
+theta = lambda t: 0.1 * t + 9.95 * t * t
+rho = lambda t: math.sqrt(math.expm1(theta(t)))
+moves = lambda t: (0.1 + 19.9 * t) * math.exp(theta(t)) / (2 * rho(t))
+def sample(model, x, steps):
+    times, before = [1 - k / steps * 0.98 for k in range(steps + 1)], None
+    for k, (t, s) in enumerate(zip(times, times[1:])):
+        eps, p = model(x, t), times[k - 1]
+        if before is None:
+            change = (rho(s) - rho(t)) * eps
+        else:
+            weight = lambda own, other: quad(
+                lambda r: moves(r) * (r - other) / (own - other), t, s, epsabs=0, epsrel=1e-13
+            )[0]
+            change = weight(t, p) * eps + weight(p, t) * before
+        x, before = math.exp((theta(t) - theta(s)) / 2) * x + math.exp(-theta(s) / 2) * change, eps
+    return x
+"""
+
+
+def test_deis_in_its_own_time_is_identified():
+    """Claim: tAB-DEIS of 2204.13902, equation 15, by quadrature, over beta linear in t."""
+    found = identify(own(0.0, code=TAB))
+    assert [likeness.scheme.name for likeness in found if likeness.is_same] == ["vp-DEIS-2"]
+    assert found[0].distance < NEVER
+    without = identify(dataclasses.replace(own(0.0, code=TAB), path=None))  # of no smooth time there is no clock t
+    assert not any(likeness.is_same or likeness.scheme.clock.name == "t" for likeness in without)
+
+
+# --- Faults -----------------------------------------------------------------------------------------------------------
 
 DDIM_CODE = """
 import math, torch
