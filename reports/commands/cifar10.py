@@ -1,4 +1,4 @@
-"""`weakorder cifar10 ...`: a score network of the published kind on images that the user has.
+"""`weakorder cifar10 ...`, `celeba64 ...`, `afhqv2 ...`: a score network of the published kind on a user's images.
 
 `train` turns its options into a `TrainingConfig`, trains (cifar10.model.training, which also resumes), and shows
 what came of it (cifar10_training). All of a run is in one folder:
@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cifar10_study import study
+from ...verification.cifar10.model import NAMES
+from .cifar10_study import study_of
 from .lines import print_json
-from .options import JSON, MODEL, REAL, WHOLE, Numbers, Whole, together
+from .options import CROP, JSON, MODEL, REAL, WHOLE, Numbers, Whole, together
 from .values import check_device, parameters
 
 if TYPE_CHECKING:
@@ -29,16 +30,11 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from ...verification.cifar10.model import TrainingConfig
+    from ...verification.cifar10.model import DataSet, TrainingConfig
 
     Images = NDArray[np.uint8]
 
 _BYTES_PER_WEIGHT = 20  # in float32: the weight, its gradient, two moments, its average
-
-
-@click.group()
-def cifar10() -> None:
-    """The model on real images: train a score network, and study schemes on it."""
 
 
 _LENGTH = together(
@@ -91,18 +87,33 @@ _RESULT = together(
 )
 
 
-@cifar10.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run."
-)
-@_LENGTH
-@_NETWORK
-@_RUN
-@_RESULT
-@JSON
-@MODEL
-def train(
+def group_of(key: str) -> click.Group:
+    """The commands of the data set called `key`."""
+
+    @click.group(key, help=f"The model on {NAMES[key]}: train a score network, and study schemes on it.")
+    def group() -> None: ...
+
+    @group.command(help=_train.__doc__)
+    @click.argument("data", type=click.Path(path_type=Path))
+    @click.option(
+        "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run."
+    )
+    @_LENGTH
+    @_NETWORK
+    @_RUN
+    @_RESULT
+    @CROP
+    @JSON
+    @MODEL
+    def train(**options: Any) -> None:
+        _train(key, **options)
+
+    group.add_command(study_of(key))
+    return group
+
+
+def _train(
+    key: str,
     data: Path,
     output: Path,
     steps: int | None,
@@ -111,27 +122,30 @@ def train(
     samples: int,
     export_path: Path | None,
     device: str | None,
+    crop: int | None,
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Train a score network on DATA: cifar-10-python.tar.gz, its folder, an npz file with `images`, or a zip of images.
+    """Train a score network on DATA: an npz file with `images`, or a zip of images; of CIFAR-10 cifar-10-python.tar.gz
+    or its folder, else img_align_celeba.zip or a folder of pictures, each resized (--crop).
 
     The same command goes on where the folder's run ended, as if it had not. To stop it, interrupt it: it saves. To make
     samples or a file of a finished run, repeat it with --samples or --export. Exit code 0, 2 on bad input, 130 when
     interrupted (143 by SIGTERM): every step done is then kept, but samples and card are written at a run's end.
     """
     _let_waiting_threads_sleep()
-    from ...verification.cifar10.model import keep_freed_memory, load_images, memory_for, training
+    from ...verification.cifar10.model import DATASETS, keep_freed_memory, load_images, memory_for, prepared, training
 
+    dataset = DATASETS[key]
     if steps is None and minutes is None:
         raise ValueError("the length is missing; give --steps N (in all), --minutes M (of this call), or both")
     if minutes is not None and not 0 < minutes < math.inf:
         raise ValueError(f"minutes = {minutes}: it must be positive and finite; 60 is an hour")
-    config = _config(given)
+    config = _config(given, dataset)
     chosen = _device(device)
     _check_memory(config, chosen)
-    images = load_images(data, "train")
-    held_out = None if test_data is None else _held_out(test_data, images)
+    images = load_images(data, "train", dataset, crop)
+    held_out = None if test_data is None else _held_out(test_data, images, dataset, crop)
     _check_files(output, export_path)
     if chosen.type == "cpu":
         keep_freed_memory()
@@ -145,7 +159,9 @@ def train(
         sys.exit(128 + state.interrupted)
     from ..pages import cifar10_training
 
-    answer = cifar10_training.write_results(state, data.name, images, held_out, output, samples, export_path)
+    name = f"{data.name}, {prepared(dataset, crop, data.suffix == '.npz')}" if dataset.resized else data.name
+    published = dataset.epochs * dataset.training_images
+    answer = cifar10_training.write_results(state, name, images, held_out, output, samples, export_path, published)
     if as_json:
         print_json(answer)
     else:
@@ -162,11 +178,11 @@ def _let_waiting_threads_sleep() -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _config(given: dict[str, Any]) -> TrainingConfig:
-    """What the options say, and where they are None what the network of that name has."""
+def _config(given: dict[str, Any], dataset: DataSet) -> TrainingConfig:
+    """What the options say, and where they are None what the data set's network of that name has."""
     from dataclasses import replace
 
-    from ...verification.cifar10.model import ABLATION, PUBLISHED, TrainingConfig
+    from ...verification.cifar10.model import TrainingConfig
 
     given = {name: value for name, value in given.items() if value is not None}
 
@@ -174,10 +190,17 @@ def _config(given: dict[str, Any]) -> TrainingConfig:
         return {name: given.pop(name) for name in names if name in given}
 
     name = given.pop("network")
-    params = parameters("cpu", take("gamma", "nu", "kappa", "beta_min", "beta_max", "eps"))
-    papers = {"published": PUBLISHED, "ablation": ABLATION}
-    start = TrainingConfig(network=papers[name], batch=128, learning_rate=2e-4, warmup=5000) if name in papers else None
-    start = start or TrainingConfig()
+    model = {"gamma": dataset.params.gamma, "nu": dataset.params.nu}
+    params = parameters("cpu", model | take("gamma", "nu", "kappa", "beta_min", "beta_max", "eps"))
+    start = TrainingConfig()
+    start = replace(start, network=replace(start.network, image_size=dataset.side))
+    if name in dataset.recipes:
+        recipe = dataset.recipes[name]
+        start = TrainingConfig(
+            network=recipe.network, batch=recipe.batch, learning_rate=recipe.learning_rate, warmup=5000
+        )
+    elif name != "compact":
+        raise ValueError(f"network {name!r}: {dataset.name} has {', '.join(['compact', *dataset.recipes])}; choose one")
     network = take("nf", "ch_mult", "num_res_blocks", "embedding_type", "fir", "dropout")
     if "pyramid" in given:
         network["progressive_input"] = "residual" if given.pop("pyramid") else "none"
@@ -233,13 +256,13 @@ def _check_memory(config: TrainingConfig, device: torch.device) -> None:
         )
 
 
-def _held_out(path: Path, images: Images) -> Images:
+def _held_out(path: Path, images: Images, dataset: DataSet, crop: int | None) -> Images:
     """The test images. Raises ValueError if they are the training images, or cannot be read."""
     import numpy as np
 
     from ...verification.cifar10.model import load_images
 
-    held_out = load_images(path, "test")
+    held_out = load_images(path, "test", dataset, crop)
     if np.array_equal(held_out, images):
         raise ValueError(f"{str(path)!r} holds the training images; give others for --test, or drop it")
     return held_out
@@ -258,6 +281,3 @@ def _check_files(output: Path, export_path: Path | None) -> None:
     check_writable(output / STATE)
     if export_path is not None:
         check_writable(export_path)
-
-
-cifar10.add_command(study)

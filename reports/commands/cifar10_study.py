@@ -1,4 +1,4 @@
-"""`weakorder cifar10 study`: sample what is missing, say what it shows, write the page.
+"""`weakorder cifar10 study`, `celeba64 study`: sample what is missing, say what it shows, write the page.
 
 Options that are lists take their values as a shell gives them, `--nfe 20 50 100`, or with commas.
 """
@@ -20,7 +20,7 @@ import click
 
 from ...verification.cifar10.model import PRECISIONS
 from .lines import cell, print_json, print_table, progress
-from .options import JSON, MODEL, WHOLE, Chosen, Numbers, grid_option, together
+from .options import CROP, JSON, MODEL, WHOLE, Chosen, Numbers, grid_option, together
 from .values import check_device, scheme_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ...theory.scheme import Scheme
     from ...verification.cifar10.study import Processes
 
-OUTPUT = "cifar10-study"
 BUDGETS = (20, 50, 100, 200)  # as many as a verdict takes (analysis.CONCLUSIVE)
 
 
@@ -51,7 +50,11 @@ class ListsOfValues(click.Command):
 
 
 _OPTIONS = together(
-    click.option("--checkpoint", type=click.Path(path_type=Path), help="A trained network; default: one that ships."),
+    click.option(
+        "--checkpoint",
+        type=click.Path(path_type=Path),
+        help="A trained network; default: one that ships, for CIFAR-10 alone.",
+    ),
     click.option(
         "--weights",
         type=click.Choice(["ema", "raw"]),
@@ -117,8 +120,9 @@ _OPTIONS = together(
     click.option(
         "--data",
         type=click.Path(path_type=Path),
-        help="CIFAR-10 for the distances to the data; default: 512 images that ship.",
+        help="Images for the distances to the data, as DATA of train; default: of CIFAR-10 512 that ship, else none.",
     ),
+    CROP,
     click.option("--fid", is_flag=True, help="FID too; needs weakorder[fid] and --data."),
     click.option(
         "--inception-weights", type=click.Path(path_type=Path), help="Local weights for --fid; default: fetched once."
@@ -127,19 +131,27 @@ _OPTIONS = together(
         "-o",
         "--output",
         type=click.Path(path_type=Path, file_okay=False),
-        default=OUTPUT,
-        show_default=True,
-        help="Folder of the study.",
+        help="Folder of the study; default: cifar10-study, by the command's name.",
     ),
     click.option("--device", help="Torch device; default: an accelerator if there is one."),
 )
 
 
-@click.command(cls=ListsOfValues)
-@_OPTIONS
-@JSON
-@MODEL
-def study(
+def study_of(key: str) -> click.Command:
+    """The command of the data set called `key` (model.names)."""
+
+    @click.command("study", cls=ListsOfValues, help=_study.__doc__)
+    @_OPTIONS
+    @JSON
+    @MODEL
+    def study(**options: Any) -> None:
+        _study(key, **options)
+
+    return study
+
+
+def _study(
+    key: str,
     checkpoint: Path | None,
     weights: Any,
     side: int | None,
@@ -155,9 +167,10 @@ def study(
     precisions: tuple[str, ...],
     batch: int | None,
     data: Path | None,
+    crop: int | None,
     fid: bool,
     inception_weights: Path | None,
-    output: Path,
+    output: Path | None,
     device: str | None,
     as_json: bool,
     **given: float | None,
@@ -173,20 +186,22 @@ def study(
     began = time.monotonic()
     process = processes.from_environment()
 
-    from ...verification.cifar10.model import is_imitated, memory_for
+    from ...verification.cifar10.model import DATASETS, is_imitated, memory_for
     from ...verification.cifar10.study import Store, reading
     from ...verification.cifar10.study import design as studies
     from ..pages import write_page
 
+    dataset, output = DATASETS[key], output or Path(f"{key}-study")
     with _ended_by_sigterm(), processes.joined(process) as peers:
         chosen = _device(device, process)
         stated = {k: v for k, v in given.items() if v is not None}
-        found, name = studies.open_checkpoint(checkpoint, stated, weights, side=side)
+        found, name = studies.open_checkpoint(checkpoint, stated, weights, dataset, side)
+        dataset = dataclasses.replace(dataset, side=found.network.config.image_size)
         schemes = tuple(_schemes(names, [scale for group in scales for scale in group]))
         counts, precise = _budgets(budgets), _precisions(precisions)
         design = studies.Design(schemes, counts, samples, grid, refinement, reference_steps, precise, against)
         # what it needs is there, before hours are spent
-        compared = reading.Data.of(data, fid, inception_weights, chosen)
+        compared = reading.Data.of(data, fid, inception_weights, chosen, dataset, crop)
         _check_folder(output)
         model = studies.model_of(found)
         size = peers.agreed(studies.batch_of(output, design, model, chosen, batch))

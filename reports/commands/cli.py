@@ -17,8 +17,9 @@ from pathlib import Path
 
 import click
 
+from ...verification.cifar10.model import NAMES
 from ...verification.cifar10.study import may_speak
-from .cifar10 import cifar10
+from .cifar10 import group_of
 from .identify import identify
 from .lines import BAD_INPUT, INTERRUPTED, progress
 from .options import EVENT, MODEL, OUTPUT
@@ -116,7 +117,7 @@ def _survey(libraries: tuple[str, ...], output: Path, as_json: bool) -> None:
         click.echo((page.parent / f"{library}.json").read_text() if as_json else f"wrote {page}", nl=not as_json)
 
 
-for command in (schemes, derive, moments, stability, verify, identify, baseline, cifar10):
+for command in (schemes, derive, moments, stability, verify, identify, baseline, *map(group_of, NAMES)):
     cli.add_command(command)
 
 
@@ -146,7 +147,9 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Run the command line; errors become one line on stderr and exit code 2."""
-    if "cifar10" not in sys.argv[1:2]:  # products of small matrices: a second thread of numpy's would wait, busily
+    if not NAMES.keys() & set(
+        sys.argv[1:2]
+    ):  # products of small matrices: a second thread of numpy's would wait, busily
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         code = cli.main(prog_name="weakorder", standalone_mode=False)

@@ -113,6 +113,13 @@ MODEL = together(
     click.option("--beta-max", type=REAL, help="beta(1)."),
     click.option("--eps", type=REAL, help="Cut-off time."),
 )
+CROP = click.option(
+    "--crop",
+    type=WHOLE,
+    metavar="N",
+    help="Resize the central N x N pixels of each picture (140 in much of the literature); default: the whole, as the "
+    "published code does. Of pictures, not of CIFAR-10.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout, and nothing else there.")
 OUTPUT = together(
     JSON,

@@ -24,6 +24,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ...integrators import grids
+from ...verification.cifar10.model import CIFAR10
 from ...verification.cifar10.study import ENOUGH
 from ...verification.files import write_atomically
 from ..figures import cells, cifar10_figures, cifar10_scatter, measured, names
@@ -46,7 +47,6 @@ _PARTS = {
 _SPACES = {"pixels": "pixels", "features": "compact features", "inception": "Inception features (FID)"}
 _TARGETS = {"to_reference": "to the reference", "to_data": "to the data", "excess": "excess over the reference"}
 _DESCRIPTIONS = cifar10_figures.DESCRIPTIONS | cifar10_scatter.DESCRIPTIONS
-_TRAINING_IMAGES = 50_000  # of CIFAR-10, which a pass is over
 _GAP = 1  # white pixels between the images of a strip
 _EMPTY = np.zeros((8, 32, 32, 3), dtype=np.uint8)  # what a strip without images is as large as
 
@@ -109,7 +109,7 @@ def render(results: Results, images: Images, svgs: Mapping[str, bytes]) -> str:
     comparison = {"quantities": {}, "disagreements": []} | (results.get("comparison") or {})
     entries = [entry for found in comparison["quantities"].values() for entry in found]
     return template("cifar10.html.j2", filters).render(
-        study={"processes": None, "rounding": {}} | results,
+        study={"processes": None, "rounding": {}} | results | {"settings": {"prepared": None} | results["settings"]},
         model={
             "side_from": None,
             "trained": None,
@@ -136,7 +136,9 @@ def render(results: Results, images: Images, svgs: Mapping[str, bytes]) -> str:
         enough=ENOUGH,
         gaps=_gaps(rows),
         gallery=_gallery(results, rows, images),
-        training_images=_TRAINING_IMAGES,
+        dataset=results["settings"].get("dataset", "CIFAR-10"),
+        training_images=results["settings"].get("training_images", CIFAR10.training_images),
+        is_predicted=results["settings"].get("is_predicted", True),
     )
 
 

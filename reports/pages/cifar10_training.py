@@ -49,11 +49,13 @@ def write_results(
     output: Path,
     samples: int,
     export_path: Path | None,
+    published: int = PUBLISHED_IMAGES,
 ) -> dict[str, Any]:
     """Write the curve, the samples, the card and, if asked, the weights; what they say, as plain values.
 
     state: of the run in the folder `output`, on `images` called `data`. held_out: None measures no held-out loss.
-    samples: how many, 0 draws none. Raises ValueError on weights that are not finite.
+    samples: how many, 0 draws none. published: images that
+    the papers' model saw. Raises ValueError on weights that are not finite.
     """
     seen = state.step * state.config.batch
     answer: dict[str, Any] = {
@@ -89,7 +91,7 @@ def write_results(
         answer["files"].append("samples.png")
     path = output / CARD
     answer["files"].append(CARD)
-    write_atomically(path, _card(answer, samples, path.read_text() if path.exists() else "").encode())
+    write_atomically(path, _card(answer, samples, published, path.read_text() if path.exists() else "").encode())
     return answer
 
 
@@ -156,7 +158,7 @@ def _held_out_text(answer: Mapping[str, Any]) -> str:
     return f"{held['value']:.4f} +- {held['standard_error']:.4f} on {held['images']:,} images"
 
 
-def _card(answer: Mapping[str, Any], samples: int, before: str) -> str:
+def _card(answer: Mapping[str, Any], samples: int, published: int, before: str) -> str:
     """The model card; of the one `before`, what the user says about its use."""
     use = (
         f"{_USE}\n\nFor: (say what it was trained for; this section is yours, and is kept when the card is written "
@@ -167,7 +169,7 @@ def _card(answer: Mapping[str, Any], samples: int, before: str) -> str:
         answer,
         title=Path(answer["output"]).resolve().name,
         run={name: value for name, value in answer["config"].items() if name not in ("network", "params")},
-        published_images=PUBLISHED_IMAGES,
+        published_images=published,
         loss_text=_loss_text(answer),
         held_out_text=_held_out_text(answer),
         samples=samples,

@@ -129,8 +129,6 @@ def _norm_of_state(column, square, vectors):
     n = column.shape[1]
     if n == 1:
         return abs(column[0, 0])
-    if n == 2:
-        return _norm(column, 0, 2)
     scale = np.abs(column[:n]).max()
     if not 0 < scale < np.inf:
         return scale
@@ -148,14 +146,6 @@ def _norm_of_state(column, square, vectors):
 def _moved(step, column, moved):
     """step times column."""
     d, n = column.shape
-    if n == 2:
-        for i in range(d):
-            a, b = 0.0, 0.0
-            for c in range(d):
-                a += step[i, c] * column[c, 0]
-                b += step[i, c] * column[c, 1]
-            moved[i, 0], moved[i, 1] = a, b
-        return
     for i in range(d):
         for j in range(n):
             total = 0.0
@@ -187,9 +177,17 @@ def _intervals(steps, n, least, growth, first, last):
             most = 1.0
             for k in range(j, N):
                 step = steps[v, k]
-                _moved(step, column, moved)
+                if n == 2:  # here, since a call would cost a quarter of the work
+                    for i in range(d):
+                        a, b = 0.0, 0.0
+                        for c in range(d):
+                            a += step[i, c] * column[c, 0]
+                            b += step[i, c] * column[c, 1]
+                        moved[i, 0], moved[i, 1] = a, b
+                else:
+                    _moved(step, column, moved)
                 column, moved = moved, column
-                norm = _norm_of_state(column, square, vectors)
+                norm = _norm(column, 0, 2) if n == 2 else _norm_of_state(column, square, vectors)
                 if not np.isfinite(norm):
                     norm = np.inf
                 most = max(most, norm)

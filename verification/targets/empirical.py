@@ -288,12 +288,12 @@ class _Kernel(NamedTuple):
 # --- Images -----------------------------------------------------------------------------------------------------------
 
 
-def read_images(path: Path | Traversable) -> NDArray[np.uint8]:
-    """The images of an npz file with `images`, uint8 (n, 32, 32, 3), as (n, 3, 32, 32).
+def read_images(path: Path | Traversable, side: int = 32) -> NDArray[np.uint8]:
+    """The images of an npz file with `images`, uint8 (n, side, side, 3), as (n, 3, side, side).
 
     Raises ValueError, in one line that names the file, if it is missing or holds something else.
     """
-    name, rule = str(path), "it must be an npz file with `images`, uint8 (n, 32, 32, 3)"
+    name, rule = str(path), f"it must be an npz file with `images`, uint8 (n, {side}, {side}, 3)"
     try:
         with path.open("rb") as file:
             arrays = np.load(file)
@@ -307,7 +307,7 @@ def read_images(path: Path | Traversable) -> NDArray[np.uint8]:
     except Exception as error:  # numpy and zipfile raise a dozen kinds on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name!r} cannot be read: {reason}; {rule}") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (32, 32, 3) or not len(images):
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3) or not len(images):
         raise ValueError(f"{name!r} has images of {images.dtype} {images.shape}; {rule}")
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 

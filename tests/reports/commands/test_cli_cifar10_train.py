@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from weakorder.reports.commands import cifar10 as cifar10_cli
 from weakorder.reports.commands import cli
 from weakorder.reports.pages import cifar10_training
 from weakorder.theory.model import Parameters
-from weakorder.verification.cifar10.model import training
+from weakorder.verification.cifar10.model import AFHQV2, CELEBA64, CIFAR10, training
 from weakorder.verification.cifar10.model.checkpoint import load_checkpoint
 from weakorder.verification.cifar10.model.network import ABLATION_MOMENTUM, PUBLISHED, Config
 from weakorder.verification.cifar10.model.training import TrainingConfig, held_out_loss, read_state
@@ -311,15 +312,21 @@ def given(**values: Any) -> dict[str, Any]:
 
 def test_the_networks_of_the_papers_have_their_training_and_options_change_what_they_name() -> None:
     papers = TrainingConfig(network=PUBLISHED, batch=128, learning_rate=2e-4, warmup=5000)
-    assert cifar10_cli._config(given()) == TrainingConfig()
-    assert cifar10_cli._config(given(network="published")) == papers
-    momentum = cifar10_cli._config(given(network="ablation", gamma=0.0, nu=4.0))
+    assert cifar10_cli._config(given(), CIFAR10) == TrainingConfig()
+    assert cifar10_cli._config(given(network="published"), CIFAR10) == papers
+    momentum = cifar10_cli._config(given(network="ablation", gamma=0.0, nu=4.0), CIFAR10)
     assert (momentum.network, momentum.params) == (ABLATION_MOMENTUM, Parameters(gamma=0.0, nu=4.0))
-    changed = cifar10_cli._config(given(embedding_type="positional", fir=False, pyramid=False, attention="32,8"))
+    changed = cifar10_cli._config(
+        given(embedding_type="positional", fir=False, pyramid=False, attention="32,8"), CIFAR10
+    )
     network = changed.network
     assert (network.embedding_type, network.fir, network.progressive_input) == ("positional", False, "none")
     assert network.attn_resolutions == (32, 8)
     assert (changed.batch, network.nf) == (TrainingConfig().batch, TrainingConfig().network.nf)
+    faces = cifar10_cli._config(given(network="published"), CELEBA64)
+    assert faces == replace(papers, network=CELEBA64.recipes["published"].network, params=CELEBA64.params)
+    animals = cifar10_cli._config(given(network="published"), AFHQV2)
+    assert (animals.batch, animals.learning_rate, animals.network.image_size) == (64, 1e-4, 128)
 
 
 def test_waiting_threads_sleep_unless_torch_is_there_or_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,14 @@ from .machine import is_imitated as is_imitated
 from .machine import keep_freed_memory as keep_freed_memory
 from .machine import memory_for as memory_for
 from .machine import products as products
+from .names import NAMES as NAMES
+from .names import RESIZED as RESIZED
 from .network import ABLATION as ABLATION
 from .network import PUBLISHED as PUBLISHED
 from .network import Config as Config
 from .network import NCSNpp as NCSNpp
 from .network import steps as steps
+from .pictures import prepared as prepared
 from .precisions import FLOAT32 as FLOAT32
 from .precisions import PRECISIONS as PRECISIONS
 from .training import STATE as STATE

@@ -2,7 +2,7 @@
 
 Images are uint8 (n, 3, 32, 32), in their file's order; the network's data are `pixels` / 127.5 - 1, in [-1, 1].
 Nothing is downloaded. The archive is python pickles, which may run code: each is compared with its published MD5 first,
-so only the known files are ever opened.
+so only the known files are ever opened. Other data sets are folders or zips of images (`pictures`).
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009;
 www.cs.toronto.edu/~kriz/cifar.html (cifar-10-python.tar.gz and its checksum).
 """
@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...targets import read_images
+from . import pictures
+from .datasets import CIFAR10, CIFAR10_ARCHIVE, DataSet
 
-ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
+ARCHIVE_MD5 = CIFAR10_ARCHIVE[1]
 FOLDER = "cifar-10-batches-py"
 BATCHES = {
     "train": {
@@ -42,32 +44,43 @@ FORMS = (
 )
 
 
-def load_images(path: str | Path, split: Literal["train", "test"] = "train") -> NDArray[np.uint8]:
-    """The images of a file or folder, uint8 (n, 3, 32, 32).
+def load_images(
+    path: str | Path,
+    split: Literal["train", "test"] = "train",
+    dataset: DataSet = CIFAR10,
+    crop: int | None = None,
+) -> NDArray[np.uint8]:
+    """The images of a file or folder, uint8 (n, 3, side, side).
 
     split: which batches of the original archive or folder (50,000 images for "train", 10,000 for "test"); an npz or
-    zip file holds one split and is taken whole, a zip in the order of its sorted names. Raises ValueError, in one line
+    zip file holds one split and is taken whole, a zip in the order of its sorted names. dataset: what they are of;
+    another than CIFAR-10 is read by `pictures.read_pictures`. crop: its centre crop. Raises ValueError, in one line
     that names the file, if it is missing, damaged or something else, or its checksum is not the published one.
     """
     path = Path(path)
+    forms = pictures.forms(dataset) if dataset.resized else FORMS
     if split not in BATCHES:
         raise ValueError(f"split {split!r} is unknown; choose {' or '.join(BATCHES)}")
+    if crop is not None and not dataset.resized:
+        raise ValueError(f"crop = {crop}: {dataset.name}'s images are taken as they are; drop it")
     try:
+        if not path.exists():
+            raise ValueError(f"there is no such file; {forms}")
+        if path.suffix == ".npz" and not path.is_dir():
+            return read_images(path, dataset.side)
+        if dataset.resized:
+            return pictures.read_pictures(path, split, dataset, crop)
         if path.is_dir():
             return _folder(path, split)
-        if not path.exists():
-            raise ValueError(f"there is no such file; {FORMS}")
-        if path.suffix == ".npz":
-            return read_images(path)
         if zipfile.is_zipfile(path):
-            return _zip(path)
+            return pictures.read_zip(path, pictures.whole(dataset), FORMS)
         return _archive(path, split)
     except ValueError as error:
         message = str(error)
         raise ValueError(message if str(path) in message else f"{str(path)!r}: {message}") from error
     except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{str(path)!r} cannot be read: {reason}; {FORMS}") from error
+        raise ValueError(f"{str(path)!r} cannot be read: {reason}; {forms}") from error
 
 
 def to_unit(images: NDArray[np.uint8] | Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -104,22 +117,3 @@ def _archive(path: Path, split: str) -> NDArray[np.uint8]:
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         files = {name: archive.extractfile(f"{FOLDER}/{name}") for name in BATCHES[split]}
         return np.concatenate([_batch(n, file.read(), BATCHES[split][n]) for n, file in files.items() if file])
-
-
-def _zip(path: Path) -> NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError
-
-    images = []
-    with zipfile.ZipFile(path) as file:
-        names = sorted(name for name in file.namelist() if name.lower().endswith((".jpg", ".jpeg", ".png")))
-        if not names:
-            raise ValueError(f"it holds no JPEG or PNG files; {FORMS}")
-        for name in names:
-            try:
-                image = Image.open(io.BytesIO(file.read(name))).convert("RGB")
-            except (UnidentifiedImageError, OSError) as error:
-                raise ValueError(f"{name} is no image that can be read; mend it, or take it out") from error
-            if image.size != (32, 32):
-                raise ValueError(f"{name} is {image.width} x {image.height}; the images are 32 x 32; scale it")
-            images.append(np.asarray(image))
-    return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))

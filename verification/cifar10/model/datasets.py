@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ....theory.model import Parameters
+from .names import NAMES, RESIZED
 from .network import ABLATION, PUBLISHED, Config
+
+CIFAR10_ARCHIVE = ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
 
 
 @dataclass(frozen=True)
@@ -29,21 +32,29 @@ class DataSet:
 
     key: the command's word. training_images: as many the published networks were trained on. epochs: how often the one
     called "published" saw each. params: its diffusion. recipes: by name, of the published networks.
-    resized: whether images of any shape are resized to the side, or must have it. archive: the public file of images
+    archive: the public file of images
     that has a published checksum, and its MD5. ships: whether a network, images and their statistics ship.
     """
 
     key: str
-    name: str
     side: int
     training_images: int
     epochs: int
     params: Parameters
     recipes: Mapping[str, Recipe]
     channels: int = 3
-    resized: bool = True
     archive: tuple[str, str] | None = None
     ships: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return NAMES[self.key]
+
+    @property
+    def resized(self) -> bool:
+        """Whether pictures of any shape are resized to the side, or must have it."""
+        return self.key in RESIZED
 
     @property
     def size(self) -> str:
@@ -53,19 +64,16 @@ class DataSet:
 
 CIFAR10 = DataSet(
     key="cifar10",
-    name="CIFAR-10",
     side=32,
     training_images=50_000,
     epochs=2500,
     params=Parameters(),
     recipes={"published": Recipe(PUBLISHED), "ablation": Recipe(ABLATION)},
-    resized=False,
-    archive=("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
+    archive=CIFAR10_ARCHIVE,
     ships=True,
 )
 CELEBA64 = DataSet(
     key="celeba64",
-    name="CelebA-64",
     side=64,
     training_images=202_599,
     epochs=500,
@@ -88,7 +96,6 @@ CELEBA64 = DataSet(
 )
 AFHQV2 = DataSet(
     key="afhqv2",
-    name="AFHQv2-128",
     side=128,
     training_images=14_336,
     epochs=2000,

@@ -29,7 +29,7 @@ from ....integrators.threads import one_thread
 from ... import data as shipped
 from ...files import write_atomically
 from ...targets import read_images
-from ..model import FLOAT32, load_images, to_unit
+from ..model import CIFAR10, FLOAT32, DataSet, load_images, prepared, to_unit
 from .analysis import Level, Reference, SchemeVerdict, judge
 from .cells import Cell, Images, is_bounded, kind_of, plan
 from .comparison import PUBLISHED_FID, Prediction, measured_values, predict, rank_correlations
@@ -37,6 +37,7 @@ from .design import Design
 from .features import count_of_shipped, feature_moments, features
 from .fid import fid, find_weights, load_library, to_uint8
 from .frechet import ENOUGH, Moments, excess_distance, frechet_distance
+from .pixels import PixelLaw, pixel_law
 from .ratios import ratios
 from .rounding import changes, summarise
 from .sampling import Samples, Store
@@ -51,34 +52,69 @@ Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What samples are compared with beside the reference: uint8 images (n, 3, 32, 32), `name` saying which; whether
-    FID is wanted, where Inception's weights are (None: where its library finds them), and the device it runs on."""
+    """What samples are compared with beside the reference: uint8 images (n, 3, side, side), or None, `name` saying
+    which; whether FID is wanted, where Inception's weights are (None: where its library finds them), and the device it
+    runs on; the data set they are of, and, in words, how pictures were made its size."""
 
-    images: NDArray[np.uint8]
-    name: str
+    images: NDArray[np.uint8] | None
+    name: str | None
     is_given: bool = False
     fid: bool = False
     weights: Path | None = None
     device: torch.device | None = None
+    dataset: DataSet = CIFAR10
+    prepared: str | None = None
 
     @staticmethod
-    def of(path: Path | None, wants_fid: bool, weights: Path | None = None, device: torch.device | None = None) -> Data:
-        """Of a user's CIFAR-10, or the images that ship (None). Raises ValueError on what cannot be read, and where FID
-        is wanted of data or a library that are not there."""
+    def of(
+        path: Path | None,
+        wants_fid: bool,
+        weights: Path | None = None,
+        device: torch.device | None = None,
+        dataset: DataSet = CIFAR10,
+        crop: int | None = None,
+    ) -> Data:
+        """Of a user's images of the data set, or those that ship, or none (None). crop: of each picture. Raises
+        ValueError on what cannot be read, and where FID is wanted of data or a library that are not there."""
         if weights is not None and not wants_fid:
             raise ValueError(f"--inception-weights {str(weights)!r} are for --fid; give both")
         if wants_fid and path is None:
-            raise ValueError("--fid compares with CIFAR-10's training images; give them with --data")
+            raise ValueError(f"--fid compares with {dataset.name}'s training images; give them with --data")
+        if crop is not None and path is None:
+            raise ValueError(f"--crop {crop} is of the pictures of --data; give both")
         if wants_fid:
             load_library()
             find_weights(weights)
         if path is not None:
-            images = load_images(path)
+            images = load_images(path, "train", dataset, crop)
             if len(images) < 2:
                 raise ValueError(f"{str(path)!r} holds {len(images)} image; a distance takes at least 2")
-            return Data(images, path.name, True, wants_fid, weights, device)
+            how = prepared(dataset, crop, path.suffix == ".npz") if dataset.resized else None
+            return Data(images, path.name, True, wants_fid, weights, device, dataset, how)
+        if not dataset.ships:
+            return Data(None, None, dataset=dataset)
         images = read_images(resources.files(shipped) / "cifar10_images.npz")
         return Data(images, f"{len(images)} images (shipped), of features to {count_of_shipped():,} (shipped)")
+
+    @cached_property
+    def law(self) -> PixelLaw | None:
+        """Of the images of a data set whose spectrum does not ship; None where that does, or no images are there."""
+        return None if self.dataset.ships or self.images is None else pixel_law(self.images)
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether a spectrum is known that predictions can be made from."""
+        return self.dataset.ships or self.images is not None
+
+    @property
+    def spaces(self) -> dict[str, _Space]:
+        """Where Frechet distances are taken: in pixels, and where they ship for such images in compact features."""
+        if self.dataset.ships and self.images is not None:
+            return {
+                "pixels": _Space(lambda x: x, Moments.of_samples(to_unit(self.images).numpy())),
+                "features": _Space(features, feature_moments(self.images if self.is_given else None)),
+            }
+        return {"pixels": _Space(lambda x: x, None if self.law is None else self.law.moments)}
 
 
 def read(
@@ -114,6 +150,10 @@ def read(
         "batch": store.batch,
         "t_end": store.model.params.eps,
         "data": data.name,
+        "dataset": data.dataset.name,
+        "training_images": data.dataset.training_images,
+        "prepared": data.prepared,
+        "is_predicted": data.is_predicted,
     }
     results = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -132,21 +172,22 @@ def read(
 
 
 class _Space:
-    """Where Frechet distances are taken: `rows` of images, the `data`'s moments there, and those of references."""
+    """Where Frechet distances are taken: `rows` of images, the `data`'s moments there (None: no data), and those of
+    references."""
 
-    def __init__(self, rows: Callable[[Images], NDArray[Any]], data: Moments) -> None:
+    def __init__(self, rows: Callable[[Images], NDArray[Any]], data: Moments | None) -> None:
         self.rows, self.data = rows, data
         self.references: dict[Cell, tuple[NDArray[Any], Moments]] = {}
 
     def ranks(self, samples: int) -> bool:
         """Whether so many samples are enough for their distances to compare schemes (cifar10.study.frechet)."""
-        return samples >= ENOUGH * len(self.data.mean)
+        return self.data is not None and samples >= ENOUGH * len(self.data.mean)
 
     def distances(self, x: Images, reference: Cell | None, fine: Images | None) -> Results:
         """Of a cell's images: to the reference's, to the data, and how much further than the reference's these are."""
         rows = self.rows(x)
         own = Moments.of_samples(rows)
-        found: Results = {"to_data": frechet_distance(own, self.data)}
+        found: Results = {} if self.data is None else {"to_data": frechet_distance(own, self.data)}
         if reference is None or fine is None:
             return found
         if reference not in self.references:
@@ -154,7 +195,7 @@ class _Space:
             self.references[reference] = there, Moments.of_samples(there)
         there, moments = self.references[reference]
         found["to_reference"] = frechet_distance(own, moments)
-        if 3 <= len(rows) <= MOST_FOR_EXCESS:
+        if self.data is not None and 3 <= len(rows) <= MOST_FOR_EXCESS:
             found["excess"] = excess_distance(rows, there, self.data)._asdict()
         return found
 
@@ -170,10 +211,8 @@ class _Reader:
         # a reference that diverged is no reference: its cells have images and distances to the data, and no errors
         self.diverged = {cell for cell, samples in loaded.items() if samples is not None and not is_bounded(samples.x)}
         self.fine = {cell: None if cell in self.diverged else samples for cell, samples in loaded.items()}
-        self.spaces = {
-            "pixels": _Space(lambda x: x, Moments.of_samples(to_unit(data.images).numpy())),
-            "features": _Space(features, feature_moments(data.images if data.is_given else None)),
-        }
+        self.spaces = data.spaces
+        self.published = PUBLISHED_FID if data.dataset == CIFAR10 else {}  # the papers' tables by scheme are CIFAR-10's
         for cell, samples in self.fine.items():
             if samples is not None:
                 self.images[cell.scheme.name] = to_uint8(samples.x[:SHOWN]).transpose(0, 2, 3, 1)
@@ -195,7 +234,7 @@ class _Reader:
             "steps": cell.steps,
             "predicted": None if prediction is None else prediction.to_reference,
             "predicted_to_data": None if prediction is None else prediction.to_data,
-            "published_fid": PUBLISHED_FID.get((name, budget)),
+            "published_fid": self.published.get((name, budget)),
             **measured,
             "precisions": {
                 precision: twin
@@ -225,18 +264,20 @@ class _Reader:
             frechet: dict[str, Results | None] = {
                 space: found.distances(samples.x, cell.reference, against) for space, found in self.spaces.items()
             }
-            frechet["inception"] = self._fid(cell, samples) if self.data.fid else None
+            frechet["inception"] = None if self.data.images is None else self._fid(cell, samples, self.data.images)
             entry["frechet"] = frechet
         return entry, statistics
 
-    def _fid(self, cell: Cell, samples: Samples) -> Results:
-        """The FID, kept beside the cell's samples: it takes an hour on a processor."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.data.images).data).hexdigest()[:12]
+    def _fid(self, cell: Cell, samples: Samples, images: NDArray[np.uint8]) -> Results | None:
+        """The FID, kept beside the cell's samples: it takes an hour on a processor; None where it is not wanted."""
+        if not self.data.fid:
+            return None
+        digest = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()[:12]
         kept = self.store.path(cell) / f"fid-{len(samples.x)}-{digest}.json"
         if kept.is_file():
             return json.loads(kept.read_text())
         cache = self.store.folder / "fid"
-        found = fid(to_uint8(samples.x), self.data.images, self.data.weights, cache=cache, device=self.data.device)
+        found = fid(to_uint8(samples.x), images, self.data.weights, cache=cache, device=self.data.device)
         write_atomically(kept, json.dumps({"to_data": found.value, "warning": found.warning}).encode())
         return {"to_data": found.value, "warning": found.warning}
 
@@ -292,15 +333,19 @@ class _Reader:
 
     @cached_property
     def predictions(self) -> Mapping[tuple[str, int], Prediction | None]:
-        """The Gaussian reading of every cell; without references, against those that the study would have."""
+        """The Gaussian reading of every cell, on the spectrum of the data, if one is known; without references, against
+        those that the study would have."""
         design = self.design
+        if not self.data.is_predicted:
+            return {}
         fine = {cell.kind: cell for cell in design.references} or {
             cell.kind: cell.reference
             for cell in plan(design.schemes, design.budgets, design.grid).values()
             if cell.reference is not None
         }
         references = [Reference(fine[kind].scheme, fine[kind].steps) for kind in map(kind_of, design.schemes)]
-        return predict(design.schemes, self.store.model.params, design.budgets, design.grid, references)
+        spectrum = None if self.data.law is None else self.data.law.spectrum
+        return predict(design.schemes, self.store.model.params, design.budgets, design.grid, references, spectrum)
 
     def comparison(self, cells: Mapping[tuple[int, int], Results]) -> Results:
         """How predictions rank the schemes, and how every measured quantity and the published FIDs do."""
