@@ -65,7 +65,8 @@ _INDEPENDENT = 1e-6
 class Anchor:
     """A run of `scheme` over the grid `taus` (steps + 1,) that others are coupled to.
 
-    Raises ValueError on a bad grid, or a sub-flow that is not sampled (see `compile_step`).
+    Raises ValueError on states of other components than (x, m), a bad grid, or a sub-flow that is not sampled (see
+    `compile_step`).
     """
 
     scheme: Scheme
@@ -73,6 +74,11 @@ class Anchor:
     params: Parameters
 
     def __post_init__(self) -> None:
+        if (size := self.scheme.splitting.diffusion.size) != 2:
+            raise ValueError(
+                f"states of {self.scheme.name!r} have {size} component{'s' * (size > 1)}, and an anchor's are (x, m); "
+                "couple the runs (integrators.coupling)"
+            )
         object.__setattr__(self, "taus", check_grid(self.taus, self.params))
         _ = self.run
 

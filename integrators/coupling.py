@@ -23,13 +23,15 @@ has the noise
 
     xi_segment = sum_c image_(segment, c) z_c,       z_c ~ N(0, 1), one column of normals per piece,
 
-with 2 x width matrices computed once, in float64. `couple` computes them; `run_coupled` runs all runs side by side and
-draws each column once, when time reaches it. On its own, each run has exactly the law that the sampler gives it.
+with n x width matrices computed once, in float64, n the components of a state. `couple` computes them; `run_coupled`
+runs all runs side by side and draws each column once, when time reaches it. On its own, each run has exactly the law
+that the sampler gives it.
 
 Which runs share which Brownian motion: the parts of one splitting have independent ones. A coordinate's noise that all
-belongs to one part is driven by the reverse SDE's own w_x or w_m, which every splitting of the SDE has in common (O of
-`psld`, U of `psld-linear`, F of `psld-whole`); where parts divide it, each has its own. If a word covers a piece of a
-part's clock twice (`U(1/2) S E U(1/2)@0`), the second noise is a second, independent one; what it skips is not drawn.
+belongs to one part is driven by the reverse SDE's own w_x or w_m (or w_a), which every splitting of the SDE has in
+common (O of `psld`, U of `psld-linear`, F of `psld-whole`); where parts divide it, each has its own. If a word covers
+a piece of a part's clock twice (`U(1/2) S E U(1/2)@0`), the second noise is a second, independent one; what it skips is
+not drawn.
 """
 
 from __future__ import annotations
@@ -43,20 +45,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import expm
 from torch import Tensor
 
-from ..theory.frozen import SCORE_HELD, Frozen
-from ..theory.held_flows import Noise, held_flow, joint_noise_cov
 from ..theory.model import Diffusion, Parameters
 from ..theory.scheme import Scheme
-from ..theory.splitting import Part, Splitting
-from .compiled import Array, Run, ScoreStage, compile_run, compile_step, noise_factor, stages
+from .compiled import Array, Run, ScoreStage, compile_run, compile_step, stages
 from .grids import check_grid
 from .held import held_propagator
 from .noise import START, check_samples, draw_pairs
-from .planes import linear_image
+from .noise_kinds import NoiseKind, joint_factor, kind_of
+from .planes import linear_image, normals
 from .sampler import Score, recall_of
+from .stages import position_scale
 
 Integers = NDArray[np.int64]
 
@@ -67,7 +67,7 @@ _SAME_TIME = 16 * np.finfo(float).eps
 
 class CoupledRun(NamedTuple):
     """A run, and its noise as an image of the common normals: of `segment` (entries,), 0 the prologue and k the k-th
-    update, the share of `column` (entries,) is `image` (entries, 2, width)."""
+    update, the share of `column` (entries,) is `image` (entries, n, width)."""
 
     run: Run
     segment: Integers
@@ -82,11 +82,13 @@ class CoupledRun(NamedTuple):
 
 @dataclass(frozen=True)
 class Coupling:
-    """Runs on one Brownian motion: `columns` columns of `width` standard normals per element, in order of time."""
+    """Runs on one Brownian motion: `columns` columns of `width` standard normals per element, in order of time; `size`:
+    the components of a state."""
 
     runs: tuple[CoupledRun, ...]
     columns: int
     width: int
+    size: int = 2
 
     @property
     def evaluations(self) -> int:
@@ -95,8 +97,8 @@ class Coupling:
 
     @property
     def normals(self) -> int:
-        """Pairs of normals that one path draws per element."""
-        return len(np.unique(np.concatenate([coupled.column for coupled in self.runs]))) * self.width // 2
+        """Standard normals that one path draws per element."""
+        return len(np.unique(np.concatenate([coupled.column for coupled in self.runs]))) * self.width
 
     @cached_property
     def plan(self) -> tuple[_Moment, ...]:
@@ -107,12 +109,21 @@ class Coupling:
 def couple(runs: Sequence[tuple[Scheme, Array]], params: Parameters) -> Coupling:
     """Put the runs (scheme, taus) on one Brownian motion. Schemes and grids may differ in every respect.
 
-    Raises ValueError on a bad grid, or a sub-flow that is not sampled (see `compile_step`).
+    Raises ValueError on states of different numbers of components, a bad grid, or a sub-flow that is not sampled (see
+    `compile_step`).
     """
+    first = runs[0][0]
+    diffusion, size = first.splitting.diffusion, first.splitting.diffusion.size
+    for scheme, _ in runs:
+        if scheme.splitting.diffusion.size != size:
+            raise ValueError(
+                f"states of {scheme.name!r} have {scheme.splitting.diffusion.size} components and those of "
+                f"{first.name!r} {size}; couple schemes of one diffusion"
+            )
     drawn = [_occurrences(scheme, check_grid(taus, params), params) for scheme, taus in runs]
     edges = _edges([o for occurrences in drawn for o in occurrences])
     kinds = list(dict.fromkeys(o.kind for occurrences in drawn for o in occurrences))
-    factor = _joint_factor(kinds, edges, runs[0][0].splitting.diffusion, params)
+    factor = joint_factor(kinds, edges, diffusion, params)
     shares = [
         _shares(occurrences, kinds, edges, factor, scheme.splitting.diffusion, params)
         for occurrences, (scheme, _) in zip(drawn, runs, strict=True)
@@ -126,39 +137,48 @@ def couple(runs: Sequence[tuple[Scheme, Array]], params: Parameters) -> Coupling
         image = np.zeros((pairs.shape[1], *share.image.shape[1:]))
         np.add.at(image, inverse.reshape(-1), share.image)
         coupled.append(CoupledRun(compile_run(scheme, taus, params), pairs[0], pairs[1], image))
-    return Coupling(tuple(coupled), max(0, len(edges) - 1) * replicas, 2 * len(kinds))
+    return Coupling(tuple(coupled), max(0, len(edges) - 1) * replicas, size * len(kinds), size)
 
 
 # --- Running ----------------------------------------------------------------------------------------------------------
 
 
 def sample_coupled(coupling: Coupling, score: Score, u: Tensor, samples: Tensor, seed: int = 0) -> list[Tensor]:
-    """Run from the states `u` (batch, 2, *event) of the samples numbered `samples` (batch,): the last state of each
-    run. A path is a function of (seed, its number) and of its first state alone."""
-    pairs, event, samples = coupling.width // 2, u.shape[2:], check_samples(samples, u.dtype)
+    """Run from the states `u` (batch, n, *event), or (batch, *event) of one component, of the samples numbered
+    `samples` (batch,): the last state of each run. A path is a function of (seed, its number) and of its first state
+    alone."""
+    size, samples = coupling.size, check_samples(samples, u.dtype)
+    kinds, event = coupling.width // size, u.shape[1 if size == 1 else 2 :]
 
-    def normals(column: int) -> Tensor:
-        drawn = torch.empty(len(samples), 2 * pairs, math.prod(event), dtype=u.dtype, device=samples.device)
-        for k in range(pairs):
-            draw_pairs(seed, samples, START + 1 + column * pairs + k, drawn, 2 * k)
-        return drawn.view(len(samples), 2 * pairs, *event)
+    def column_of(column: int) -> Tensor:
+        intervals = range(START + 1 + column * kinds, START + 1 + (column + 1) * kinds)
+        if size != 2:
+            drawn = [normals(seed, samples, interval, size, event, u.dtype) for interval in intervals]
+            return torch.cat([one.reshape(len(samples), size, *event) for one in drawn], dim=1)
+        pairs = torch.empty(len(samples), 2 * kinds, math.prod(event), dtype=u.dtype, device=samples.device)
+        for k, interval in enumerate(intervals):
+            draw_pairs(seed, samples, interval, pairs, 2 * k)
+        return pairs.view(len(samples), 2 * kinds, *event)
 
-    return run_coupled(coupling, score, u, normals)
+    return run_coupled(coupling, score, u, column_of)
 
 
 @torch.no_grad()
 def run_coupled(coupling: Coupling, score: Score, u: Tensor, normals: Callable[[int], Tensor]) -> list[Tensor]:
-    """Run from the states `u` (batch, 2, *event); `normals(c)` is column c, (batch, width, *event), asked for once.
+    """Run from the states `u`, as `sample_coupled`; `normals(c)` is column c, (batch, width, *event), asked for once.
 
     score(u, t): grad log p_t(u) in u's shape, t a float. A run that overflows ends in inf or nan.
     """
+    size, shape = coupling.size, u.shape
+    if size == 1:
+        u = u[:, None]
     states, noises = [u] * len(coupling.runs), dict[tuple[int, int], Tensor]()
     recalls = [recall_of(coupled.run, u) for coupled in coupling.runs]
     for moment in coupling.plan:
         if moment.shares:
             noise = linear_image(moment.image, normals(moment.column))
             for k, share in enumerate(moment.shares):
-                part = noise[:, 2 * k : 2 * k + 2]
+                part = noise[:, size * k : size * k + size]
                 noises[share] = noises[share] + part if share in noises else part
         for run, segment in moment.complete:
             tables, noise = coupling.runs[run].run, noises.pop((run, segment), None)
@@ -166,19 +186,20 @@ def run_coupled(coupling: Coupling, score: Score, u: Tensor, normals: Callable[[
                 state = linear_image(tables.prologue.propagator, states[run])
             else:
                 times, (P, K, _), _ = tables.updates
-                s = score(states[run], float(times[segment - 1]))  # type: ignore[index]
+                s = score(states[run].reshape(shape), float(times[segment - 1]))  # type: ignore[index]
+                s = s.reshape(states[run].shape)
                 gain = K[segment - 1]
                 if (recall := recalls[run]) is not None:
-                    s, gain = recall(segment - 1, states[run], s), np.eye(2)
+                    s, gain = recall(segment - 1, states[run], s), np.eye(size)
                 table = np.concatenate([P[segment - 1], gain], axis=1)
                 state = linear_image(table, torch.cat([states[run], s], dim=1))
             states[run] = state if noise is None else state.add_(noise)
-    return states
+    return [state.reshape(shape) for state in states]
 
 
 class _Moment(NamedTuple):
-    """Draw `column` and add the rows 2k, 2k + 1 of its image to segment `shares[k]` (run, segment); then run the
-    segments that are `complete`, in this order."""
+    """Draw `column` and add the rows n k, ..., n k + n - 1 of its image to segment `shares[k]` (run, segment); then run
+    the segments that are `complete`, in this order."""
 
     column: int
     shares: list[tuple[int, int]]
@@ -208,44 +229,11 @@ def _plan(runs: Sequence[CoupledRun]) -> tuple[_Moment, ...]:
 # --- Compiling --------------------------------------------------------------------------------------------------------
 
 
-class _Kind(NamedTuple):
-    """A kind of noise: that of `part` followed by `flow`, its two coordinates driven by the Brownian motions
-    `drivers`. frozen: what the flow holds, where its propagator is then another than the part's own."""
-
-    part: Part
-    flow: str
-    drivers: tuple[tuple[str, ...], tuple[str, ...]]
-    frozen: Frozen | None = None
-
-    def drift(self, params: Parameters) -> Array:
-        """A of xi = int exp(A (c - r)) D^1/2 dw: the part's own, or 0 where only increments are added."""
-        A = self.part.sde.numbers(params.values())[0]
-        return A if self.flow == "exact" else np.zeros((2, 2))
-
-    def propagator(self, t: Array, length: Array, diffusion: Diffusion, params: Parameters) -> Array:
-        """What carries the noise over theta = length (n,) that runs down from the times t (n,): (n, 2, 2)."""
-        if self.frozen is not None:
-            nothing = np.full((len(length), 1), np.nan)
-            values = params.values()
-            return held_flow(
-                self.part.sde, self.frozen, diffusion, params.theta(t, t), length, nothing, values
-            ).propagator
-        if self.flow == "exact":
-            return self.part.flow("exact", length, params).propagator
-        return np.broadcast_to(np.eye(2), (*length.shape, 2, 2))
-
-    @property
-    def noise(self) -> Noise:
-        """The same for `joint_noise_cov`."""
-        held = SCORE_HELD if self.frozen is None else self.frozen
-        return Noise(self.part.sde, held if self.flow == "exact" else None, self.drivers)
-
-
 class _Occurrence(NamedTuple):
     """A noisy part's place in the word, in each of the grid's steps: it covers [begin, end] (steps,) in tau, and its
-    noise reaches the end of `segment` (steps,) as `transfer` (steps, 2, 2) times what it was."""
+    noise reaches the end of `segment` (steps,) as `transfer` (steps, n, n) times what it was."""
 
-    kind: _Kind
+    kind: NoiseKind
     begin: Array
     end: Array
     segment: Integers
@@ -253,24 +241,13 @@ class _Occurrence(NamedTuple):
 
 
 class _Shares(NamedTuple):
-    """`image` (n, 2, width) of the normals of `piece` (n,) in the noise of `segment` (n,); `replica` (n,) counts how
+    """`image` (k, n, width) of the normals of `piece` (k,) in the noise of `segment` (k,); `replica` (k,) counts how
     often the part has covered the piece before."""
 
     segment: Integers
     piece: Integers
     replica: Integers
     image: Array
-
-
-def _kind(scheme: Scheme, part: Part) -> _Kind:
-    flow = scheme.flow if part.sde.uses_score else "exact"
-    held = scheme.frozen if part.sde.uses_score and scheme.frozen != SCORE_HELD else None
-    return _Kind(part, flow, (_driver(scheme.splitting, part, 0), _driver(scheme.splitting, part, 1)), held)
-
-
-def _driver(splitting: Splitting, part: Part, axis: int) -> tuple[str, ...]:
-    sharing = [other.name for other in splitting.parts if other.sde.noisy[axis]]
-    return ("w", "xm"[axis]) if sharing == [part.name] else (splitting.name, part.name, "xm"[axis])
 
 
 def _occurrences(scheme: Scheme, taus: Array, params: Parameters) -> list[_Occurrence]:
@@ -293,8 +270,8 @@ def _occurrences(scheme: Scheme, taus: Array, params: Parameters) -> list[_Occur
         if stage.part.sde.has_noise:
             begin = taus[:-1] + float(token.start) * h
             end = taus[:-1] + float(token.start + (token.weight or 0)) * h
-            transfer = np.broadcast_to(np.diag([scheme.lambda_s, 1.0]), P.shape)
-            found.append(_Occurrence(_kind(scheme, stage.part), begin, end, steps, transfer))
+            transfer = np.broadcast_to(np.diag(position_scale(scheme.lambda_s, P.shape[-1])), P.shape)
+            found.append(_Occurrence(kind_of(scheme, stage.part), begin, end, steps, transfer))
             places.append(position)
     merged = []
     for o, place in zip(found, places, strict=True):
@@ -302,7 +279,7 @@ def _occurrences(scheme: Scheme, taus: Array, params: Parameters) -> list[_Occur
         if place == position:  # the step's last segment goes on with the next step's first
             transfer[:-1] = leading[1:] @ transfer[:-1]
         if position == 0:  # no score at all: the run is its prologue
-            later = np.eye(2)
+            later = np.eye(leading.shape[-1])
             for step in reversed(range(len(steps) - 2)):
                 later = later @ leading[step + 2]
                 transfer[step] = later @ transfer[step]
@@ -318,15 +295,15 @@ def _edges(occurrences: list[_Occurrence]) -> Array:
 
 def _shares(
     occurrences: list[_Occurrence],
-    kinds: list[_Kind],
+    kinds: list[NoiseKind],
     edges: Array,
     factor: Array,
     diffusion: Diffusion,
     params: Parameters,
 ) -> _Shares:
     """Cut the occurrences of one run into pieces, and carry each piece's noise to the end of its segment."""
-    none = np.zeros(0, dtype=int)
-    found = [_Shares(none, none, none, np.zeros((0, 2, 2 * len(kinds))))]
+    none, size = np.zeros(0, dtype=int), diffusion.size
+    found = [_Shares(none, none, none, np.zeros((0, size, size * len(kinds))))]
     covered = np.zeros((len(kinds), len(edges)), dtype=int)
     for o in occurrences:
         first, last = (np.searchsorted(edges, times - _SAME_TIME) for times in (o.begin, o.end))
@@ -336,7 +313,7 @@ def _shares(
         rest = params.theta(t, edges[last[step]] - edges[piece + 1])
         kind = kinds.index(o.kind)
         later = o.kind.propagator(t, rest, diffusion, params)
-        carried = o.transfer[step] @ later @ factor[piece, 2 * kind : 2 * kind + 2]
+        carried = o.transfer[step] @ later @ factor[piece, size * kind : size * kind + size]
         again = covered[kind, piece] + _repeats(piece)
         np.add.at(covered[kind], piece, 1)
         found.append(_Shares(o.segment[step], piece, again, carried))
@@ -351,49 +328,3 @@ def _repeats(values: Integers) -> Integers:
     ranks = np.empty(len(values), dtype=int)
     ranks[order] = np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
     return ranks
-
-
-def _joint_factor(kinds: list[_Kind], edges: Array, diffusion: Diffusion, params: Parameters) -> Array:
-    """The images (pieces, 2 kinds, 2 kinds) of standard normals that are the noises of all kinds over the pieces
-    between the edges, a lower triangle: the first kind needs the first pair only."""
-    t = params.T - edges[:-1]
-    lengths = params.theta(t, np.diff(edges))
-    if any(kind.frozen is not None for kind in kinds):
-        noises = [kind.noise for kind in kinds]
-        return _cholesky(joint_noise_cov(noises, diffusion, params.theta(t, t), lengths, params.values()))
-    if len(kinds) == 1:
-        return noise_factor(kinds[0].part.flow(kinds[0].flow, lengths, params).noise_cov)
-    cov = np.zeros((len(lengths), 2 * len(kinds), 2 * len(kinds)))
-    for i, first in enumerate(kinds):
-        own = slice(2 * i, 2 * i + 2)
-        cov[:, own, own] = first.part.flow(first.flow, lengths, params).noise_cov
-        for j, second in enumerate(kinds[:i]):
-            other = slice(2 * j, 2 * j + 2)
-            cov[:, own, other] = _cross_cov(first, second, lengths, params)
-            cov[:, other, own] = cov[:, own, other].mT
-    return _cholesky(cov)
-
-
-def _cross_cov(first: _Kind, second: _Kind, lengths: Array, params: Parameters) -> Array:
-    """E xi_1 xi_2^T (n, 2, 2), from one exponential of 5 x 5: X' = A_1 X + X A_2^T, X(0) = D_12, and its integral."""
-    (_, _, D1), (_, _, D2) = (kind.part.sde.numbers(params.values()) for kind in (first, second))
-    shared = [a == b for a, b in zip(first.drivers, second.drivers, strict=True)]
-    generator = np.zeros((5, 5))
-    generator[:4, :4] = np.kron(first.drift(params), np.eye(2)) + np.kron(np.eye(2), second.drift(params))
-    generator[:4, 4] = np.diag(np.sqrt(np.diag(D1) * np.diag(D2)) * shared).reshape(4)
-    # scipy's: torch's loses three digits where the norm is neither small nor large
-    flow = np.asarray(expm(generator * lengths[:, None, None]), dtype=np.float64)
-    return flow[:, :4, 4].reshape(-1, 2, 2)
-
-
-def _cholesky(cov: Array) -> Array:
-    """The lower factor of covariances (n, k, k) that may be singular: two kinds of noise over a short piece are almost
-    equal. That of the correlations, by eigenvalues, none below 0, and a QR factorisation: it loses nothing to pivots
-    that are small but not 0, and what it misses of a singular one is at the rounding of its largest entries, 1."""
-    scale = np.sqrt(np.diagonal(cov, axis1=1, axis2=2))
-    unit = np.where(scale > 0, scale, 1)
-    values, vectors = np.linalg.eigh(cov / unit[:, :, None] / unit[:, None, :])
-    rows = np.sqrt(np.maximum(values, 0))[:, :, None] * np.swapaxes(vectors, 1, 2)
-    upper = np.asarray(np.linalg.qr(rows, mode="r"))
-    signs = np.where(np.diagonal(upper, axis1=1, axis2=2) < 0, -1.0, 1.0)
-    return scale[:, :, None] * np.swapaxes(upper * signs[:, :, None], 1, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import strategies as st
 from scipy import linalg
@@ -9,15 +11,15 @@ from strategies import parameters, splittings, words
 from weakorder.integrators.coupling import Coupling
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme
-from weakorder.theory.splitting import PSLD, PSLD_LINEAR, PSLD_WHOLE
+from weakorder.theory.splitting import PSLD, PSLD_LINEAR, PSLD_WHOLE, Splitting
 
 
 def images(coupling: Coupling, run: int = 0) -> np.ndarray:
-    """The noises of all segments of a run as rows: (segments, 2, columns width)."""
-    coupled = coupling.runs[run]
-    dense = np.zeros((coupled.updates + 1, 2, coupling.columns, coupling.width))
+    """The noises of all segments of a run as rows: (segments, n, columns width)."""
+    coupled, size = coupling.runs[run], coupling.size
+    dense = np.zeros((coupled.updates + 1, size, coupling.columns, coupling.width))
     dense[coupled.segment, :, coupled.column] = coupled.image
-    return dense.reshape(coupled.updates + 1, 2, coupling.columns * coupling.width)
+    return dense.reshape(coupled.updates + 1, size, coupling.columns * coupling.width)
 
 
 def law_errors(coupling: Coupling) -> list[float]:
@@ -25,7 +27,7 @@ def law_errors(coupling: Coupling) -> list[float]:
     errors = []
     for number, coupled in enumerate(coupling.runs):
         rows = images(coupling, number)
-        flat = rows.reshape(2 * len(rows), rows.shape[2])
+        flat = rows.reshape(coupling.size * len(rows), rows.shape[2])
         compiled = np.concatenate([coupled.run.prologue.noise_cov[None], coupled.run.updates.flow.noise_cov])
         # Rounding is relative to the terms that a noise is summed from: those of its segment, propagated.
         size = max(1e-300, float(np.abs(compiled).max()))
@@ -34,13 +36,15 @@ def law_errors(coupling: Coupling) -> list[float]:
 
 
 @st.composite
-def coupled_runs(draw: st.DrawFn) -> tuple[list[tuple[Scheme, np.ndarray]], Parameters]:
-    """Two words over one splitting, or over two, on grids where the second one's times are the first one's and more."""
+def coupled_runs(
+    draw: st.DrawFn, own: Sequence[Splitting] = (), others: Sequence[Splitting] = (PSLD, PSLD_LINEAR, PSLD_WHOLE)
+) -> tuple[list[tuple[Scheme, np.ndarray]], Parameters]:
+    """Two words over one splitting, or over two, on grids where the second one's times are the first one's and more.
+    own: the splittings of the first, default phase space's; others: what the second may be over, of its diffusion."""
     params = draw(parameters())
-    splitting = draw(splittings())
-    other = draw(
-        st.sampled_from([splitting, *((PSLD, PSLD_LINEAR, PSLD_WHOLE) if splitting.diffusion.name == "psld" else ())])
-    )
+    splitting = draw(st.sampled_from(list(own)) if own else splittings())
+    same = [other for other in others if other.diffusion == splitting.diffusion]
+    other = draw(st.sampled_from([splitting, *same]))
     runs = []
     steps = draw(st.integers(1, 3))
     first, last = draw(st.floats(0, 0.4)), draw(st.floats(0.5, 1 - params.eps))

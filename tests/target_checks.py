@@ -29,11 +29,12 @@ def fokker_planck_residual(target: Target, u: torch.Tensor, t: float) -> tuple[t
         w * (target.log_density(u, t + k * h) - target.log_density(u, t - k * h)) / h for k, w in weights.items()
     )
     A, _, D = (torch.from_numpy(a) for a in target.diffusion.forward.numbers(target.params.values()))
-    flat = u.flatten(2).clone().requires_grad_()
-    s = target.score(flat.reshape(u.shape), t).flatten(2)
+    size = target.diffusion.size
+    flat = u.reshape(len(u), size, -1).clone().requires_grad_()
+    s = target.score(flat.reshape(u.shape), t).reshape(flat.shape)
     count = flat.shape[-1]
     curvature = torch.zeros_like(flat)
-    for a in range(2):
+    for a in range(size):
         for i in range(count):
             (row,) = torch.autograd.grad(s[:, a, i].sum(), flat, retain_graph=True)
             curvature[:, a, i] = row[:, a, i]

@@ -365,15 +365,6 @@ class Diffusion:
         return compiled(self._declaration[0])
 
 
-def check_components(diffusion: Diffusion, reading: str) -> None:
-    """Raises ValueError, in the name of a `reading`, on a diffusion with other components than (x, m)."""
-    if diffusion.size != 2:
-        raise ValueError(
-            f"{reading} known of states (x, m), and {diffusion.name!r} has ({', '.join(diffusion.components)}); choose "
-            "a scheme of psld, or exact moments, which are known of all"
-        )
-
-
 def _built_in(name: str) -> Diffusion:
     entry = declared()["diffusions"][name]
     sde = LinearSDE.declared(entry["forward"])

@@ -6,11 +6,14 @@ coupled Monte Carlo (sampled.monte_carlo).
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ...theory.parameters import COMPONENTS
 
 if TYPE_CHECKING:
     from ...theory.scheme import Scheme
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from ...verification.targets import Target
 
 METHODS = ("noise-free", "monte-carlo")
+# The test functions that a covariance's error is the norm of, as sampled.functionals calls them.
+_SECOND = {f"{a}^2" if a == b else a + b for a, b in itertools.combinations_with_replacement(COMPONENTS, 2)}
 
 
 def method_of(target: Target, method: str | None, sampling: dict[str, Any]) -> str:
@@ -60,7 +65,7 @@ def study(
             )
         if not isinstance(target, MixtureTarget):
             raise ValueError(f"target {target.name!r} cannot be computed without sampling; use --method monte-carlo")
-        check_levels(options.get("steps", noise_free.STEPS))
+        check_levels(options.get("steps", noise_free.steps_of(scheme)))
         return noise_free.study_noise_free(scheme, target, progress=progress, **options)
     with _Bar() as bar:
         return monte_carlo.study_target(scheme, target, progress=bar, device=device, **options, **given)
@@ -77,7 +82,8 @@ def table(answer: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     header = ["steps", "weak error", "+-", "how", "paths", "difference", "+-", "slope", "strong error"]
     rows = []
     for level in answer["levels"]:
-        noise = math.sqrt(sum(level["weak_errors"][name]["standard_error"] ** 2 for name in ("x^2", "xm", "m^2")))
+        second = [entry for name, entry in level["weak_errors"].items() if name in _SECOND]
+        noise = math.sqrt(sum(entry["standard_error"] ** 2 for entry in second))
         difference = level.get("differences", {}).get("covariance", {"value": math.nan, "standard_error": math.nan})
         row = [level["steps"], level["error"], noise, level["estimate"], level.get("paths", math.nan)]
         row += [difference["value"], difference["standard_error"], level.get("slope", math.nan)]

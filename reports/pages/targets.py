@@ -182,20 +182,22 @@ def _exact(scheme: Scheme, target: Target, steps: Sequence[int], t_end: float, c
     is not resolved."""
     import torch
 
+    from ...integrators.planes import shape_of
     from ...verification.sampled import Functionals
 
-    functionals = Functionals(target, t_end)
+    functionals, size = Functionals(target, t_end), target.diffusion.size
     states, values = None, np.empty(0)
 
     def observable(k: int) -> Observable:
-        def function(x: np.ndarray, m: np.ndarray) -> np.ndarray:
+        def function(*components: np.ndarray) -> np.ndarray:
             nonlocal states, values  # of the last law: all functions at once cost little more than one
-            if states is not x:
-                states = x
-                values = functionals.values(torch.from_numpy(np.stack([x, m], axis=-1))[..., None]).numpy()
+            if states is not components[0]:
+                states = components[0]
+                u = torch.from_numpy(np.stack(components, axis=-1)).reshape(-1, *shape_of(size, target.event))
+                values = functionals.values(u).numpy()
             return values[:, k]
 
-        return Observable(functionals.names[k], function)
+        return Observable(functionals.names[k], function, size)
 
     observables = [observable(k) for k in range(len(functionals.names))]
     levels = [

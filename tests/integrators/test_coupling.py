@@ -7,21 +7,27 @@ import pytest
 import sympy as sp
 import torch
 from coupled_specimens import coupled_runs, images, law_errors
+from diffusions import THIRD
 from hypothesis import given
 from scipy import integrate as quadrature
 from scipy import linalg
+from selection import examples
 from weakorder.integrators import coupling as module
-from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.integrators.catalogue import CATALOGUE, POSITION
 from weakorder.integrators.compiled import compile_run, noise_factor
-from weakorder.integrators.coupling import couple, run_coupled, sample_coupled
+from weakorder.integrators.coupling import Coupling, couple, run_coupled, sample_coupled
 from weakorder.integrators.grids import time_grid
+from weakorder.integrators.planes import shape_of
 from weakorder.integrators.sampler import integrate
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme, parse
-from weakorder.theory.splitting import PSLD, PSLD_WHOLE, Part
+from weakorder.theory.splitting import PSLD, PSLD_WHOLE, VP_LINEAR, VP_WHOLE, Part, Splitting
 
 PARAMS = Parameters()
 ROBA, SSCS, EM = (CATALOGUE[name] for name in ("ROBA", "SSCS", "EM"))
+REVERSE_THIRD = THIRD.reverse()
+WHOLE_THIRD = Splitting("third-whole", THIRD, REVERSE_THIRD, (Part("F", REVERSE_THIRD.drift, REVERSE_THIRD.diffusion),))
+OTHERS = (VP_WHOLE, VP_LINEAR, WHOLE_THIRD)  # of one and three components
 
 
 @given(coupled_runs())
@@ -31,11 +37,35 @@ def test_every_coupled_run_has_the_law_of_the_sampler_exactly(case) -> None:
     assert max(law_errors(couple(runs, params))) <= 1e-11
 
 
+@examples(10)
+@given(coupled_runs(OTHERS, OTHERS))
+def test_so_has_every_run_of_one_and_of_three_components(case) -> None:
+    runs, params = case
+    coupling = couple(runs, params)
+    assert coupling.size == runs[0][0].splitting.diffusion.size
+    assert max(law_errors(coupling)) <= 1e-11
+
+
+@pytest.mark.parametrize("splitting", OTHERS, ids=lambda splitting: splitting.name)
+def test_in_any_number_of_components_noise_is_composed_and_not_added_up(splitting: Splitting, monkeypatch) -> None:
+    """Claim: the second splitting's exact flows over a step and over its halves have one noise, carried on."""
+    word = {"vp-linear": "U S E"}.get(splitting.name, "S F")
+    scheme, grid = Scheme(word, splitting, flow="exact"), np.array([0.1, 0.25, 0.35])
+    whole, halves = (images(couple([(scheme, grid[::2]), (scheme, grid)], PARAMS), run).sum(0) for run in (0, 1))
+    assert max(law_errors(couple([(scheme, grid[::2]), (scheme, grid)], PARAMS))) <= 1e-12
+    unit = np.eye(splitting.diffusion.size)
+    monkeypatch.setattr(
+        module.NoiseKind, "propagator", lambda _, __, length, *___: np.broadcast_to(unit, (*length.shape, *unit.shape))
+    )
+    assert law_errors(couple([(scheme, grid[::2]), (scheme, grid)], PARAMS))[0] > 1e-2
+    assert whole.shape == halves.shape
+
+
 def test_the_law_test_tells_a_noise_that_is_added_up_from_one_that_is_composed(monkeypatch) -> None:
     runs = [(ROBA, time_grid("uniform", 4, PARAMS)), (ROBA, time_grid("uniform", 8, PARAMS))]
     assert max(law_errors(couple(runs, PARAMS))) <= 1e-12
     monkeypatch.setattr(
-        module._Kind, "propagator", lambda _, __, length, *___: np.broadcast_to(np.eye(2), (*length.shape, 2, 2))
+        module.NoiseKind, "propagator", lambda _, __, length, *___: np.broadcast_to(np.eye(2), (*length.shape, 2, 2))
     )
     assert law_errors(couple(runs, PARAMS))[0] > 1e-2
 
@@ -113,12 +143,23 @@ def test_deterministic_schemes_draw_nothing_and_words_without_score_run() -> Non
     assert alone.evaluations == 0
 
 
-@pytest.mark.parametrize("event", [(), (1,), (2, 3)])
-def test_a_coupled_run_is_the_sampler_with_that_noise(event) -> None:
+@pytest.mark.parametrize(
+    ("event", "schemes"),
+    [
+        ((), (ROBA, SSCS)),
+        ((1,), (ROBA, SSCS)),
+        ((2, 3), (ROBA, SSCS)),
+        ((2, 3), (POSITION["vp-DDPM"], POSITION["vp-SDE-DPM-Solver++2M"])),
+        ((1,), (POSITION["vp-EM"], POSITION["vp-EM"])),
+        ((2,), (Scheme("S F", WHOLE_THIRD), Scheme("S F", WHOLE_THIRD, flow="exact"))),
+    ],
+    ids=str,
+)
+def test_a_coupled_run_is_the_sampler_with_that_noise(event: tuple[int, ...], schemes: tuple[Scheme, ...]) -> None:
     grid = time_grid("quadratic", 5, PARAMS)
-    coupling = couple([(ROBA, grid), (SSCS, np.delete(grid, 2))], PARAMS)
-    generator = torch.Generator().manual_seed(1)
-    u = torch.randn(6, 2, *event, generator=generator, dtype=torch.float64)
+    coupling = couple([(schemes[0], grid), (schemes[1], np.delete(grid, 2))], PARAMS)
+    generator, size = torch.Generator().manual_seed(1), coupling.size
+    u = torch.randn(6, *shape_of(size, event), generator=generator, dtype=torch.float64)
     columns = torch.randn(coupling.columns, 6, coupling.width, *event, generator=generator, dtype=torch.float64)
 
     def score(u: torch.Tensor, t: float) -> torch.Tensor:
@@ -128,14 +169,14 @@ def test_a_coupled_run_is_the_sampler_with_that_noise(event) -> None:
     for number, coupled in enumerate(coupling.runs):
         flat = columns.movedim(1, -1).reshape(coupling.columns, coupling.width, -1)
         noises = np.einsum(
-            "sacw,cwn->san", images(coupling, number).reshape(-1, 2, coupling.columns, coupling.width), flat
+            "sacw,cwn->san", images(coupling, number).reshape(-1, size, coupling.columns, coupling.width), flat
         )
         run = coupled.run
         covs = [run.prologue.noise_cov, *run.updates.flow.noise_cov]
 
         def noise(interval: int) -> torch.Tensor:
-            white = np.linalg.solve(noise_factor(covs[interval - 1]), noises[interval - 1])  # noqa: B023
-            return torch.from_numpy(white).reshape(2, *event, 6).movedim(-1, 0)
+            white = linalg.pinv(noise_factor(covs[interval - 1])) @ noises[interval - 1]  # noqa: B023
+            return torch.from_numpy(white).reshape(*shape_of(size, event), 6).movedim(-1, 0)
 
         torch.testing.assert_close(states[number], integrate(run, score, u, noise), rtol=1e-11, atol=1e-11)
 
@@ -144,7 +185,13 @@ def test_a_path_depends_on_its_seed_and_number_alone() -> None:
     grids = [time_grid("uniform", n, PARAMS) for n in (4, 8)]
     coupling = couple([(SSCS, grid) for grid in grids], PARAMS)
     u = torch.ones(5, 2, 2, dtype=torch.float64)
+    assert_paths_are_of_seed_and_number(coupling, u)
+    for scheme, shape in ((POSITION["vp-DDPM"], (5, 3)), (Scheme("S F", WHOLE_THIRD), (5, 3, 2))):
+        coupling = couple([(scheme, grid) for grid in grids], PARAMS)
+        assert_paths_are_of_seed_and_number(coupling, torch.ones(shape, dtype=torch.float64))
 
+
+def assert_paths_are_of_seed_and_number(coupling: Coupling, u: torch.Tensor) -> None:
     def run(numbers: list[int], seed: int) -> torch.Tensor:
         return torch.stack(sample_coupled(coupling, lambda u, _: -u, u[: len(numbers)], torch.tensor(numbers), seed))
 
@@ -156,5 +203,7 @@ def test_a_path_depends_on_its_seed_and_number_alone() -> None:
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="increase strictly"):
         couple([(ROBA, np.array([0.1, 0.1]))], PARAMS)
+    with pytest.raises(ValueError, match=r"states of 'vp-EM' have 1 components and those of 'O S B A' 2"):
+        couple([(parse("O S B A"), np.array([0.1, 0.2])), (POSITION["vp-EM"], np.array([0.1, 0.2]))], PARAMS)
     with pytest.raises(ValueError, match="midpoint sub-flow"):
         couple([(Scheme("O S B A", PSLD, flow="midpoint"), np.array([0.1, 0.2]))], PARAMS)

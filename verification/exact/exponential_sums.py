@@ -2,7 +2,8 @@
 
     sum_j w_j exp(i (p phi_j + q psi_j)),   |p| < rows, 0 <= q < columns:
 
-two tables of powers, multiplied; or, in machine code, the nonuniform FFT (exact.compiled_sums).
+two tables of powers, multiplied; or, in machine code, the nonuniform FFT (exact.compiled_sums). And over points on a
+line, sum_j w_j exp(i q phi_j): few points, whose powers are no work.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # torch takes seconds to import
 
 # Points whose powers are computed at once by operators: a few MB of them.
 _BLOCK = 1 << 13
+# Powers of points on a line that are computed at once: 4 MB of them.
+_LINE_ENTRIES = 1 << 18
 
 
 def exponential_sums(phases: Array, weights: Array, rows: int, columns: int) -> NDArray[np.complex128]:
@@ -30,6 +33,23 @@ def exponential_sums(phases: Array, weights: Array, rows: int, columns: int) -> 
 
         return compiled(phases, weights, rows, columns)
     return by_operators(phases, weights, rows, columns)
+
+
+def line_sums(phases: Array, weights: Array, columns: int) -> NDArray[np.complex128]:
+    """sum_j w_j exp(i q phi_j) for phases and weights (J,), 0 <= q < columns: complex, (columns,)."""
+    total = np.zeros(columns, dtype=complex)
+    block = max(1, _LINE_ENTRIES // columns)
+    for begin in range(0, len(phases), block):
+        powers = np.empty((columns, min(block, len(phases) - begin)), dtype=complex)
+        powers[0] = 1
+        turn = np.exp(1j * phases[begin : begin + block])
+        done = 1
+        while done < columns:  # by doubling: log2(columns) roundings in each
+            more = min(done, columns - done)
+            np.multiply(powers[:more], powers[done - 1] * turn, out=powers[done : done + more])
+            done += more
+        total += powers @ weights[begin : begin + block]
+    return total
 
 
 def by_operators(phases: Array, weights: Array, rows: int, columns: int) -> NDArray[np.complex128]:

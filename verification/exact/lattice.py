@@ -1,8 +1,8 @@
 """The law of a sampler on a nonlinear target, without sampling: for one data dimension it is carried on lattices.
 
-Phase space (x, m) is then a plane. Between evaluations of the score a scheme is a segment u <- P u + K s(u, t) + xi,
-xi ~ N(0, Q) (integrators.compiled), so a segment moves the points of a law by g(u) = P u + K s(u, t) and, if it has
-noise, spreads them: the next density is
+Phase space (x, m) is then a plane, and position alone a line. Between evaluations of the score a scheme is a segment
+u <- P u + K s(u, t) + xi, xi ~ N(0, Q) (integrators.compiled), so a segment moves the points of a law by g(u) = P u + K
+s(u, t) and, if it has noise, spreads them: the next density is
 
     q'(y) = int q(u) N(y; g(u), Q) du,      its Fourier transform
     phi'(k) = exp(-k.Q k / 2) int q(u) exp(-i k.g(u)) du.
@@ -13,13 +13,18 @@ beyond the lattice's frequency, which falls exponentially with the number of nod
 10.1137/130932132). So both integrals are plain sums, with no interpolation:
 
     law       points u_j, the nodes of a lattice, with weights w_j = q(u_j) |cell|, carried along by g
-    spreading phi'(k) = exp(-k.Q k / 2) sum_j w_j exp(-i k.g(u_j)) on a lattice of frequencies (two matrix products),
-              then one FFT gives q' at the nodes of a new lattice
+    spreading phi'(k) = exp(-k.Q k / 2) sum_j w_j exp(-i k.g(u_j)) on a lattice of frequencies (exact.
+              exponential_sums), then one FFT gives q' at the nodes of a new lattice
 
 Points without noise are carried on, without a new lattice, until noise spreads them; for a deterministic scheme that is
 to the end. Each lattice is laid in the frame of its own law: origin and axes from the mean and the Cholesky factor of
 the covariance, its box around all points with the reach of their noise, and its frequencies as far as phi' goes. So a
 law that shrinks, turns, splits in two or spreads without bound under an unstable scheme always fits its lattice.
+
+A scheme that looks back on k evaluations moves (u_j, u_j-1, ..., u_j-k+1): of its old states the old answers are
+functions. Without noise that is as good as u alone, for points keep their past; with noise the law of the k states is
+carried, which for one component and k = 2 is a plane again. Three dimensions are too many: even a Gaussian takes 70
+nodes on every axis, more than `MOST_NODES`.
 
 Nothing depends on a guess: a `Resolution` says below which size weights and frequencies are dropped and by how much the
 nodes are closer than the density needs. A law that no lattice resolves (a deterministic step that folds the plane, a
@@ -49,11 +54,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...integrators.compiled import compile_run
+from ...integrators.compiled import Run, compile_run
 from ...integrators.threads import one_thread
 from ...theory.scheme import Scheme
 from ..verdicts import Array
-from .exponential_sums import exponential_sums
+from .exponential_sums import exponential_sums, line_sums
 from .passes import passes
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -61,7 +66,8 @@ if TYPE_CHECKING:  # torch takes seconds to import
 
 
 class Cloud(NamedTuple):
-    """The law sum_j w_j N(points_j, noise_cov): points (2, J), weights (J,), noise_cov (2, 2)."""
+    """The law sum_j w_j N(points_j, noise_cov) in d dimensions, one or two: points (d, J), weights (J,), noise_cov (d,
+    d). Where old states are carried too, they come last: the first n of the d are the state's components."""
 
     points: Array
     weights: Array
@@ -88,9 +94,13 @@ class Resolution:
         return 10 * self.tail
 
 
-# Every level has a third more nodes on each axis than the one before. Weights of 1e-15 are rounding.
-RESOLUTIONS = tuple(Resolution(max(1e-12 * 10.0**-level, 1e-14), 1.75 * (4 / 3) ** level) for level in range(7))
+# Every level has a third more nodes on each axis of a plane than the one before; on a line, where they cost little and
+# the flow between two modes is steep, twice as many. Weights of 1e-15 are rounding.
+_TAILS = tuple(max(1e-12 * 10.0**-level, 1e-14) for level in range(9))
+RESOLUTIONS = tuple(Resolution(tail, 1.75 * (4 / 3) ** level) for level, tail in enumerate(_TAILS[:7]))
+LINE_RESOLUTIONS = tuple(Resolution(tail, 1.75 * 2.0**level) for level, tail in enumerate(_TAILS))
 MOST_NODES = 1 << 18
+MOST_DIMENSIONS = 2
 
 
 class Unresolved(Exception):
@@ -112,6 +122,7 @@ class TooCoarse(Unresolved):
         self.rounding = rounding
 
 
+_NOT_POSITIVE = "its covariance is not positive: the law overflowed or collapsed"
 # Beside a variance: more than what rounding does to a sum of products of a few hundred thousand points.
 _SHIFT = 1e-13
 # What products, sums and the score add up to, in roundings of the largest of their terms.
@@ -119,7 +130,7 @@ _ROUNDINGS = 4 * 2.0**-53
 
 
 class Frame(NamedTuple):
-    """A law's own coordinates: its mean (2,), a triangular factor of its covariance, (2, 2), with its inverse, and the
+    """A law's own coordinates: its mean (d,), a triangular factor of its covariance, (d, d), with its inverse, and the
     law's clouds in them."""
 
     mean: Array
@@ -128,8 +139,8 @@ class Frame(NamedTuple):
     clouds: list[Cloud]
 
     def rounding(self, size: Array, weights: Array) -> float:
-        """sum_j w_j |delta_j| of points that are rounded by `size` (2, J), weighted (J,)."""
-        return _ROUNDINGS * passes().mean_length(self.inverse, size, weights)
+        """sum_j w_j |delta_j| of points that are rounded by `size` (d, J), weighted (J,)."""
+        return _ROUNDINGS * passes(len(size)).mean_length(self.inverse, size, weights)
 
 
 def _frame(clouds: Sequence[Cloud]) -> Frame:
@@ -141,8 +152,8 @@ def _frame(clouds: Sequence[Cloud]) -> Frame:
     """
     mass = sum(cloud.weights.sum() for cloud in clouds)
     mean = np.sum([cloud.points @ cloud.weights for cloud in clouds], axis=0) / mass
-    see, origin, nowhere = passes().see, mean, np.zeros(2)
-    less = root = inverse = np.eye(2)
+    see, origin, nowhere = passes(len(mean)).see, mean, np.zeros(len(mean))
+    less = root = inverse = np.eye(len(mean))
     points, noises = [cloud.points for cloud in clouds], [cloud.noise_cov for cloud in clouds]
     weights, masses = [cloud.weights for cloud in clouds], [cloud.weights.sum() for cloud in clouds]
     for shift in (_SHIFT, 0, 0):
@@ -160,14 +171,19 @@ def _frame(clouds: Sequence[Cloud]) -> Frame:
 
 
 def _factor(cov: Array, scale: float) -> tuple[Array, Array]:
-    """The lower Cholesky factor of a covariance (2, 2) with its diagonal times `scale`, and its inverse. Raises
+    """The lower Cholesky factor of a covariance (d, d) with its diagonal times `scale`, and its inverse. Raises
     Unresolved."""
+    if len(cov) == 1:
+        if not 0 < cov[0, 0] * scale < math.inf:
+            raise Unresolved(_NOT_POSITIVE)
+        first = np.sqrt(cov * scale)
+        return first, 1 / first
     (xx, xm), (_, mm) = cov.tolist()  # so small a matrix is slower in LAPACK
     first = math.sqrt(xx * scale) if xx > 0 else math.nan
     below = xm / first
     left = mm * scale - below * below
     if not 0 < left < math.inf:
-        raise Unresolved("its covariance is not positive: the law overflowed or collapsed")
+        raise Unresolved(_NOT_POSITIVE)
     second = math.sqrt(left)
     more = np.array([[first, 0.0], [below, second]])
     return more, np.array([[1 / first, 0.0], [-below / (first * second), 1 / second]])
@@ -178,41 +194,51 @@ def _spread(
 ) -> tuple[Cloud, Array]:
     """The law of a frame as the nodes of one lattice with their weights, and its band.
 
-    band (2,): where the search for the largest frequencies begins, in the law's own frame; limit (2,): how far the
+    band (d,): where the search for the largest frequencies begins, in the law's own frame; limit (d,): how far the
     points tell frequencies apart; rounding: D. Raises Unresolved.
     """
     mean, root, _, framed = frame
-    beyond = rounding * float(np.hypot(*band)) / resolution.spectrum
+    beyond = rounding * float(np.hypot.reduce(band)) / resolution.spectrum
     low, width = _box(framed, resolution)
     while True:
         counts = np.ceil(band * width / (2 * math.pi)).astype(int)
         nodes = np.ceil(2 * resolution.oversampling * counts).astype(int) + 2
         if not nodes.prod() <= MOST_NODES:
-            raise Unresolved(f"a lattice of {nodes[0]} x {nodes[1]} nodes would be needed, more than {MOST_NODES}")
+            shape = " x ".join(map(str, nodes))
+            raise Unresolved(f"a lattice of {shape} nodes would be needed, more than {MOST_NODES}")
         phi = np.sum([_coefficients(cloud, low, width, counts) for cloud in framed], axis=0)
-        size = np.abs(phi)
-        sizes = (np.maximum(size[: counts[0] + 1].max(1), size[np.r_[0, -1 : -counts[0] - 1 : -1]].max(1)), size.max(0))
+        sizes = _profiles(np.abs(phi), counts)
         cut = np.array([profile[-1] > resolution.spectrum for profile in sizes])
         if not cut.any():
             break
         if (cut & (band >= limit)).any():
             raise TooCoarse(beyond)
         band = np.where(cut, np.minimum(1.25 * band, limit), band)
-    spectrum = np.zeros((nodes[0], nodes[1] // 2 + 1), dtype=complex)
-    spectrum[: counts[0] + 1, : counts[1] + 1] = phi[: counts[0] + 1]
-    spectrum[-counts[0] :, : counts[1] + 1] = phi[counts[0] + 1 :]
-    weights = np.fft.irfft2(spectrum, s=tuple(nodes))
+    spectrum = np.zeros((*nodes[:-1], nodes[-1] // 2 + 1), dtype=complex)
+    if len(nodes) == 1:
+        spectrum[: counts[0] + 1] = phi
+    else:
+        spectrum[: counts[0] + 1, : counts[1] + 1] = phi[: counts[0] + 1]
+        spectrum[-counts[0] :, : counts[1] + 1] = phi[counts[0] + 1 :]
+    weights = np.fft.irfftn(spectrum, s=tuple(nodes), axes=tuple(range(len(nodes))))
     kept = np.nonzero(np.abs(weights) > resolution.tail * np.abs(weights).max())
     steps = width / nodes
-    points = root @ np.stack([low[a] + steps[a] * kept[a] for a in range(2)]) + mean[:, None]
+    points = root @ np.stack([low[a] + steps[a] * kept[a] for a in range(len(nodes))]) + mean[:, None]
     used = np.array([np.flatnonzero(profile > resolution.spectrum)[-1] for profile in sizes])
-    return Cloud(points, weights[kept], np.zeros((2, 2))), (1.05 * used + 1) * 2 * math.pi / width
+    return Cloud(points, weights[kept], np.zeros(root.shape)), (1.05 * used + 1) * 2 * math.pi / width
+
+
+def _profiles(size: Array, counts: Array) -> tuple[Array, ...]:
+    """The largest |phi| of every |n_1| = 0 .. counts_1, and of every n_2."""
+    if len(counts) == 1:
+        return (size,)
+    return np.maximum(size[: counts[0] + 1].max(1), size[np.r_[0, -1 : -counts[0] - 1 : -1]].max(1)), size.max(0)
 
 
 def _box(clouds: Sequence[Cloud], resolution: Resolution) -> tuple[Array, Array]:
-    """The lower corner (2,) and widths (2,) of a box around every point, with its noise as far as the tail's weight."""
+    """The lower corner (d,) and widths (d,) of a box around every point, with its noise as far as the tail's weight."""
     least = resolution.tail * max(np.abs(cloud.weights).max() for cloud in clouds)
-    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    low, high = (np.full(len(clouds[0].points), end) for end in (np.inf, -np.inf))
     for points, weights, noise_cov in clouds:
         deviations = np.sqrt(2 * np.log(np.maximum(np.abs(weights) / least, 1)))
         reach = np.sqrt(np.diagonal(noise_cov))[:, None] * deviations
@@ -223,9 +249,13 @@ def _box(clouds: Sequence[Cloud], resolution: Resolution) -> tuple[Array, Array]
 
 
 def _coefficients(cloud: Cloud, low: Array, width: Array, counts: Array) -> NDArray[np.complex128]:
-    """phi at the frequencies 2 pi n / width: n_1 = 0 .. counts_1, -counts_1 .. -1 in rows, n_2 = 0 .. counts_2."""
-    rows, columns = (int(count) + 1 for count in counts)
+    """phi at the frequencies 2 pi n / width: n_1 = 0 .. counts_1, -counts_1 .. -1 in rows, n_2 = 0 .. counts_2; on a
+    line n_1 = 0 .. counts_1."""
     phases = -2 * math.pi * (cloud.points - low[:, None]) / width[:, None]
+    if len(counts) == 1:
+        sums = line_sums(phases[0], cloud.weights, int(counts[0]) + 1)
+        return np.exp(-cloud.noise_cov[0, 0] * (2 * math.pi / width[0] * np.arange(len(sums))) ** 2 / 2) * sums
+    rows, columns = (int(count) + 1 for count in counts)
     sums = exponential_sums(phases, cloud.weights, rows, columns)
     k = [2 * math.pi / width[a] * np.arange(counts[a] + 1) for a in range(2)]
     k1 = np.concatenate([k[0], -k[0][:0:-1]])[:, None]
@@ -237,33 +267,56 @@ def _coefficients(cloud: Cloud, low: Array, width: Array, counts: Array) -> NDAr
 # --- A run ------------------------------------------------------------------------------------------------------------
 
 
+def dimensions_of(scheme: Scheme) -> int:
+    """The dimensions of the lattices that a scheme's laws are carried on."""
+    noisy = any(part.sde.has_noise for part in scheme.parts)
+    return scheme.splitting.diffusion.size * (scheme.memory if noisy else 1)
+
+
+def resolutions_of(scheme: Scheme) -> tuple[Resolution, ...]:
+    """The resolutions that a scheme's laws are carried at, coarse to fine."""
+    return LINE_RESOLUTIONS if dimensions_of(scheme) == 1 else RESOLUTIONS
+
+
+def check_carried(scheme: Scheme) -> None:
+    """Raises ValueError where no lattice holds a scheme's laws: they have more than two dimensions."""
+    diffusion = scheme.splitting.diffusion
+    if diffusion.size > MOST_DIMENSIONS:
+        raise ValueError(
+            f"states of {diffusion.name!r} have {diffusion.size} components: even a Gaussian takes 70 nodes an axis, "
+            f"and a lattice has {MOST_NODES} at most; sample them (--method monte-carlo)"
+        )
+    if (dimensions := dimensions_of(scheme)) > MOST_DIMENSIONS:
+        raise ValueError(
+            f"scheme {scheme.name!r} looks back on {scheme.memory} evaluations: with noise that takes a lattice in "
+            f"{dimensions} dimensions, and {MOST_DIMENSIONS} are the most; use exact moments or Monte Carlo (--method "
+            "monte-carlo)"
+        )
+
+
 @one_thread()
 def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: Resolution) -> Cloud:
     """The law of `scheme` after the steps of the grid `taus` (steps + 1,) from p_t at its first time, as points with
-    weights. Raises Unresolved."""
-    if scheme.memory > 1:
-        raise ValueError(
-            f"scheme {scheme.name!r} looks back on {scheme.memory} evaluations: a lattice carries the law of the state "
-            "alone; use exact moments or Monte Carlo (--method monte-carlo), or memory 1"
-        )
+    weights. Raises Unresolved, and ValueError as `check_carried`."""
+    check_carried(scheme)
     run = compile_run(scheme, taus, target.params)
     P, _, Q = run.prologue
     components = zip(*(np.asarray(a) for a in target.components(target.params.T - float(taus[0]))), strict=True)
     start = [Cloud(P @ mean, np.array([w]), P @ cov[:, 0, :, 0] @ P.T + Q) for w, mean, cov in components]
     frame = _frame(start)
-    cloud, band = _spread(frame, np.full(2, 8.0), np.full(2, np.inf), resolution)
+    cloud, band = _spread(frame, np.full(len(P), 8.0), np.full(len(P), np.inf), resolution)
     rounding = frame.rounding(np.abs(cloud.points), cloud.weights)
     times, flows, _ = run.updates
-    target.keep([] if times is None else times.tolist())
+    times = [] if times is None else times.tolist()
+    target.keep(times)
     last = max(np.flatnonzero(flows.noise_cov.any((1, 2))), default=-1)  # points need no frame after it
-    for k, (t, P, K, Q) in enumerate(zip(() if times is None else times.tolist(), *flows, strict=True)):
-        moved, size, finite = passes().move(cloud.points, target.score_in_plane(cloud.points, t), P, K)
+    for k, Q in enumerate(flows.noise_cov):
+        moved, size, finite = _moved(run, target, times[: k + 1], cloud.points)
         if not finite:
-            raise Unresolved(f"the run overflowed at t = {t:.3g}")
+            raise Unresolved(f"the run overflowed at t = {times[k]:.3g}")
+        cloud = Cloud(moved, cloud.weights, _of_present(Q, len(moved)))
         if k > last:
-            cloud = Cloud(moved, cloud.weights, Q)
             continue
-        cloud = Cloud(moved, cloud.weights, Q)
         try:
             frame = _frame([cloud])
         except Unresolved:
@@ -273,8 +326,50 @@ def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: 
             continue
         rounding += frame.rounding(size, cloud.weights)
         if Q.any():
+            if len(moved) > len(band):
+                band = np.full(len(moved), band.max())
             # What the nodes tell apart, less what the density itself fills.
             limit = (2 * resolution.oversampling - 1) * band
             cloud, band = _spread(frame, band, limit, resolution, rounding=rounding)
             rounding += frame.rounding(np.abs(cloud.points), cloud.weights)
     return cloud
+
+
+def _moved(run: Run, target: MixtureTarget, times: list[float], points: Array) -> tuple[Array, Array, bool]:
+    """Where the last of the updates at `times` takes points (d, J), without its noise, their past behind them; the size
+    of the terms that these are sums of; and whether all is finite."""
+    k = len(times) - 1
+    _, (P, K, _), memory = run.updates
+    n = len(P[k])
+    u = points[:n]
+    score = _score(target, u, times[k])
+    if memory is None:
+        return passes(n).move(u, score, P[k], K[k])
+    moved, size = P[k] @ u + K[k] @ score, np.abs(P[k]) @ np.abs(u) + np.abs(K[k]) @ np.abs(score)
+    for j in range(1, len(points) // n):
+        old = points[n * j : n * j + n]
+        answer = memory.reading[k - j] @ np.concatenate([old, _score(target, old, times[k - j])])
+        moved = moved + memory.gains[k, j - 1] @ answer
+        size = size + np.abs(memory.gains[k, j - 1]) @ np.abs(answer)
+    past = points[: n * memory.gains.shape[1]]
+    sizes = np.concatenate([size + np.abs(moved), np.abs(past)])
+    return np.concatenate([moved, past]), sizes, bool(np.isfinite(moved).all())
+
+
+def _of_present(noise_cov: Array, dimensions: int) -> Array:
+    """A state's noise as that of the state with its past, which has none."""
+    if dimensions == len(noise_cov):
+        return noise_cov
+    every = np.zeros((dimensions, dimensions))
+    every[: len(noise_cov), : len(noise_cov)] = noise_cov
+    return every
+
+
+def _score(target: MixtureTarget, points: Array, t: float) -> Array:
+    """s(u, t) of points (n, J), in their shape."""
+    if len(points) == 2:
+        return target.score_in_plane(points, t)
+    import torch
+
+    u = torch.from_numpy(np.ascontiguousarray(points.T))
+    return target.score(u, t).numpy().T

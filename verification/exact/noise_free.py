@@ -48,9 +48,9 @@ from ..verdicts import (
     order_entry,
 )
 from .errors import CERTAIN, SURE, stiffness
-from .lattice import RESOLUTIONS, Cloud, Resolution, TooCoarse, Unresolved, carried_law
+from .lattice import Cloud, Resolution, TooCoarse, Unresolved, carried_law, dimensions_of, resolutions_of
 from .moments import check_diffusion
-from .observables import OBSERVABLES, Observable, averages, expectation
+from .observables import Observable, averages, expectation, observables_of
 from .order import T_END
 from .order_evidence import RESOLVED, WIDE
 
@@ -58,6 +58,7 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from ..targets import MixtureTarget
 
 STEPS = (25, 50, 100, 200, 400)
+LINE_STEPS = (*STEPS, 800, 1600)  # of laws on a line, which cost little
 ACCURACY = 1e-7
 Carrier = Callable[[Scheme, "MixtureTarget", Array, Resolution], Cloud]
 
@@ -107,17 +108,19 @@ def noise_free_errors(
     scheme: Scheme,
     target: MixtureTarget,
     taus: Array,
-    observables: Sequence[Observable] = OBSERVABLES,
+    observables: Sequence[Observable] | None = None,
     accuracy: float = ACCURACY,
     carry: Carrier = carried_law,
 ) -> NoiseFreeErrors:
     """The weak errors of `scheme` on a one-dimensional mixture after the steps of the grid `taus` (steps + 1,).
 
     From the exact law at the grid's first time; refined until no answer moves by more than `accuracy`, absolutely.
-    carry: makes the laws; one that keeps them serves several sets of test functions.
+    observables: default, all of OBSERVABLES that a state has components for. carry: makes the laws; one that keeps them
+    serves several sets of test functions.
 
-    Raises ValueError on a target of other dimension or diffusion, a sub-flow that is not frozen, a bad grid, no
-    observable, or an accuracy below 1e-10, which float64 cannot prove.
+    Raises ValueError on a target of other dimension or diffusion, a law that lattices cannot carry (`check_carried`), a
+    sub-flow that is not frozen, a bad grid, no observable or one of more components than a state has, or an accuracy
+    below 1e-10, which float64 cannot prove.
     """
     if target.event != (1,):
         raise ValueError(
@@ -125,14 +128,22 @@ def noise_free_errors(
             "(--method monte-carlo)"
         )
     check_diffusion(scheme, target.diffusion)
+    size = target.diffusion.size
+    observables = observables_of(size) if observables is None else observables
     if not observables:
         raise ValueError("no test function; give at least one Observable")
+    for observable in observables:
+        if observable.components > size:
+            raise ValueError(
+                f"test function {observable.name!r} is of {observable.components} components, and a state of "
+                f"{target.diffusion.name!r} has {size}; give Observable(..., components={size}) of these alone"
+            )
     if not accuracy >= 1e-10:
         raise ValueError(f"accuracy = {accuracy:g}: an answer can be proved to 1e-10 or more in float64")
     taus = check_grid(taus, target.params)
     exact, estimate = expectation(observables, target, target.params.T - float(taus[-1]))
     computed, moved, nodes, problem = np.full(exact.shape, np.nan), np.full(exact.shape, np.inf), 0, ""
-    for resolution in RESOLUTIONS:
+    for resolution in resolutions_of(scheme):
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported as such
                 cloud = carry(scheme, target, taus, resolution)
@@ -338,11 +349,16 @@ class NoiseFreeStudy(Judged):
         }
 
 
+def steps_of(scheme: Scheme) -> tuple[int, ...]:
+    """The numbers of steps of a study of the scheme."""
+    return LINE_STEPS if dimensions_of(scheme) == 1 else STEPS
+
+
 def study_noise_free(
     scheme: Scheme,
     target: MixtureTarget,
-    steps: Sequence[int] = STEPS,
-    observables: Sequence[Observable] = OBSERVABLES,
+    steps: Sequence[int] | None = None,
+    observables: Sequence[Observable] | None = None,
     t_end: float = T_END,
     grid: str = "uniform",
     accuracy: float = ACCURACY,
@@ -352,10 +368,11 @@ def study_noise_free(
 ) -> NoiseFreeStudy:
     """The weak errors of `scheme` on a one-dimensional mixture from t = T to t_end at every number of steps.
 
-    progress wraps the numbers of steps, to show how many are done; expected: the order to hold it to, default the
-    scheme's own, or 1; carry: as for `noise_free_errors`. Raises ValueError as `noise_free_errors` does, and
-    without steps.
+    steps: default `steps_of`; progress wraps them, to show how many are done; expected: the order to hold it to,
+    default the scheme's own, or 1; carry: as for `noise_free_errors`. Raises ValueError as `noise_free_errors` does,
+    and without steps.
     """
+    steps = steps_of(scheme) if steps is None else steps
     if not steps:
         raise ValueError("no numbers of steps; give at least one, and four for an order")
     params = target.params

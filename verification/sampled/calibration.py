@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def exact_coupled_moments(coupling: Coupling, target: GaussianTarget, start: str = "exact") -> GaussianLaw:
-    """Mean (2 runs, V) and covariance (2 runs, 2 runs, V) of the last states of all runs together, on Gaussian data.
+    """Mean (n runs, V) and covariance (n runs, n runs, V) of the last states of all runs together, on Gaussian data.
 
     start: "exact" or "prior", at t = T.
     """
@@ -52,23 +52,23 @@ def exact_coupled_moments(coupling: Coupling, target: GaussianTarget, start: str
 
 
 def _linear_image(coupled: CoupledRun, coupling: Coupling, target: GaussianTarget) -> tuple[Array, Array, Array]:
-    """R (2, 2, V), b (2, V) and G (2, columns width, V) of one run; what is remembered, 0 at first, moves with it."""
-    size, memory = target.mean.size, coupled.run.scheme.memory
+    """R (n, n, V), b (n, V) and G (n, columns width, V) of one run; what is remembered, 0 at first, moves with it."""
+    n, size, memory = coupling.size, target.mean.size, coupled.run.scheme.memory
     prologue = Segment(None, Flow(*(entry[None] for entry in coupled.run.prologue)))
     maps = [closed_map(prologue, target, memory), closed_map(coupled.run.updates, target, memory)]
     matrix, offset = (
         np.concatenate([np.broadcast_to(m[i], (*m[i].shape[:-1], size)) for m in maps], axis=-2) for i in (0, 1)
     )
-    later = np.broadcast_to(np.eye(2, 2 * memory)[..., None], (2, 2 * memory, size))
-    suffix = np.empty((2, 2, *matrix.shape[2:]))  # what carries the noise of a segment to the end of the run
-    total = np.zeros((2, size))
+    later = np.broadcast_to(np.eye(n, n * memory)[..., None], (n, n * memory, size))
+    suffix = np.empty((n, n, *matrix.shape[2:]))  # what carries the noise of a segment to the end of the run
+    total = np.zeros((n, size))
     for k in reversed(range(matrix.shape[2])):
-        suffix[:, :, k] = later[:, :2]
+        suffix[:, :, k] = later[:, :n]
         total = total + np.einsum("ijv,jv->iv", later, offset[:, k])
         later = np.einsum("ijv,jkv->ikv", later, matrix[:, :, k])
-    G = np.zeros((coupling.columns, 2, coupling.width, size))
+    G = np.zeros((coupling.columns, n, coupling.width, size))
     np.add.at(G, coupled.column, np.einsum("ijnv,njw->niwv", suffix[:, :, coupled.segment], coupled.image))
-    return later[:, :2], total, G.transpose(1, 0, 2, 3).reshape(2, -1, size)
+    return later[:, :n], total, G.transpose(1, 0, 2, 3).reshape(n, -1, size)
 
 
 class SecondMoment(NamedTuple):
@@ -81,11 +81,9 @@ class SecondMoment(NamedTuple):
 
 def exact_second_moment(scheme: Scheme, target: GaussianTarget, coarse: Array, fine: Array) -> SecondMoment:
     """Of x^2 for one Gaussian target, over the grids `coarse` and `fine`."""
-    mean, cov = (
-        entry[::2][..., 0]
-        for entry in exact_coupled_moments(couple([(scheme, coarse), (scheme, fine)], target.params), target)
-    )
-    cov = cov[:, ::2]
+    coupling = couple([(scheme, coarse), (scheme, fine)], target.params)
+    mean, cov = (entry[:: coupling.size][..., 0] for entry in exact_coupled_moments(coupling, target))
+    cov = cov[:, :: coupling.size]
     squares = 2 * cov**2 + 4 * np.outer(mean, mean) * cov  # Cov(x_i^2, x_j^2)
     difference = float(mean[0] ** 2 + cov[0, 0] - mean[1] ** 2 - cov[1, 1])
     return SecondMoment(difference, float(squares[0, 0] + squares[1, 1] - 2 * squares[0, 1]), float(squares[0, 0]))
@@ -126,7 +124,8 @@ def calibrate(
         for first in range(0, repetitions * paths, chunk := max(1, BATCH_ENTRIES // paths) * paths):
             numbers = torch.arange(first, min(first + chunk, repetitions * paths))
             u = target.sample(target.params.T, numbers, seed)
-            squares = [state[:, 0, 0].square() for state in sample_coupled(coupling, target.score, u, numbers, seed)]
+            last = sample_coupled(coupling, target.score, u, numbers, seed)
+            squares = [state.reshape(len(numbers), -1)[:, 0].square() for state in last]
             values = (squares[0] - squares[1]).unflatten(0, (-1, paths)).numpy()
             half = quantile * values.std(1, ddof=1) / math.sqrt(paths)
             contained += int((np.abs(values.mean(1) - exact) <= half).sum())

@@ -1,6 +1,7 @@
 """The score of a Gaussian mixture in few dimensions, compiled by numba: a few dozen states at once, in a cache.
 
-The same formula as mixture.Marginal.score, to rounding; a row does not depend on the batch that it is in.
+The same formula as mixture.Marginal.score, to rounding; a row does not depend on the batch that it is in. States have
+two components, (x, m), or x alone.
 """
 
 # pyright: reportIndexIssue=false
@@ -137,25 +138,80 @@ def _score(begin, end, u, mean, basis, inverse_x, mixed, inverse_m, constant, ou
                 out[row + j, 0, i], out[row + j, 1, i] = x[i, j], m[i, j]
 
 
+@compiled
+def _whiten_position(x, mean, basis, inverse, constant, whitened, logits):
+    """As `_whiten` of x alone: w_k (K, d, lanes)."""
+    components, d = inverse.shape
+    for k in range(components):
+        logit = logits[k]
+        logit[:] = constant[k]
+        for e in range(d):
+            first = whitened[k, e]
+            first[:] = -mean[k, e]
+            for i in range(d):
+                entry, xs = basis[k, i, e], x[i]
+                for j in range(first.size):
+                    first[j] += xs[j] * entry
+            a = inverse[k, e]
+            for j in range(first.size):
+                one = first[j] * a
+                logit[j] -= one * one / 2
+                first[j] = one
+
+
+@compiled
+def _pull_position(whitened, shares, total, basis, inverse, x):
+    """As `_pull` of x alone."""
+    components, d = inverse.shape
+    x[:] = 0.0
+    for k in range(components):
+        share = shares[k]
+        for e in range(d):
+            first, a = whitened[k, e], inverse[k, e]
+            for j in range(first.size):
+                first[j] = share[j] * total[j] * (first[j] * a)
+            for i in range(d):
+                entry, xs = basis[k, i, e], x[i]
+                for j in range(first.size):
+                    xs[j] += first[j] * entry
+
+
+@compiled
+def _score_position(begin, end, u, mean, basis, inverse, constant, out):
+    """As `_score` of x alone: u and out (batch, 1, d), mean (1, K, d)."""
+    components, d = inverse.shape
+    x, whitened, logits = np.zeros((d, _LANES)), np.empty((components, d, _LANES)), np.empty((components, _LANES))
+    largest, total = np.empty(_LANES), np.empty(_LANES)
+    for row in range(begin, end, _LANES):
+        rows = min(_LANES, end - row)
+        for i in range(d):
+            for j in range(rows):
+                x[i, j] = u[row + j, 0, i]
+        _whiten_position(x, mean[0], basis, inverse, constant, whitened, logits)
+        _exponentials(logits, largest, total)
+        _pull_position(whitened, logits, total, basis, inverse, x)
+        for i in range(d):
+            for j in range(rows):
+                out[row + j, 0, i] = x[i, j]
+
+
 def numbers(marginal: Marginal) -> tuple[Array, ...]:
-    """What `_score` takes of a marginal, beside the states."""
-    factors = marginal.factors
-    entries = (
-        marginal.mean[:, :, 0].contiguous(),
-        marginal.basis,
-        1 / factors.xx[:, 0],
-        factors.mx[:, 0].contiguous(),
-        1 / factors.mm[:, 0],
-        marginal.constant(marginal.mean.shape[-1])[:, 0],
-    )
+    """What `_score` takes of a marginal, or `_score_position` of one of x alone, beside the states."""
+    lower = marginal.factors.lower
+    factors = [1 / lower[0][0][:, 0]]
+    if len(lower) == 2:
+        factors += [lower[1][0][:, 0].contiguous(), 1 / lower[1][1][:, 0]]
+    constant = marginal.constant(marginal.mean.shape[-1])[:, 0]
+    entries = (marginal.mean[:, :, 0].contiguous(), marginal.basis, *factors, constant)
     return tuple(entry.numpy() for entry in entries)
 
 
 def score(marginal: Marginal, u: Tensor) -> Tensor:
-    """As `mixture.Marginal.score`, of states (batch, 2, d), float64, in a processor's memory."""
+    """As `mixture.Marginal.score`, of states (batch, n, d), n = 1 or 2, float64, in a processor's memory."""
     out = torch.empty(u.shape, dtype=torch.float64)
     arrays = (u.contiguous().numpy(), *marginal.numbers, out.numpy())
-    split_rows(lambda begin, end: _score(begin, end, *arrays), len(u), marginal.mean[0].numel() / _GRAIN)
+    work = _score_position if u.shape[1] == 1 else _score
+    split_rows(lambda begin, end: work(begin, end, *arrays), len(u), marginal.mean[0].numel() / _GRAIN)
     return out
 
 

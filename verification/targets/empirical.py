@@ -1,10 +1,11 @@
 """The empirical law of real images: a score in 3,072 dimensions that is known exactly, without a network.
 
 Data: a point mass 1/n at each of n images x_i. Every coordinate has the same kernel (theory.kernel), with mean a x_i,
-a = P (1, 0)^T, and covariance C = L L^T, 2x2. With x_i taken relative to a centre c, a whitened state w and b = L^-1 a,
+a = P (1, 0)^T, and covariance C = L L^T, of the k components of a state. With x_i taken relative to a centre c, a
+whitened state w and b = L^-1 a,
 
     w = L^-1 (u - a c),   h = b.w,   g = |b|^2                              (w, h per coordinate)
-    log N_i(u) = l_i - 1/2 |w|^2 - dim (log det L + log 2 pi),   l_i = h.x_i - g/2 |x_i|^2
+    log N_i(u) = l_i - 1/2 |w|^2 - dim (log det L + k/2 log 2 pi),   l_i = h.x_i - g/2 |x_i|^2
     h = q.(u - a c),   q = L^-T b
     r = softmax(l),   D(u, t) = c + sum_i r_i x_i               the optimal denoiser, E[x_0 | u_t = u]
     score   s(u, t) = -L^-T L^-1 (u - a D)
@@ -41,11 +42,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters, check_components
+from ...integrators.planes import shape_of
+from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from .. import data as shipped
 from ..verdicts import Array
 from .gaussian import GaussianTarget
-from .mixture import Factors, check_state, check_time, normals_and_uniform
+from .mixture import Factors, as_components, check_time, normals_and_uniform
 from .target import Target
 
 # States and images that are worked on at once: 1024 x 3072 float64 are 25 MB.
@@ -73,7 +75,6 @@ class EmpiricalTarget(Target):
     event: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        check_components(self.diffusion, "scores of images are")
         if self.images.dtype != np.uint8 or self.images.ndim < 2 or not self.images.size:
             raise ValueError(f"images are {self.images.dtype} {self.images.shape}; they must be uint8 (n, *event)")
         object.__setattr__(self, "event", self.images.shape[1:])
@@ -122,7 +123,8 @@ class EmpiricalTarget(Target):
         def block_density(kernel: _Kernel, block: Tensor) -> Tensor:
             sums = [torch.logsumexp(logits, dim=1) for _, logits in self._logits(kernel, block)]
             whitened = kernel.whiten(block - kernel.mean(self._centre(block.device) / HALF_RANGE - 1))
-            constant = block.shape[-1] * (kernel.factors.log_det + math.log(2 * math.pi)) + math.log(len(self.images))
+            log_det, scale = kernel.factors.log_det, len(kernel.a) / 2 * math.log(2 * math.pi)
+            constant = block.shape[-1] * (log_det + scale) + math.log(len(self.images))
             return torch.logsumexp(torch.stack(sums), dim=0) - whitened.square().sum((1, 2)) / 2 - constant
 
         return self._in_blocks(u, t, block_density)
@@ -137,18 +139,18 @@ class EmpiricalTarget(Target):
         return self._in_blocks(u, t, block_responsibilities)
 
     def sample(self, t: float, numbers: Tensor, seed: int) -> Tensor:
-        """Exact draws of p_t, (batch, 2, *event), float64; see `Target.sample`."""
+        """Exact draws of p_t; see `Target.sample`."""
         check_time(t)
         kernel = self._kernel(float(t), numbers.device)
-        xi, uniform = normals_and_uniform(seed, numbers, math.prod(self.event))
+        xi, uniform = normals_and_uniform(seed, numbers, math.prod(self.event), self.diffusion.size)
         chosen = (uniform * len(self.images)).long().clamp(max=len(self.images) - 1)
         images = self._bytes(numbers.device)[chosen].to(torch.float64) / HALF_RANGE - 1
-        return (kernel.mean(images) + kernel.colour(xi)).reshape(-1, 2, *self.event)
+        return (kernel.mean(images) + kernel.colour(xi)).reshape(-1, *shape_of(self.diffusion.size, self.event))
 
     # --- How ----------------------------------------------------------------------------------------------------------
 
     def _denoise(self, kernel: _Kernel, block: Tensor) -> Tensor:
-        """D (batch, dim) of states (batch, 2, dim); the softmax's sum and largest logarithm are carried along."""
+        """D (batch, dim) of states (batch, n, dim); the softmax's sum and largest logarithm are carried along."""
         largest = torch.full((len(block), 1), -math.inf, dtype=torch.float64, device=block.device)
         total, weighted = torch.zeros_like(largest), None
         for images, logits in self._logits(kernel, block):
@@ -164,10 +166,15 @@ class EmpiricalTarget(Target):
 
     def _logits(self, kernel: _Kernel, block: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Chunks of images relative to the centre, in pixels (chunk, dim), with their l_i (batch, chunk), of states
-        (batch, 2, dim)."""
+        (batch, n, dim)."""
         centre = self._centre(block.device) / HALF_RANGE - 1
-        q_x, q_m = (entry / HALF_RANGE for entry in kernel.q.tolist())  # of q.(u - a c), which is h in whole pixels
-        h = torch.add(block[:, 0] * q_x, block[:, 1], alpha=q_m).sub_(centre, alpha=kernel.g / HALF_RANGE)
+        first, *others = (
+            entry / HALF_RANGE for entry in kernel.q.tolist()
+        )  # of q.(u - a c), which is h in whole pixels
+        h = block[:, 0] * first
+        for entry, component in zip(others, block.unbind(1)[1:], strict=True):
+            h = torch.add(h, component, alpha=entry)
+        h.sub_(centre, alpha=kernel.g / HALF_RANGE)
         for images, squares in self._chunks(block.device):
             yield images, torch.addmm(squares, h, images.T, beta=-kernel.g / (2 * HALF_RANGE**2))
 
@@ -189,10 +196,10 @@ class EmpiricalTarget(Target):
         return lru_cache(lambda device: self._relative(self._bytes(device), device))
 
     def _in_blocks(self, u: Tensor, t: float, function: Callable[[_Kernel, Tensor], Tensor]) -> Tensor:
-        """function(kernel, block) of blocks (rows, 2, dim) of the batch u, in float64."""
-        check_state(u, self.event, t)
+        """function(kernel, block) of blocks (rows, n, dim) of the batch u, in float64."""
+        u = as_components(u, self.diffusion.size, self.event, t)
         kernel = self._kernel(float(t), u.device)
-        found = [function(kernel, block) for block in u.to(torch.float64).flatten(2).split(_STATES)]
+        found = [function(kernel, block) for block in u.split(_STATES)]
         return found[0] if len(found) == 1 else torch.cat(found)
 
     @cached_property
@@ -228,8 +235,8 @@ class EmpiricalTarget(Target):
             law = self._point.law(t)
             factors = Factors.of(law.cov[..., 0], t)
             a = torch.from_numpy(law.mean[:, 0])
-            b = torch.stack(factors.whiten(a[0], a[1]))
-            q = torch.cat(factors.pull(b[0], b[1]))
+            b = torch.stack(factors.whiten(a.unbind(0)))
+            q = torch.cat(factors.pull(b.unbind(0)))
             g = float(b.square().sum())
             error = math.prod(self.event) * 2.0**-53 * g * self.radius**2
             if not error <= MAX_LOGIT_ERROR:
@@ -237,14 +244,14 @@ class EmpiricalTarget(Target):
                     f"t = {t:g}: the kernel is too narrow for float64 to tell the images apart (logarithms of "
                     f"probabilities err by up to {error:.1g}, allowed {MAX_LOGIT_ERROR:g}); give a larger t or eps"
                 )
-            return _Kernel(factors.to(device), a.to(device), q, g)
+            return _Kernel(factors.each(lambda entry: entry.to(device)), a.to(device), q, g)
 
         return kernel
 
 
 class _Kernel(NamedTuple):
-    """The kernel at one time, on one device: L, a (2,), q = L^-T b (2,) and g = |b|^2, with b = L^-1 a; pairs are
-    (batch, 2, dim)."""
+    """The kernel at one time, on one device: L, a (n,), q = L^-T b (n,) and g = |b|^2, with b = L^-1 a; states are
+    (batch, n, dim)."""
 
     factors: Factors
     a: Tensor
@@ -252,25 +259,29 @@ class _Kernel(NamedTuple):
     g: float
 
     def mean(self, images: Tensor) -> Tensor:
-        """a x of x (..., dim): (..., 2, dim)."""
+        """a x of x (..., dim): (..., n, dim)."""
         return self.a[:, None] * images[..., None, :]
 
-    def whiten(self, pairs: Tensor) -> Tensor:
-        """L^-1 of every pair."""
-        return torch.stack(self.factors.whiten(*pairs.unbind(1)), dim=1)
+    def whiten(self, states: Tensor) -> Tensor:
+        """L^-1 of every coordinate."""
+        return torch.stack(self.factors.whiten(states.unbind(1)), dim=1)
 
-    def colour(self, pairs: Tensor) -> Tensor:
-        """L of every pair."""
-        return torch.stack(self.factors.colour(*pairs.unbind(1)), dim=1)
+    def colour(self, states: Tensor) -> Tensor:
+        """L of every coordinate."""
+        return torch.stack(self.factors.colour(states.unbind(1)), dim=1)
 
-    def score(self, pairs: Tensor, images: Tensor) -> Tensor:
-        """-L^-T L^-1 (pair - a image), by the entries of L^-T L^-1: few passes over memory."""
-        xx, mx, mm = (float(entry) for entry in self.factors[:3])
-        a_x, a_m = self.a.tolist()
-        p_mm, p_xm = 1 / mm**2, -mx / (xx * mm**2)
-        p_xx = (1 + (mx / mm) ** 2) / xx**2
-        x, m = torch.add(pairs[:, 0], images, alpha=-a_x), torch.add(pairs[:, 1], images, alpha=-a_m)
-        rows = torch.add(x * -p_xx, m, alpha=-p_xm), torch.add(x * -p_xm, m, alpha=-p_mm)
+    def score(self, states: Tensor, images: Tensor) -> Tensor:
+        """-L^-T L^-1 (state - a image), by the entries of L^-T L^-1: few passes over memory."""
+        units = torch.eye(len(self.a), dtype=torch.float64).unbind(0)
+        lower = Factors(tuple(tuple(entry.cpu() for entry in row) for row in self.factors.lower), self.factors.log_det)
+        precision = torch.stack(lower.pull(lower.whiten(units))).tolist()
+        apart = [torch.add(state, images, alpha=-a) for state, a in zip(states.unbind(1), self.a.tolist(), strict=True)]
+        rows = []
+        for first, *others in precision:
+            row = apart[0] * -first
+            for entry, z in zip(others, apart[1:], strict=True):
+                row = torch.add(row, z, alpha=-entry)
+            rows.append(row)
         return torch.stack(rows, dim=1)
 
 

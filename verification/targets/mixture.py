@@ -1,15 +1,15 @@
 """Mixtures of Gaussians with full covariances: a nonlinear score without an approximation.
 
 Data x_0 ~ sum_k w_k N(mu_k, S_k) in d dimensions. The dynamics act on every coordinate alike, so they commute with the
-rotation to the eigenbasis S_k = O_k diag(lambda_k) O_k^T, where component k is d independent pairs (x, m), each with
-the law of a one-dimensional Gaussian target (targets.gaussian) of variance lambda_ki: mean mean_ki and covariance
-C_ki, 2x2. With the Cholesky factors C_ki = L_ki L_ki^T and the whitened state
+rotation to the eigenbasis S_k = O_k diag(lambda_k) O_k^T, where component k is d independent pairs (x, m) (or x alone,
+or (x, m, a): n numbers), each with the law of a one-dimensional Gaussian target (targets.gaussian) of variance
+lambda_ki: mean mean_ki and covariance C_ki, n x n. With the Cholesky factors C_ki = L_ki L_ki^T and the whitened state
 
     w_ki = L_ki^-1 ((O_k^T u)_i - mean_ki)
-    log (w_k N_k(u)) = log w_k - 1/2 sum_i |w_ki|^2 - sum_i log det L_ki - d log 2 pi =: l_k
+    log (w_k N_k(u)) = log w_k - 1/2 sum_i |w_ki|^2 - sum_i log det L_ki - d n/2 log 2 pi =: l_k
     log p_t(u) = log sum_k e^{l_k},   r = softmax(l),   s(u, t) = -sum_k r_k O_k L_k^-T w_k.
 
-The eigenbases are computed once, the 2x2 factors once per time; no covariance is inverted. Squares of whitened
+The eigenbases are computed once, the factors once per time; no covariance is inverted. Squares of whitened
 coordinates do not cancel, the logarithms are shifted by the largest before they are exponentiated, and so the score is
 finite and exact for t -> eps and thousands of standard deviations out: a relative error delta of w costs at most
 delta |w|^2 in l, so r keeps 9 digits at |w| = 1e3.
@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -30,8 +30,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...integrators.compiled import noise_factor
-from ...integrators.noise import START, normal_pairs
-from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters, check_components
+from ...integrators.noise import START
+from ...integrators.planes import normals, shape_of
+from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ..verdicts import Array
 from .gaussian import GaussianLaw, GaussianTarget
 from .target import Target
@@ -46,49 +47,67 @@ _KEPT = 1 << 18
 
 
 class Factors(NamedTuple):
-    """The Cholesky factors of 2x2 covariances C = L L^T (...): L = [[xx, 0], [mx, mm]], and log det L."""
+    """The lower Cholesky factors of n x n covariances C = L L^T (...): `lower`[i][j] = L_ij, j <= i, and log det L.
 
-    xx: Tensor
-    mx: Tensor
-    mm: Tensor
+    What they act on are the n components of states, a tensor each.
+    """
+
+    lower: tuple[tuple[Tensor, ...], ...]
     log_det: Tensor
 
     @classmethod
     def of(cls, cov: Array, t: float) -> Factors:
-        """From covariances (2, 2, ...). Raises ValueError where one is singular: p_t has no density there."""
+        """From covariances (n, n, ...). Raises ValueError where one is singular: p_t has no density there."""
         with np.errstate(invalid="ignore"):
             lower = noise_factor(np.moveaxis(cov, (0, 1), (-2, -1)))
         diagonal = np.diagonal(lower, axis1=-2, axis2=-1)
         if not (np.isfinite(lower).all() and (diagonal > 0).all()):
             raise ValueError(f"t = {t:g}: p_t has no density there (a covariance is singular); give a larger t")
-        entries = (lower[..., 0, 0], lower[..., 1, 0], lower[..., 1, 1], np.log(diagonal).sum(-1))
-        return cls(*(torch.from_numpy(np.ascontiguousarray(entry)) for entry in entries))
+        rows = tuple(tuple(_tensor(lower[..., i, j]) for j in range(i + 1)) for i in range(len(cov)))
+        return cls(rows, _tensor(np.log(diagonal).sum(-1)))
 
-    def to(self, device: torch.device) -> Factors:
-        """The same on another device."""
-        return Factors(*(entry.to(device) for entry in self))
+    def each(self, function: Callable[[Tensor], Tensor]) -> Factors:
+        """The factors with a function applied to every tensor."""
+        return Factors(tuple(tuple(map(function, row)) for row in self.lower), function(self.log_det))
 
-    def whiten(self, x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        """L^-1 (x, m)."""
-        first = x / self.xx
-        return first, (m - self.mx * first) / self.mm
+    def whiten(self, components: Sequence[Tensor]) -> list[Tensor]:
+        """L^-1 u."""
+        found: list[Tensor] = []
+        for row, entry in zip(self.lower, components, strict=True):
+            for factor, before in zip(row, found, strict=False):
+                entry = entry - factor * before
+            found.append(entry / row[-1])
+        return found
 
-    def colour(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """L (first, second)."""
-        return self.xx * first, self.mx * first + self.mm * second
+    def colour(self, components: Sequence[Tensor]) -> list[Tensor]:
+        """L u."""
+        return [reduce(torch.add, map(torch.mul, row, components)) for row in self.lower]
 
-    def pull(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """L^-T (first, second): of a whitened state, minus its score."""
-        last = second / self.mm
-        return (first - self.mx * last) / self.xx, last
+    def pull(self, components: Sequence[Tensor]) -> list[Tensor]:
+        """L^-T u: of a whitened state, minus its score."""
+        found = list(components)
+        for i in reversed(range(len(found))):
+            for j in range(i + 1, len(found)):
+                found[i] = found[i] - self.lower[j][i] * found[j]
+            found[i] = found[i] / self.lower[i][i]
+        return found
 
 
-def check_state(u: Tensor, event: tuple[int, ...], t: float) -> None:
-    """Raises ValueError unless u is floating, (batch, 2, *event), and t is finite and >= 0."""
-    if not isinstance(u, Tensor) or u.shape[1:] != (2, *event) or not u.is_floating_point():
+def _tensor(entries: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(entries))
+
+
+def as_components(u: Tensor, size: int, event: tuple[int, ...], t: float) -> Tensor:
+    """States of `size` components (batch, n, *event), or (batch, *event) of one, as (batch, n, d), float64.
+
+    Raises ValueError unless u is floating and of such a shape, and t is finite and >= 0.
+    """
+    shape = shape_of(size, event)
+    if not isinstance(u, Tensor) or u.shape[1:] != shape or not u.is_floating_point():
         found = f"of shape {tuple(u.shape)} and {u.dtype}" if isinstance(u, Tensor) else f"of type {type(u).__name__}"
-        raise ValueError(f"state {found}: it must be floating, (batch, 2, {', '.join(map(str, event))})")
+        raise ValueError(f"state {found}: it must be floating, ({', '.join(map(str, ('batch', *shape)))})")
     check_time(t)
+    return u.to(torch.float64).reshape(len(u), size, math.prod(event))
 
 
 def check_time(t: float) -> None:
@@ -97,11 +116,11 @@ def check_time(t: float) -> None:
         raise ValueError(f"t = {t:g}: a time of the diffusion is finite and >= 0")
 
 
-def normals_and_uniform(seed: int, numbers: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Standard normals (batch, 2, size) and, independent of them, uniforms (batch,) in [0, 1] of the samples numbered
-    `numbers`, from the interval START; a uniform is the normal distribution function of one more element."""
-    pairs = normal_pairs(seed, numbers, START, (size + 1,))
-    return pairs[..., :size], torch.special.ndtr(pairs[:, 0, size])
+def normals_and_uniform(seed: int, numbers: Tensor, size: int, components: int = 2) -> tuple[Tensor, Tensor]:
+    """Standard normals (batch, components, size) and, independent of them, uniforms (batch,) in [0, 1] of the samples
+    numbered `numbers`, from the interval START; a uniform is the normal distribution function of one more element."""
+    drawn = normals(seed, numbers, START, components, (size + 1,)).reshape(len(numbers), components, size + 1)
+    return drawn[..., :size], torch.special.ndtr(drawn[:, 0, size])
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +140,6 @@ class MixtureTarget(Target):
     event: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        check_components(self.diffusion, "mixtures are")
         weights, means, covs = (np.array(a, dtype=float) for a in (self.probabilities, self.means, self.covariances))
         if weights.ndim != 1 or means.shape[:1] != weights.shape or covs.shape != (*means.shape, means.shape[-1]):
             raise ValueError(
@@ -181,13 +199,13 @@ class MixtureTarget(Target):
     # --- The law at time t --------------------------------------------------------------------------------------------
 
     def covariance(self, t: float) -> Tensor:
-        """The whole covariance of p_t, (2, d, 2, d), float64; its entries [:, i, :, i] are those of `moments`."""
+        """The whole covariance of p_t, (n, d, n, d), float64; its entries [:, i, :, i] are those of `moments`."""
         variances, basis = _eigenbasis(self.data_covariance[None])
         law = GaussianTarget(np.zeros(variances.size), variances[0], self.diffusion, self.params).law(t)
         return torch.from_numpy(np.einsum("ie,abe,je->aibj", basis[0], law.cov, basis[0]))
 
     def components(self, t: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights (K,), means (K, 2, d) and covariances (K, 2, d, 2, d) of the Gaussians that p_t is a mixture of,
+        """Weights (K,), means (K, n, d) and covariances (K, n, d, n, d) of the Gaussians that p_t is a mixture of,
         float64: what every expectation that is known for a Gaussian follows from."""
         law, basis = self._law(t), self._basis
         means = np.einsum("kie,ake->kai", basis, law.mean)
@@ -196,15 +214,15 @@ class MixtureTarget(Target):
 
     def log_density(self, u: Tensor, t: float) -> Tensor:
         """log p_t(u), (batch,), float64."""
-        return self._in_blocks(u, t, lambda marginal, block: torch.logsumexp(marginal.whiten(block)[2], dim=0))
+        return self._in_blocks(u, t, lambda marginal, block: torch.logsumexp(marginal.whiten(block)[-1], dim=0))
 
     def responsibilities(self, u: Tensor, t: float) -> Tensor:
         """The probabilities of the components given u, (batch, K), float64."""
-        return self._in_blocks(u, t, lambda marginal, block: torch.softmax(marginal.whiten(block)[2], dim=0).T)
+        return self._in_blocks(u, t, lambda marginal, block: torch.softmax(marginal.whiten(block)[-1], dim=0).T)
 
     def score(self, u: Tensor, t: float) -> Tensor:
         """grad log p_t(u), in u's shape, dtype and device."""
-        return self._in_blocks(u, t, _score).to(u.dtype)
+        return self._in_blocks(u, t, _score).reshape(u.shape).to(u.dtype)
 
     def score_in_plane(self, points: Array, t: float) -> Array:
         """The score of states (x, m) of one data dimension, points (2, J), float64: (2, J); as `score`, for callers
@@ -221,15 +239,16 @@ class MixtureTarget(Target):
         self.gaussians.keep(times)
 
     def sample(self, t: float, numbers: Tensor, seed: int) -> Tensor:
-        """Exact draws of p_t, (batch, 2, d), float64; see `Target.sample`."""
+        """Exact draws of p_t, (batch, n, d), float64, or (batch, d) of one component; see `Target.sample`."""
         check_time(t)
         marginal = self._marginal(float(t), numbers.device)
-        xi, uniform = normals_and_uniform(seed, numbers, self.event[0])
+        xi, uniform = normals_and_uniform(seed, numbers, self.event[0], self.diffusion.size)
         edges = torch.from_numpy(np.cumsum(self.weights)[:-1]).to(numbers.device)
         chosen = torch.bucketize(uniform, edges, right=True)
-        factors = Factors(*(entry[chosen, 0] for entry in marginal.factors))
-        pairs = torch.stack(factors.colour(xi[:, 0], xi[:, 1]), dim=1) + marginal.mean[:, chosen, 0].movedim(1, 0)
-        return torch.einsum("bae,bie->bai", pairs, marginal.basis[chosen])
+        factors = marginal.factors.each(lambda entry: entry[chosen, 0])
+        drawn = torch.stack(factors.colour(xi.unbind(1)), dim=1) + marginal.mean[:, chosen, 0].movedim(1, 0)
+        states = torch.einsum("bae,bie->bai", drawn, marginal.basis[chosen])
+        return states.reshape(len(numbers), *shape_of(self.diffusion.size, self.event))
 
     @cached_property
     def _eigen(self) -> tuple[Array, Array]:
@@ -248,24 +267,24 @@ class MixtureTarget(Target):
         return GaussianTarget(means.ravel(), variances.ravel(), self.diffusion, self.params)
 
     def _law(self, t: float) -> GaussianLaw:
-        """Of the pairs: mean (2, K, d) and cov (2, 2, K, d)."""
+        """Of the numbers of every coordinate: mean (n, K, d) and cov (n, n, K, d)."""
         return GaussianLaw(*(entry.reshape(*entry.shape[:-1], *self.means.shape) for entry in self.gaussians.law_at(t)))
 
     def _in_blocks(self, u: Tensor, t: float, function: Callable[[Marginal, Tensor], Tensor]) -> Tensor:
-        """function(marginal, block) of blocks of the batch u, in float64."""
-        check_state(u, self.event, t)
+        """function(marginal, block) of blocks (rows, n, d) of the batch u, in float64."""
+        u = as_components(u, self.diffusion.size, self.event, t)
         marginal = self._marginal(float(t), u.device)
-        rows = max(1, _BLOCK // (2 * self.means.size))
+        rows = max(1, _BLOCK // (self.diffusion.size * self.means.size))
         if len(u) <= rows:
-            return function(marginal, u.to(torch.float64))
-        return torch.cat([function(marginal, block) for block in u.to(torch.float64).split(rows)])
+            return function(marginal, u)
+        return torch.cat([function(marginal, block) for block in u.split(rows)])
 
     @cached_property
     def _marginal(self) -> Callable[[float, torch.device], Marginal]:
         @lru_cache(max(1, _KEPT // self.means.size))
         def marginal(t: float, device: torch.device) -> Marginal:
             law = self._law(t)
-            factors = Factors(*(entry[:, None] for entry in Factors.of(law.cov, t).to(device)))
+            factors = Factors.of(law.cov, t).each(lambda entry: entry[:, None].to(device))
             tensors = (law.mean[:, :, None].copy(), self._basis, np.log(self.weights)[:, None])
             return Marginal(factors, *(torch.from_numpy(a).to(device) for a in tensors))
 
@@ -274,9 +293,10 @@ class MixtureTarget(Target):
 
 @dataclass(frozen=True, eq=False)
 class Marginal:
-    """p_t on one device: the factors (K, 1, d) and means (2, K, 1, d) of the pairs, O_k (K, d, d), log weights (K, 1).
+    """p_t on one device: the factors (K, 1, d) and means (n, K, 1, d) of every coordinate, O_k (K, d, d), log weights
+    (K, 1).
 
-    Components come first, so that what is done to all states lies together in memory.
+    The mixture's components come first, so that what is done to all states lies together in memory.
     """
 
     factors: Factors
@@ -291,22 +311,23 @@ class Marginal:
 
         return numbers(self)
 
-    def whiten(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """w_x and w_m (K, batch, d), and l_k (K, batch), of states (batch, 2, d)."""
-        x, m = (self._rotated(u[:, a], self.basis) - self.mean[a] for a in range(2))
-        first, second = self.factors.whiten(x, m)
-        return first, second, self.constant(u.shape[-1]) - (first.square() + second.square()).sum(2) / 2
+    def whiten(self, u: Tensor) -> tuple[Tensor, ...]:
+        """w of every component of a state (K, batch, d), then l_k (K, batch), of states (batch, n, d)."""
+        centred = [self._rotated(u[:, a], self.basis) - mean for a, mean in enumerate(self.mean)]
+        whitened = self.factors.whiten(centred)
+        squares = reduce(torch.add, map(torch.square, whitened))
+        return *whitened, self.constant(u.shape[-1]) - squares.sum(2) / 2
 
     def constant(self, d: int) -> Tensor:
         """What of l_k depends on no state, (K, 1)."""
-        return self.log_weights - self.factors.log_det.sum(2) - d * math.log(2 * math.pi)
+        return self.log_weights - self.factors.log_det.sum(2) - d * (len(self.mean) / 2) * math.log(2 * math.pi)
 
     def score(self, u: Tensor) -> Tensor:
-        """-sum_k r_k O_k L_k^-T w_k, (batch, 2, d)."""
-        first, second, logits = self.whiten(u)
+        """-sum_k r_k O_k L_k^-T w_k, (batch, n, d)."""
+        *whitened, logits = self.whiten(u)
         responsible = torch.softmax(logits, dim=0)[..., None]
         back = self.basis.transpose(1, 2)
-        pulls = self.factors.pull(first * responsible, second * responsible)
+        pulls = self.factors.pull([entry * responsible for entry in whitened])
         return -torch.stack([self._rotated(pull, back).sum(0) for pull in pulls], dim=1)
 
     @staticmethod
@@ -317,7 +338,7 @@ class Marginal:
 
 def _score(marginal: Marginal, u: Tensor) -> Tensor:
     """In machine code where that is faster, there is numba, and nobody differentiates."""
-    if u.shape[-1] in COMPILED and u.device.type == "cpu" and not u.requires_grad:
+    if u.shape[-1] in COMPILED and u.shape[1] <= 2 and u.device.type == "cpu" and not u.requires_grad:
         with suppress(ImportError):
             from .compiled_mixture import score
 

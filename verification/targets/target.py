@@ -1,9 +1,9 @@
 """Targets: data whose score under a diffusion is known exactly, for every t, at any state.
 
 A Gaussian target makes every step affine; a real score is not. For data with density p_0 and the exact flow (P, Q) of
-the forward SDE the marginal of u = (x, m) is
+the forward SDE the marginal of the state u, (x, m) of PSLD, is
 
-    p_t(u) = E_{x_0} N(u; P (x_0, 0)^T, P diag(0, kappa M) P^T + Q),
+    p_t(u) = E_{x_0} N(u; P (x_0, 0)^T, P diag(0, V) P^T + Q),      V = kappa M of PSLD,
 
 an integral over the data with the perturbation kernel (theory.kernel). It is a finite sum where the data are a mixture
 of Gaussians (targets.mixture) or of points, such as real images (targets.empirical); then
@@ -31,10 +31,10 @@ if TYPE_CHECKING:  # torch takes seconds to import, and the command line reads t
 class Target(ABC):
     """Data with an exactly known score under `diffusion` at the parameters `params`.
 
-    name: as in `TARGETS`, or the user's; event: the shape of one data point x_0. States u are (batch, 2, *event),
-    position first, on any device and of any floating dtype; what is computed from them is computed in float64, and
-    results in the state's shape are rounded to its dtype at the end. Times t are floats with 0 < t: at t = 0 momentum
-    or position may have no density, which raises ValueError.
+    name: as in `TARGETS`, or the user's; event: the shape of one data point x_0. States u are (batch, n, *event),
+    position first, n the components of the diffusion, and (batch, *event) of one; on any device and of any floating
+    dtype. What is computed from them is computed in float64, and results in the state's shape are rounded to its dtype
+    at the end. Times t are floats with 0 < t: at t = 0 a component may have no density, which raises ValueError.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Target(ABC):
 
     @abstractmethod
     def sample(self, t: float, numbers: Tensor, seed: int) -> Tensor:
-        """Exact draws of p_t, (batch, 2, *event), float64, for the samples numbered `numbers` (batch,), on its device.
+        """Exact draws of p_t, states of float64, for the samples numbered `numbers` (batch,), on its device.
 
         Draw number n is a function of (seed, n) alone (integrators.noise, interval START: where a run would draw its
         prior state, so a run's own noise is independent of it). The same numbers at another t are other draws of the
@@ -82,7 +82,7 @@ class Target(ABC):
         """
 
     def moments(self, t: float) -> tuple[Tensor, Tensor]:
-        """Mean (2, *event) and covariance (2, 2, *event) of p_t, float64: of (x, m) in every coordinate.
+        """Mean (n, *event) and covariance (n, n, *event) of p_t, float64: of the n components in every coordinate.
 
         In closed form, from the data's mean and variance. Covariances across coordinates: see
         `MixtureTarget.covariance`.
@@ -91,4 +91,5 @@ class Target(ABC):
 
         law = GaussianTarget(self.data_mean.ravel(), self.data_variance.ravel(), self.diffusion, self.params).law(t)
         mean, cov = torch.from_numpy(law.mean), torch.from_numpy(law.cov)
-        return mean.reshape(2, *self.event), cov.reshape(2, 2, *self.event)
+        size = self.diffusion.size
+        return mean.reshape(size, *self.event), cov.reshape(size, size, *self.event)

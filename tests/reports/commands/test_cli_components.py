@@ -1,5 +1,5 @@
-"""Schemes in position alone on the command line: their own defaults, tables of one component, and what knows (x, m)
-alone and says so."""
+"""Schemes in position alone on the command line: their own defaults, tables of one component, and targets whose score
+is not affine."""
 
 from __future__ import annotations
 
@@ -74,6 +74,37 @@ def test_matrices_of_one_component_are_derived(line: Run) -> None:
     assert "P_xm" not in out
 
 
+def test_on_a_mixture_a_solver_in_position_alone_is_verified_without_sampling(line: Run) -> None:
+    """Claim: DDIM's order is shown to 1e-7, DEIS's second order with its memory, and a word that is too short fails."""
+    code, out, _ = line("verify", "vp-DDIM", "--target", "mixture", "--steps", "50,100,200,400", "--json")
+    answer = json.loads(out)
+    assert (code, answer["verdict"], answer["order"]["proven"]) == (0, "PASS", 1)
+    assert set(answer["levels"][0]["weak_errors"]) == {"x", "x^2", "x^3", "x^4", "cos 2x", "mode x > 0"}
+    assert all(level["estimate"] < 1e-7 < abs(level["error"]) for level in answer["levels"])
+    code, out, _ = line("verify", "vp-DEIS-2", "--target", "mixture", "--steps", "50,100,200,400", "--json")
+    assert json.loads(out)["levels"][-1]["slope"] == pytest.approx(2, abs=0.1)
+    code, out, _ = line("verify", "S F(9/10)", "--splitting", "vp-flow", "--target", "mixture", "--steps", "4,8,16,32")
+    assert (code, out.splitlines()[-1]) == (1, "FAIL: not consistent: the weights of F sum to 9/10, not 1")
+
+
+def test_more_dimensions_and_more_components_are_sampled(line: Run, tmp_path: Path) -> None:
+    (tmp_path / "third.py").write_text(_EULER)
+    third = (f"{tmp_path / 'third.py'}:euler", "--beta-min", "2", "--beta-max", "2", "--t-end", "0.5")
+    budget = ("--steps", "8,16,32,64", "--evaluations", "2e5")
+    for arguments, kind in (
+        (("vp-EM", "--target", "mixture", "--dim", "8"), "mixture (8)"),
+        (("vp-SDE-DPM-Solver++2M", "--target", "banana"), "banana (2)"),
+        ((*third, "--target", "mixture", "--method", "monte-carlo"), "mixture (1)"),
+    ):
+        code, out, _ = line("verify", *arguments, *budget)
+        assert code in (0, 3)
+        assert kind in out
+        assert len(out.splitlines()) == 7
+    code, out, err = line("verify", *third, "--target", "mixture")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "have 3 components: even a Gaussian takes 70 nodes an axis" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
@@ -103,18 +134,3 @@ def test_stability_answers_of_three_components(line: Run, tmp_path: Path) -> Non
     code, out, _ = line(*euler, "27")
     assert code == 1
     assert "rotation in the step" in out
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("verify", "vp-EM", "--target", "mixture"),
-        ("verify", "vp-EM", "--target", "empirical-cifar10"),
-    ],
-    ids=" ".join,
-)
-def test_what_knows_phase_space_alone_says_so(line: Run, arguments: tuple[str, ...]) -> None:
-    code, out, err = line(*arguments)
-    assert (code, out) == (2, "")
-    assert "known of states (x, m), and 'vp' has (x); choose a scheme of psld" in err
-    assert err.count("\n") == 1

@@ -26,6 +26,7 @@ from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme, parse
 from weakorder.verification.blackbox.subject import BlackBox
 from weakorder.verification.exact import noise_free
+from weakorder.verification.exact.lattice import RESOLUTIONS
 
 PARAMS = Parameters()
 NONLINEAR = targets.Settings(
@@ -303,7 +304,7 @@ def test_a_failed_study_writes_nothing(tmp_path: Path) -> None:
 def test_one_scheme_that_always_diverges_can_be_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No error, no point and no fit is still a report, with its verdict."""
     monkeypatch.setattr(figures, "as_png", lambda _: b"")  # of the same figures as the SVG
-    monkeypatch.setattr(noise_free, "RESOLUTIONS", noise_free.RESOLUTIONS[:2])  # which no resolution helps
+    monkeypatch.setattr(noise_free, "resolutions_of", lambda _: RESOLUTIONS[:2])  # which no resolution helps
     stiff = Parameters(beta_min=4e4, beta_max=4e4)
     settings = ONE_GRID | {"steps": (100, 200, 400, 700), "budgets": (200, 300)}
     page = report.write_report([CATALOGUE["EM"]], stiff, tmp_path, **settings)

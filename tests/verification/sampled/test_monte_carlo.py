@@ -35,7 +35,7 @@ from weakorder.verification.sampled.calibration import (
     exact_coupled_moments,
     exact_second_moment,
 )
-from weakorder.verification.sampled.functionals import POWERS, Functionals
+from weakorder.verification.sampled.functionals import Functionals, powers_of
 from weakorder.verification.sampled.monte_carlo import MonteCarloStudy, study_target
 from weakorder.verification.sampled.multilevel import telescope
 from weakorder.verification.targets.gaussian import GaussianTarget
@@ -275,9 +275,9 @@ def test_on_a_bimodal_law_the_weak_errors_are_those_computed_without_noise() -> 
     z, (x, m) = threshold(), Functionals(target, 0.1).unit
     observables = [
         Observable(name, lambda u, v, a=a, b=b: (u / x) ** a * (v / m) ** b)
-        for name, (a, b) in zip(study.names, POWERS, strict=False)
+        for name, (a, b) in zip(study.names, powers_of(2), strict=False)
     ]
-    moments = slice(0, len(POWERS))
+    moments = slice(0, len(powers_of(2)))
     for level, steps in enumerate((10, 20)):
         grid = time_grid("uniform", steps, PARAMS, 0.1)
         answer = noise_free_errors(ROBA, target, grid, observables, 1e-5).errors
