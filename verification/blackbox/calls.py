@@ -89,8 +89,11 @@ class _Cells:
         given[:used].reshape(self.copies, self.rows, width)[:] = whole
         if cells > used:
             filler, rest = self.filler, (cells - used, width)
-            some = filler.uniform(-2, 2, rest) if nodes is None else filler.integers(0, len(nodes), rest)
-            given[used:] = some if nodes is None else nodes[some]
+            if nodes is None:
+                given[used:] = some = filler.uniform(-2, 2, rest)
+            else:
+                which = filler.integers(0, len(nodes), rest)
+                given[used:], some = nodes[which], which.astype(float)
             self.spare.append(some)
         if not self.placed:
             return given
