@@ -51,6 +51,15 @@ class Prepared:
     draws: dict[int, _Draw] = field(default_factory=dict)
 
 
+class Spare(NamedTuple):
+    """The cells that no row fills: their states (n, components), their numbers by draws (n, width), of discrete laws
+    which value, and what became of them (n, components)."""
+
+    states: Array
+    draws: list[Array]
+    result: Array
+
+
 @dataclass
 class _Cells:
     """The cells of a batch, which the rows of every target fill first; placed: whether in an order of their own."""
@@ -60,6 +69,7 @@ class _Cells:
     batch: int
     elements: int
     placed: bool
+    spare: list[Array] = field(default_factory=list)  # what `fill` put where no row is, of discrete laws which value
 
     @cached_property
     def filler(self) -> np.random.Generator:
@@ -79,7 +89,12 @@ class _Cells:
         given[:used].reshape(self.copies, self.rows, width)[:] = whole
         if cells > used:
             filler, rest = self.filler, (cells - used, width)
-            given[used:] = filler.uniform(-2, 2, rest) if nodes is None else nodes[filler.integers(0, len(nodes), rest)]
+            if nodes is None:
+                given[used:] = some = filler.uniform(-2, 2, rest)
+            else:
+                which = filler.integers(0, len(nodes), rest)
+                given[used:], some = nodes[which], which.astype(float)
+            self.spare.append(some)
         if not self.placed:
             return given
         placed = np.empty_like(given)
@@ -114,6 +129,7 @@ class Calls:
         self.is_stepwise = False
         self.light = False  # whether calls are watched by the names of torch alone
         self.order = 0  # of the cells of a batch, where some share numbers
+        self.spare: Spare | None = None  # of the last call, where no cells share numbers
 
     def respond(
         self, run: Run, states: Array, noise: Callable[[int, int, Law], Array], same: Prepared | None = None
@@ -175,7 +191,11 @@ class Calls:
             made.states = cells.pack(cells.fill(states, order)).reshape(self.shape(batch))
         self.label = None  # a call that was broken off may have left one
         response = call(run, made.states.clone(), score, draw, self.by_state, self.light)
-        self.labels = labels
+        self.labels, self.spare = labels, None
+        if cells.spare and (layout is None or layout.live == layout.cells):
+            groups = 0 if layout is None else len(layout.groups)
+            draws = [*cells.spare[:groups], *cells.spare[groups + 1 :]]
+            self.spare = Spare(cells.spare[groups], draws, self.cells(response.state)[order][self.copies * rows :])
         return self.unpack(response.state, rows, order), response
 
     def unpack(self, state: Tensor, rows: int, order: NDArray[np.int64] | None = None) -> Array:

@@ -6,6 +6,8 @@ one thing:
     again       the same state and the same numbers, with another state in between: what gives another result keeps
                 state, or draws from what no one sees
     states      when scores are asked for, and how often is drawn, must not depend on the state or on what was drawn
+    alike       entries and pixels of the same state, with the same numbers, go to the same state, but for the sign of
+                the noise, as in antithetic pairs
     one cell    one coordinate of one entry, or one number drawn, that moves other entries: a batch that is mixed
     a line      states along a line: an affine map stays on one, a branch breaks it at some points, rounding at all,
                 and a smooth function bends it
@@ -30,6 +32,8 @@ from .layout import NamedCause
 
 # A Gaussian that anyone who cuts off would draw again, as loud a coordinate, and how many draws are tried with it.
 _LOUD, _LOOKED_AT = 100.0, 4
+# Entries of a batch that are looked at for what is done to some of them.
+_MANY = 32
 # What is moved by less than this part of all is not moved.
 _STILL = 1e-12
 # Lines of states of a few deviations, and of the probe's loudest; how many, and the part at which a branch breaks it.
@@ -109,7 +113,7 @@ def cause_of(error: BlackBoxError, calls: Calls, run: Run, sampler: object) -> B
     """What a test of its own shows to be behind an error; None if none of them does."""
     asked = _Asked(calls, run)
     try:
-        sentence = _again(asked, sampler) or _source(asked, sampler) or _cells(asked)
+        sentence = _again(asked, sampler) or _source(asked, sampler) or _cells(asked) or _alike(asked)
         bent = _line(asked, _NEAR) or _line(asked, _FAR) if sentence is None and isinstance(error, NotAffine) else None
     except UnseenDraws as unseen:
         sentence = _source(asked, sampler) or compiled_within(sampler)
@@ -195,6 +199,25 @@ def _cells(asked: _Asked) -> str | None:
 
 
 _MIXES = "mixes the entries of a batch"
+
+
+def _alike(asked: _Asked) -> str | None:
+    if asked.calls.copies > 1:  # whose scores differ
+        return None
+    one = asked.states(1).reshape(-1)[: asked.calls.components]
+    states = np.ones(asked.calls.shape(_MANY)) * one.reshape(-1, *(1,) * len(asked.calls.event))
+    rest = asked(states)
+    moves = [_moved(rest.cells, rest.cells[:1])]
+    for k in range(min(len(rest.sizes), _LOOKED_AT)):
+        moved = np.abs(asked(states, (k, -1)).cells - rest.cells)
+        moves.append(_moved(moved, moved[:1]))
+    return NOT_ALIKE if max(map(np.max, moves)) > _STILL * _LOUD else None
+
+
+NOT_ALIKE = (
+    "the sampler treats the entries of a batch, or the pixels of an image, differently: from the same state and with "
+    "the same numbers some go elsewhere than others"
+)
 
 
 def _is_mixed(moved: Array) -> bool:

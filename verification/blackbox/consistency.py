@@ -75,6 +75,8 @@ class Inconsistency:
 
     def __str__(self) -> str:
         shown = next((k for k, tau in enumerate(self.taus) if tau in TIMES), 0)
+        if f"{self.found[shown]:.6g}" == f"{self.expected[shown]:.6g}":  # next to nothing there
+            shown = max(range(len(self.taus)), key=lambda k: abs(self.found[k] - self.expected[k]))
         return f"{self.what} is {factor(self.found, self.expected, shown)} {when(self.taus, self.looked)}"
 
 
@@ -86,6 +88,13 @@ class Unbounded(Inconsistency):
 
     def __str__(self) -> str:
         return f"{self.what} grows like h^{self.power:.2g} as h -> 0, and has no limit"
+
+
+class Indifferent(Inconsistency):
+    """A state that moves alike in runs of any length."""
+
+    def __str__(self) -> str:
+        return f"{self.what} are not those of the times that it is given: a short run does the same whatever its length"
 
 
 class Spot(NamedTuple):
@@ -216,11 +225,16 @@ def _size(wrong: Sequence[Inconsistency]) -> float:
 
 
 def departures(
-    spots: Sequence[Spot], params: Parameters, rough: float = 0.0, measured: Mapping[str, Array] | None = None
+    spots: Sequence[Spot],
+    params: Parameters,
+    rough: float = 0.0,
+    measured: Mapping[str, Array] | None = None,
+    table: float = 0.0,
 ) -> list[Inconsistency]:
     """What the short runs show to be wrong, as `inconsistencies`; rough: what the noise covariance of a run may be off
-    by, where its constants are rounded; measured: see `Spot.rates`."""
-    if wrong := _at_zero(spots) or _unbounded(spots):
+    by, where its constants are rounded; measured: see `Spot.rates`; table: the spacing of the times t from whose
+    neighbours beta may be taken."""
+    if wrong := _indifferent(spots) or _at_zero(spots) or _unbounded(spots):
         return wrong
     A, G, D = PSLD_DIFFUSION.reverse().numbers(params.values())
     taus = tuple(spot.tau for spot in spots)
@@ -230,6 +244,10 @@ def departures(
     for k, spot in enumerate(spots):
         unsure["noise"][k] = np.maximum(unsure["noise"][k], _MAGNIFICATION * rough / spot.lengths[-1])
     beta = np.array([params.beta(params.T - tau) for tau in taus])[:, None, None]
+    others = [[params.beta(params.T - tau + by) for tau in taus] for by in (-table, table)]
+    loose = np.abs(np.array(others)[:, :, None, None] / beta - 1).max(0)
+    for name, right in {"drift": A, "gain": G, "noise": D}.items():
+        unsure[name] = np.maximum(unsure[name], loose * np.abs(beta * right) / _SURE)
     slack = _SURE * np.maximum(unsure["gain"], unsure["noise"])
     most = _SURE * np.max([unsure[name] for name in ("drift", "gain", "noise")], axis=(0, 2, 3))
     slack = np.maximum(slack, most[:, None, None]) if measured is None else slack
@@ -240,6 +258,9 @@ def departures(
     if (common := _common_factor(found, wanted, most)) is not None:
         have, want = common
         what = "the rate of everything (drift, gain and noise: beta or a step size)"
+        backward = [params.beta(tau) / params.beta(params.T - tau) for tau in taus]
+        if np.abs(np.array(have) / backward - 1).max() <= _WRONG:
+            what = "the rate of everything (drift, gain and noise: beta is taken at tau, not at t = T - tau)"
         return [Inconsistency(what, taus, have, want, taus)]
     scale = float(np.abs(beta * G).max())
     wrong = []
@@ -300,6 +321,17 @@ def _common_factor(
     same = (np.abs(have - ratio[:, None] * want) <= np.maximum(_WRONG * size, slack[:, None])).all()
     is_one = np.abs(ratio - 1) <= np.maximum(_WRONG, slack / np.abs(want).max(1))
     return (tuple(ratio.tolist()), (1.0,) * times) if same and not is_one.all() else None
+
+
+def _indifferent(spots: Sequence[Spot]) -> list[Inconsistency]:
+    """Whether the length of a run is nothing to the sampler, at all times."""
+    for spot in spots:
+        moved = np.array([run.propagator - np.eye(2) for run in spot.runs])
+        size = float(np.abs(moved[-1]).max())
+        if not (size > _GROWN and np.abs(moved - moved[-1]).max() <= _WRONG * size):
+            return []
+    taus = tuple(spot.tau for spot in spots)
+    return [Indifferent("its steps", taus, (1.0,) * len(taus), (0.0,) * len(taus), taus)]
 
 
 def _at_zero(spots: Sequence[Spot]) -> list[Inconsistency]:

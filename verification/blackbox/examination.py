@@ -26,8 +26,8 @@ from ..verdicts import Kind as About
 from .anatomy import NAMES, Anatomy, Dissection, check_repeats
 from .clock import Grid, clock_of
 from .consistency import LENGTHS, STEPS, TIMES, Inconsistency, Spot, departures, lasting, look, reference
-from .slowness import slow
-from .smoothness import branches, roughness, rounded_steps, rounding_of_rates
+from .slowness import kept, slow
+from .smoothness import branches, roughness, rounded_steps, rounding_of_rates, table_of_rates
 
 # A normalised cumulant that is this large is none of rounding, and a limit that is off by so much of its size.
 _MOMENT, _CURVATURE = 1e-4, 1e-3
@@ -66,6 +66,18 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
         if on_grid:  # where only steps of other sizes are at fault, they are rounded with the times
             spots, wrong, shortest = on_grid, departures(on_grid, params), _KNOWN * clock.grid.spacing
     rounding = [] if clock is None else [_rounds(str(clock), shortest)]
+    is_timed = params.beta_min != params.beta_max
+    if wrong and is_timed and (table := table_of_rates(anatomy, params.eps, 1 if is_step else _SOME)) is not None:
+        grid = Grid("", table[1], table[0])
+        on_grid = grid.look(anatomy, params, counts)
+        if on_grid:
+            spots = on_grid if clock is None else clock.unrounded(on_grid, params.T)
+            wrong, shortest = departures(spots, params, table=grid.spacing), _KNOWN * grid.spacing
+        text = (
+            f"takes the rates of its steps from a table of times, which are {grid.spacing:.3g} apart: they are off by "
+            f"what the rates change by between these, whatever the step size"
+        )
+        rounding.append(_rounds(text, shortest))
     single = max(run.rounding for spot in spots for run in spot.runs)  # reported with its size by the study
     if wrong and clock is None and (steps := rounded_steps(anatomy, 1 if is_step else _SOME, single)) is not None:
         part, number = steps
@@ -96,6 +108,7 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
     any_score = order == 1
     if not wrong and not shortest:
         problems += [Finding(text, Weight.REFUTES, About.ORDER) for text in late]
+        problems = problems or ([] if is_step else [*kept(anatomy, params.T - params.eps)])
         problems = problems or [*branches(anatomy, 1 if is_step else _SOME, single > 0)]
         problems = problems or [*_curvature_at_zero(spots)]
         if order >= 2 and not problems:

@@ -22,7 +22,7 @@ from ...integrators.draws import Law
 from ...integrators.light_draws import are_in_place
 from ..verdicts import Array
 from .calls import SAME_DRAWS, Calls, Prepared
-from .causes import NotAffine, cause_of, dependence
+from .causes import NOT_ALIKE, NotAffine, cause_of, dependence
 from .columns import FLOAT32, Columns, Increment, centred
 from .layout import NamedCause
 
@@ -182,6 +182,8 @@ class Probe(Calls):
         alone = self.alone if self.alone is not None else self.checks.states[None]
         try:
             out, _ = self.respond(run, self.checks.states[:1], lambda *draw: self.checks.noise(*draw)[:1])
+        except NotAState:
+            raise
         except BlackBoxError as error:
             raise BlackBoxError(f"{error}; another batch went through: is state left over from it?") from error
         error = float(np.abs(out[:, 0] - alone[:, 0]).max() / max(1.0, float(np.abs(out).max())))
@@ -219,6 +221,7 @@ class Probe(Calls):
         else:
             rounding = self._departure(checked, offset[:, None] + given @ columns)
             self._check_alone(checked, rounding)
+            self._check_spare(offset, columns, rounding)
         offset, draws, increments = self.centred(offset, columns[:, n:])
         is_of = np.repeat(np.arange(len(counts)), counts)
         return Columns(offset, columns[:, :n], draws, is_of, increments, rounding, response)
@@ -272,6 +275,18 @@ class Probe(Calls):
                 "it mixes the entries of a batch, or keeps state between calls: give it a reset() then"
             )
         self.alone = None
+
+    def _check_spare(self, offset: Array, columns: Array, rounding: float) -> None:
+        """What no row fills, the last pixels of an image among it, must go where the columns say, too."""
+        if self.copies > 1 or self.spare is None:
+            return
+        given = [self.spare.states]
+        for values, law in zip(self.spare.draws, self.laws, strict=False):
+            given.append(values if law.nodes is None else _one_hot(values, len(law.nodes)))
+        predicted = offset[0] + np.concatenate(given, axis=1) @ columns[0]
+        error = float(np.abs(predicted - self.spare.result).max() / max(1.0, float(np.abs(predicted).max())))
+        if not error <= (FLOAT32 if rounding else _TOLERANCE):
+            raise NamedCause(NOT_ALIKE)
 
     def _respond_in_blocks(self, run: Run, widths: list[int]) -> tuple[Array, Response]:
         """All probes, in as many calls as their number needs: (V, rows, components). Row 0 is zero, then come the unit

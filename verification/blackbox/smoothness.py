@@ -1,8 +1,8 @@
 """Whether the parts of a black box are smooth functions of the step size.
 
 They are, of every sampler that has an order. Where one jumps, a branch on h is found by bisection; where constants of
-the noise jump between neighbouring h, they were rounded; where a part is a staircase, h was. Runs are of one step, or
-of some where steps remember.
+the noise jump between neighbouring h, they were rounded; where a part is a staircase, h was. Where rates are a
+staircase in time, they come from a table of times. Runs are of one step, or of some where steps remember.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ _LENGTHS, _NEAR, _AROUND = (2.0**-6, 2.0**-9, 2.0**-12), 1e-4, 8
 # Where the stairs of a part that takes h rounded are looked for, in so many sizes from a half of each; the most of
 # these that may rise from the one before; what is level, and how much steeper a rise is than what is not quite.
 _STAIRS, _TREADS, _MOST, _LEVEL, _STEEP = (2.0**-4, 2.0**-6, 2.0**-8, 2.0**-10), 64, 0.4, 1e-9, 10
+# Where the stairs of rates in time are looked for: spans from `_TAU` on, in `_TREADS` steps so short that hardly one
+# crosses an edge; and how far the number of stairs in [0, 1] may be from a whole one.
+_SPANS, _SHORT, _WHOLE = (0.5, 0.06, 0.008, 0.002), 2.0**-17, 0.02
 _PARTS = (
     *(f"the drift of {i} by {j}" for i in NAMES for j in NAMES),
     *(f"the gain of {i} from s_{j}" for i in NAMES for j in NAMES),
@@ -158,7 +161,8 @@ def rounded_steps(anatomy: Dissection, count: int = 1, rounding: float = 0.0) ->
         sizes = np.linspace(longest / 2, longest, _TREADS)
         values = np.array([parts(h) for h in sizes])
         rises = np.abs(np.diff(values, axis=0))
-        moves = rises > _LEVEL * np.abs(values).max(0) + _STEEP * (np.median(rises, axis=0) + rounding)
+        nothing = _ROUGH * max(1.0, float(np.abs(values).max()))  # a part that is 0 rises and falls by roundings
+        moves = rises > nothing + _LEVEL * np.abs(values).max(0) + _STEEP * (np.median(rises, axis=0) + rounding)
         for part in np.flatnonzero((moves.sum(0) >= 3) & (moves.mean(0) <= _MOST)):
             places = np.flatnonzero(moves[:, part])
             edges = list[float]()
@@ -175,12 +179,44 @@ def rounded_steps(anatomy: Dissection, count: int = 1, rounding: float = 0.0) ->
     return None
 
 
-def _rates(anatomy: Dissection, h: float, count: int) -> Array:
-    """Drift, gain, noise and offset of the last of `count` steps h, over h, (14,)."""
-    run = anatomy(_TAU + h * np.arange(count + 1.0))
+def table_of_rates(anatomy: Dissection, start: float, count: int = 1) -> tuple[int, float] | None:
+    """The table of times t that the rates of a step are taken from: they are constant but for jumps at even distances.
+    Its number of spacings and its first time, 0 or `start`. None if there is none.
+    """
+
+    def rates(tau: float) -> Array:
+        return _rates(anatomy, _SHORT, count, tau)
+
+    for span in _SPANS:
+        taus = np.linspace(_TAU, _TAU + span, _TREADS)
+        values = np.array([rates(tau) for tau in taus])
+        rises = np.abs(np.diff(values, axis=0))
+        part = int(rises.max(0).argmax())
+        moves = rises[:, part] > _LEVEL * np.abs(values[:, part]).max() + _STEEP * np.median(rises[:, part])
+        if not (moves.sum() >= 3 and moves.mean() <= _MOST):
+            continue
+        places, edges = np.flatnonzero(moves), list[float]()
+        for place in (places[0], places[-1]):
+            low, high = float(taus[place]), float(taus[place + 1])
+            for _ in range(_HALVINGS):
+                middle = (low + high) / 2
+                same = abs(rates(middle)[part] - values[place, part]) <= rises[place, part] / 2
+                low, high = (middle, high) if same else (low, middle)
+            edges.append(low)
+        spacing = (edges[1] - edges[0]) / (len(places) - 1)
+        for first in (0.0, start):
+            number = (1 - first) / spacing
+            if abs(number - round(number)) <= _WHOLE:
+                return round(number), first
+    return None
+
+
+def _rates(anatomy: Dissection, h: float, count: int, tau: float = _TAU) -> Array:
+    """Drift, gain, noise and offset of the last of `count` steps h from tau on, over h, (14,)."""
+    run = anatomy(tau + h * np.arange(count + 1.0))
     P, K, Q, b = run.propagator, run.gains.sum(0), run.noise_cov, run.offset
     if count > 1:  # beyond the steps before it
-        before = anatomy(_TAU + h * np.arange(float(count)))
+        before = anatomy(tau + h * np.arange(float(count)))
         P = P @ np.linalg.inv(before.propagator)
         K, Q, b = K - P @ before.gains.sum(0), Q - P @ before.noise_cov @ P.T, b - P @ before.offset
     return np.concatenate([np.ravel(part) for part in (P - np.eye(2), K, Q, b)]) / h

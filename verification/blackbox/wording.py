@@ -5,13 +5,15 @@ from __future__ import annotations
 
 def factor(found: tuple[float, ...], expected: tuple[float, ...], shown: int) -> str:
     """How the found values relate to the expected ones: by a factor, where there is one; shown: which of them is."""
-    first = f"{found[shown]:.6g} where {expected[shown]:.6g} is right"
+    have, want = found[shown], expected[shown]
+    digits = next((n for n in range(6, 17) if f"{have:.{n}g}" != f"{want:.{n}g}"), 17)  # those that tell them apart
+    first = f"{have:.{digits}g} where {want:.{digits}g} is right"
     if all(abs(e) > 1e-12 for e in expected):
         ratios = [f / e for f, e in zip(found, expected, strict=True)]
         if max(map(abs, ratios)) <= 1e-9:
             return f"missing ({expected[shown]:.6g} is right)"
         if max(ratios) - min(ratios) <= 1e-6 * max(1.0, abs(ratios[shown])):
-            return f"{ratios[shown]:.6g} times what is right ({first})"
+            return f"{ratios[shown]:.{digits}g} times what is right ({first})"
     return first
 
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 from plain_step import deviation, drawing, drift
 from selection import nightly_but
+from weakorder.integrators.blackbox import BlackBoxError
 from weakorder.integrators.other_sources import compiled, reachable
 from weakorder.theory.model import Parameters
 from weakorder.verification.blackbox.anatomy import check_repeats, dissect
 from weakorder.verification.blackbox.examination import examine
+from weakorder.verification.blackbox.images import on_images
 from weakorder.verification.testing import assert_weak_order
 
 PARAMS = Parameters()
@@ -142,6 +144,59 @@ def test_a_step_that_mixes_pixels_is_told_so_without_being_asked_for_images(of) 
     sampler = then(lambda u: of(u) if u.ndim > 3 else u)
     with pytest.raises(AssertionError, match="wrong on images of 3 x 4 x 4: the sampler mixes the pixels of an image"):
         assert_weak_order(sampler, steps=(20, 40, 80, 160))
+
+
+def louder_at(part):
+    """The plain step, where some numbers of the noise are 1.2 times as large."""
+
+    def noise(u):
+        z = torch.randn_like(u)
+        z[part(u)] *= 1.2
+        return z
+
+    return drawing(noise)
+
+
+SOME_CELLS = {
+    "the last colour": louder_at(lambda u: (slice(None), slice(None), slice(-1, None)) if u.ndim == 5 else slice(0)),
+    "the last row": louder_at(lambda u: (..., slice(-1, None), slice(None)) if u.ndim == 5 else slice(0)),
+}
+SOME_ENTRIES = {
+    "the last entry": louder_at(lambda u: slice(-1, None)),
+    "every seventh entry": louder_at(lambda u: slice(6, None, 7)),
+    "the second half": louder_at(lambda u: slice(len(u) // 2, None)),
+}
+NOT_ALIKE = "treats the entries of a batch, or the pixels of an image, differently"
+
+
+@pytest.mark.parametrize("sampler", SOME_CELLS.values(), ids=SOME_CELLS)
+def test_what_is_done_to_some_pixels_alone_is_told_of_images(sampler) -> None:
+    found = on_images(sampler)
+    assert found is not None
+    assert found.is_wrong
+    assert NOT_ALIKE in found.text
+    assert on_images(plain) is None
+
+
+@pytest.mark.parametrize("sampler", SOME_ENTRIES.values(), ids=SOME_ENTRIES)
+def test_what_is_done_to_some_entries_alone_is_told_so(sampler) -> None:
+    with pytest.raises(BlackBoxError, match=NOT_ALIKE):
+        dissect(sampler, SHORT)
+
+
+def test_antithetic_entries_are_alike() -> None:
+    def halves(u):
+        z = torch.randn_like(u[: (len(u) + 1) // 2])
+        return torch.cat([z, -z])[: len(u)]
+
+    np.testing.assert_allclose(dissect(drawing(halves), SHORT).noise_cov, dissect(plain, SHORT).noise_cov, rtol=1e-12)
+
+
+def test_a_shape_that_is_lost_in_a_batch_of_one_is_no_state_left_over() -> None:
+    with pytest.raises(
+        BlackBoxError, match=r"returns \(2,\) for a state of shape \(1, 2\); it must return the next state$"
+    ):
+        dissect(then(lambda u: u.squeeze()), SHORT)
 
 
 RANDN_LIKE = torch.randn_like  # a name that was taken before anyone watches
