@@ -153,7 +153,7 @@ def test_deterministic_schemes_draw_nothing_and_words_without_score_run() -> Non
         ((1,), (POSITION["vp-EM"], POSITION["vp-EM"])),
         ((2,), (Scheme("S F", WHOLE_THIRD), Scheme("S F", WHOLE_THIRD, flow="exact"))),
     ],
-    ids=str,
+    ids=lambda value: " and ".join(str(getattr(entry, "name", entry)) for entry in value),
 )
 def test_a_coupled_run_is_the_sampler_with_that_noise(event: tuple[int, ...], schemes: tuple[Scheme, ...]) -> None:
     grid = time_grid("quadratic", 5, PARAMS)

@@ -23,6 +23,11 @@ from weakorder.reports.commands.waiting import Waiting
 from weakorder.verification.testing import assert_weak_order
 from weakorder.verification.time_limit import TimeUp, completed, duration, forecast, time_limit
 
+# An alarm within Hypothesis's callback of the garbage collector is lost there, with a warning; the next one is not.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in.*gc_callback:pytest.PytestUnraisableExceptionWarning"
+)
+
 SAMPLER = """
 import signal
 import time
