@@ -90,7 +90,8 @@ class _Cells:
         if cells > used:
             filler, rest = self.filler, (cells - used, width)
             if nodes is None:
-                given[used:] = some = filler.uniform(-2, 2, rest)
+                # numbers that draws in float32 hold as well
+                given[used:] = some = filler.uniform(-2, 2, rest).astype(np.float32).astype(float)
             else:
                 which = filler.integers(0, len(nodes), rest)
                 given[used:], some = nodes[which], which.astype(float)
