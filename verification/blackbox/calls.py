@@ -90,8 +90,8 @@ class _Cells:
         if cells > used:
             filler, rest = self.filler, (cells - used, width)
             if nodes is None:
-                # numbers that draws in float32 hold as well
-                given[used:] = some = filler.uniform(-2, 2, rest).astype(np.float32).astype(float)
+                # numbers of eight bits, which draws in any precision hold as well
+                given[used:] = some = np.round(filler.uniform(-2, 2, rest) * 64) / 64
             else:
                 which = filler.integers(0, len(nodes), rest)
                 given[used:], some = nodes[which], which.astype(float)

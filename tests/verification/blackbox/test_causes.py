@@ -251,3 +251,10 @@ def test_draws_of_each_entry_are_not_looked_for_in_batches_as_large_as_all_that_
         return u
 
     np.testing.assert_allclose(each.computed.cov, probed_moments(run, target, taus).computed.cov, rtol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.nightly)], ids=str)
+def test_draws_of_few_digits_are_no_uneven_treatment(dtype: torch.dtype) -> None:
+    """What fills the cells that no probe does are numbers that such draws hold."""
+    few = drawing(lambda u: torch.randn(u.shape, dtype=dtype).to(u.dtype))
+    assert_weak_order(few, steps=(25, 50, 100, 200))
