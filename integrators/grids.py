@@ -108,6 +108,7 @@ def _graded(name: str, steps: int, params: Parameters, t_end: float | None) -> N
 
 def _along(name: str, steps: int, params: Parameters, stop: float) -> NDArray[np.float64]:
     """The times tau at which the diffusion is as noisy as the path at G's times."""
+    from ..theory.clock import time_at
     from ..theory.paths import PATHS
 
     spacing, _, where = name.rpartition(_ON)
@@ -117,9 +118,7 @@ def _along(name: str, steps: int, params: Parameters, stop: float) -> NDArray[np
         times = _ON_PATHS[spacing](first, last, GRIDS["uniform"](steps))
     else:
         times = first - (first - last) * (GRIDS[spacing](steps) if spacing in GRIDS else _evaluated(spacing, steps))
-    theta, slope = path.theta(times), params.beta_max - params.beta_min
-    # the t with int_0^t beta = theta, without cancellation
-    tau = params.T - 2 * theta / (params.beta_min + np.sqrt(params.beta_min**2 + 2 * slope * theta))
+    tau = params.T - time_at(path.theta(times), params)
     tau[0], tau[-1] = 0.0, params.T - stop
     return tau
 

@@ -111,7 +111,7 @@ class Clock:
         """Under the parameters. The rate raises ValueError where it is not one number."""
 
         def rate(theta: Array) -> Array:
-            kernel = NumericKernel(diffusion, theta, params.values(), _beta(theta, params))
+            kernel = NumericKernel(diffusion, theta, params.values(), beta_at(theta, params))
             found = np.asarray(self.rate(kernel), dtype=float)
             if found.shape[-2:] != (1, 1):
                 raise ValueError(f"clock {self.name!r}: its rate has the shape {found.shape[-2:]}; it is one number")
@@ -129,9 +129,14 @@ class Clock:
         return self.name + _MIDPOINT * self.midpoint
 
 
-def _beta(theta: Array, params: Parameters) -> Array:
+def beta_at(theta: Array, params: Parameters) -> Array:
     """beta at the times t with int_0^t beta = theta."""
     return np.sqrt(params.beta_min**2 + 2 * (params.beta_max - params.beta_min) * theta)
+
+
+def time_at(theta: Array, params: Parameters) -> Array:
+    """These times t, without cancellation."""
+    return 2 * theta / (params.beta_min + beta_at(theta, params))
 
 
 def _at(of: Taylor, k: int) -> Array:

@@ -22,6 +22,7 @@ from ...verification.cifar10.model import PRECISIONS
 from .lines import cell, print_json, print_table, progress
 from .options import CROP, JSON, MODEL, WHOLE, Chosen, Numbers, grid_option, together
 from .values import check_device, scheme_of
+from .values import given as stated
 
 if TYPE_CHECKING:
     import torch
@@ -194,12 +195,11 @@ def _study(
     dataset, output = DATASETS[key], output or Path(f"{key}-study")
     with _ended_by_sigterm(), processes.joined(process) as peers:
         chosen = _device(device, process)
-        stated = {k: v for k, v in given.items() if v is not None}
-        found, name = studies.open_checkpoint(checkpoint, stated, weights, dataset, side)
+        found, name = studies.open_checkpoint(checkpoint, stated(given), weights, dataset, side)
         dataset = dataclasses.replace(dataset, side=found.network.config.image_size)
         schemes = tuple(_schemes(names, [scale for group in scales for scale in group]))
-        counts, precise = _budgets(budgets), _precisions(precisions)
-        design = studies.Design(schemes, counts, samples, grid, refinement, reference_steps, precise, against)
+        asked = (_budgets(budgets), samples, grid, refinement, reference_steps, _precisions(precisions), against)
+        design = studies.Design(schemes, *asked)
         # what it needs is there, before hours are spent
         compared = reading.Data.of(data, fid, inception_weights, chosen, dataset, crop)
         _check_folder(output)

@@ -17,7 +17,7 @@ import numpy as np
 from ...theory.model import Parameters
 from ..verdicts import Array
 from .anatomy import Anatomy, Dissection
-from .consistency import LENGTHS, STEPS, Spot, times_of
+from .short_runs import LENGTHS, STEPS, Spot, times_of
 
 # Off by more than float32, a score's time is rounded if all lie on a grid of at most so many times.
 _TIME, _FINEST = 4 * 2.0**-24, 20_000

@@ -9,10 +9,9 @@ noise):
 and the state at which s_k is taken tends to u: P_k -> I, sum_j K_kj -> 0, b_k -> 0, and its noise -> 0. Then it is
 consistent whatever the score.
 
-The limits are extrapolated from a few short runs (Richardson), at times from the start down to the cut-off, so the
-entry that is wrong is named, with its factor. A step remembers nothing: one step is a run. What keeps state may begin
-and end in its own way, which changes a run's law by O(h) and is no fault: its rates are those of the later steps of a
-longer run, beyond a shorter one with steps of the same size.
+The limits are those of short runs (blackbox.short_runs), at times from the start down to the cut-off, so the entry that
+is wrong is named, with its factor. What keeps state may begin and end in its own way, which changes a run's law by O(h)
+and is no fault.
 
 Noise of any covariance with the gain that fits it keeps the marginals p_t, and is consistent with them: a sampler of
 the SDE that became one of the flow is right, and only a baseline shows the change. So does a skew matrix J added to the
@@ -23,34 +22,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...integrators.blackbox import Kind, Sampler, kind_of
 from ...theory.model import PSLD_DIFFUSION, Parameters
-from ..targets import point
-from ..verdicts import Array, extrapolate, magnification
+from ..verdicts import Array, extrapolate
 from .anatomy import NAMES, Anatomy, Dissection
+from .short_runs import LENGTHS, MAGNIFICATION, RATES, STEPS, TIMES, Spot, look
 from .wording import factor, when
 
-# Where the limits are taken, and the lengths h of the runs; from the last of them Richardson reaches about 1e-10.
-TIMES = (0.1, 0.4, 0.7, 0.95)
-LENGTHS = tuple(2.0**-k for k in range(6, 12))
-# Further times, off any grid that people use, the first close to the start, and as many more down to the cut-off,
-# looked at with fewer lengths.
-BETWEEN = (0.0047, 0.0313, 0.1973, 0.3137, 0.5093, 0.6171, 0.7917, 0.8671)
-LATE, LAST = 0.1, 1.5  # from this t on, down to so many cut-offs
-FEWER = 4
-# The steps of the runs of what keeps state, a shorter and a longer one; and where those find something, of longer ones,
-# so that what dies out is told from what goes on: it falls to less than this part from one look to the next, though
-# steps are four times as many, and a fault of any size stays what it is.
-STEPS, LONGER = (4, 8), ((16, 32), (64, 128))
+# Where runs of `STEPS` steps find something in what keeps state: the steps of longer ones, so that what dies out is
+# told from what goes on: it falls to less than this part from one look to the next, though steps are four times as
+# many, and a fault of any size stays what it is.
+LONGER = ((16, 32), (64, 128))
 _DIES_OUT = 0.5
 _AGAIN = 4  # of the times where something was found
-# Rounding of (P - I) / h: a few units of 2^-53, over the shortest h, magnified by the extrapolation.
-_MAGNIFICATION = magnification(LENGTHS)
 # A limit is wrong if it is off by this part of the largest entry of its matrix and by more than a few uncertainties;
 # below the first number, constants rounded to float32 explain it.
 _WRONG, _SURE = 1e-6, 4
@@ -95,80 +83,6 @@ class Indifferent(Inconsistency):
 
     def __str__(self) -> str:
         return f"{self.what} are not those of the times that it is given: a short run does the same whatever its length"
-
-
-class Spot(NamedTuple):
-    """Short runs from one time: of the lengths (n,), and as many shorter ones with steps of the same size, of a step
-    that remembers nothing none."""
-
-    tau: float
-    lengths: tuple[float, ...]
-    runs: tuple[Anatomy, ...]
-    shorter: tuple[Anatomy, ...] = ()
-
-    def rates(self, measured: Mapping[str, Array] | None = None) -> dict[str, tuple[Array, Array]]:
-        """The limits of the module's docstring, each with the uncertainties of its entries; measured: what float32
-        makes of each, by default what it makes of the largest."""
-        spans = np.array([run.taus[-1] - run.taus[0] for run in self.runs])
-        if self.shorter:
-            spans = spans - [run.taus[-1] - run.taus[0] for run in self.shorter]
-        # a few units of 2^-53 in every part, over the shortest length, magnified by the extrapolation
-        least, most = (x / spans[-1] for x in (16 * 2.0**-53, max(run.rounding for run in self.runs)))
-        limits = {}
-        for name, of in RATES.items():
-            values = np.array(self.over_time(of))
-            limit, unsure = extrapolate(self.lengths, values)
-            floor = np.full(limit.shape, _MAGNIFICATION * (least + most))
-            if measured is not None:
-                each = [extrapolate(self.lengths, values[(slice(None), *place)]) for place in np.ndindex(limit.shape)]
-                limit, unsure = (np.array(x).reshape(limit.shape) for x in zip(*each, strict=True))
-                floor = _MAGNIFICATION * (least + measured[name])
-            limits[name] = limit, np.maximum(unsure, floor)
-        return limits
-
-    def over_time(self, part: Callable[[Anatomy], Array]) -> list[Array]:
-        """A part of the runs over what they last; of the later steps alone, where there are shorter runs."""
-        values, spans = [part(run) for run in self.runs], [run.taus[-1] - run.taus[0] for run in self.runs]
-        if self.shorter:
-            values = [value - part(run) for value, run in zip(values, self.shorter, strict=True)]
-            spans = [span - run.taus[-1] + run.taus[0] for span, run in zip(spans, self.shorter, strict=True)]
-        return [value / span for value, span in zip(values, spans, strict=True)]
-
-
-RATES: dict[str, Callable[[Anatomy], Array]] = {
-    "drift": lambda run: run.propagator - np.eye(2),
-    "gain": lambda run: run.gains.sum(0),
-    "noise": lambda run: run.noise_cov,
-    "offset": lambda run: run.offset,
-}
-
-
-def times_of(params: Parameters) -> dict[float, tuple[float, ...]]:
-    """Where short runs begin, in order, with their lengths; the last ones stop short of the cut-off."""
-    late = np.geomspace(LATE, LAST * params.eps, 7)[1:] if LAST * params.eps < LATE else ()
-    found = dict.fromkeys(TIMES, LENGTHS)
-    for t in (*(params.T - tau for tau in BETWEEN), *late):
-        if t > params.eps:
-            longest = min(2.0**-8, (t - params.eps) / 4)
-            found[params.T - float(t)] = tuple(longest * 2.0**-k for k in range(FEWER))
-    return dict(sorted(found.items()))
-
-
-def look(
-    anatomy: Dissection, params: Parameters, counts: tuple[int, ...], at: Collection[float] | None = None
-) -> list[Spot]:
-    """The short runs at all times, or at some; counts: of their steps."""
-
-    # a run of several steps costs as many, and three lengths tell a factor
-    most = None if counts == (1,) else 3
-    lengths = {tau: h if h == LENGTHS else h[:most] for tau, h in times_of(params).items() if at is None or tau in at}
-    grids = {
-        tau: [[tau + h / counts[-1] * np.arange(count + 1.0) for h in every] for count in counts[::-1]]
-        for tau, every in lengths.items()
-    }
-    # networks that predict eps take the kernel there
-    point(params).keep([params.T - tau for each in grids.values() for runs in each for run in runs for tau in run])
-    return [Spot(tau, lengths[tau], *(tuple(map(anatomy, runs)) for runs in each)) for tau, each in grids.items()]
 
 
 def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...] = ()) -> list[Inconsistency]:
@@ -242,7 +156,7 @@ def departures(
     found = {name: np.stack([limit[name][0] for limit in limits]) for name in limits[0]}
     unsure = {name: np.stack([limit[name][1] for limit in limits]) for name in limits[0]}
     for k, spot in enumerate(spots):
-        unsure["noise"][k] = np.maximum(unsure["noise"][k], _MAGNIFICATION * rough / spot.lengths[-1])
+        unsure["noise"][k] = np.maximum(unsure["noise"][k], MAGNIFICATION * rough / spot.lengths[-1])
     beta = np.array([params.beta(params.T - tau) for tau in taus])[:, None, None]
     others = [[params.beta(params.T - tau + by) for tau in taus] for by in (-table, table)]
     loose = np.abs(np.array(others)[:, :, None, None] / beta - 1).max(0)
@@ -341,7 +255,7 @@ def _at_zero(spots: Sequence[Spot]) -> list[Inconsistency]:
     for what, (part, wanted) in _stillness(most).items():
         limits = [extrapolate(spot.lengths, [part(run) for run in spot.runs]) for spot in spots]
         have = np.stack([limit for limit, _ in limits])
-        rounding = np.array([_MAGNIFICATION * max(run.rounding for run in spot.runs) for spot in spots])
+        rounding = np.array([MAGNIFICATION * max(run.rounding for run in spot.runs) for spot in spots])
         unsure = np.maximum([uncertainty for _, uncertainty in limits], rounding)
         wrong: list[Inconsistency] = []
         for place in np.ndindex(wanted.shape):

@@ -25,7 +25,8 @@ from ..verdicts import Array, Finding, Weight, extrapolate
 from ..verdicts import Kind as About
 from .anatomy import NAMES, Anatomy, Dissection, check_repeats
 from .clock import Grid, clock_of
-from .consistency import LENGTHS, STEPS, TIMES, Inconsistency, Spot, departures, lasting, look, reference
+from .consistency import Inconsistency, departures, lasting, reference
+from .short_runs import LENGTHS, STEPS, TIMES, Spot, look
 from .slowness import kept, slow
 from .smoothness import branches, roughness, rounded_steps, rounding_of_rates, table_of_rates
 

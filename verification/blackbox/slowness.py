@@ -17,7 +17,8 @@ import numpy as np
 
 from ..verdicts import Array
 from .anatomy import NAMES, Dissection
-from .consistency import DESCRIPTIONS, LENGTHS, RATES, Spot
+from .consistency import DESCRIPTIONS
+from .short_runs import LENGTHS, RATES, Spot
 
 # An order below the first is none of 1, and below the second there is no limit; a change of a rate, of the largest
 # entry of its row, that is none of rounding.

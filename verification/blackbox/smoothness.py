@@ -7,6 +7,8 @@ staircase in time, they come from a table of times. Runs are of one step, or of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..verdicts import Array, extrapolate
@@ -165,14 +167,7 @@ def rounded_steps(anatomy: Dissection, count: int = 1, rounding: float = 0.0) ->
         moves = rises > nothing + _LEVEL * np.abs(values).max(0) + _STEEP * (np.median(rises, axis=0) + rounding)
         for part in np.flatnonzero((moves.sum(0) >= 3) & (moves.mean(0) <= _MOST)):
             places = np.flatnonzero(moves[:, part])
-            edges = list[float]()
-            for place in (places[0], places[-1]):
-                low, high = float(sizes[place]), float(sizes[place + 1])
-                for _ in range(_HALVINGS):
-                    middle = (low + high) / 2
-                    same = abs(parts(middle)[part] - values[place, part]) <= rises[place, part] / 2
-                    low, high = (middle, high) if same else (low, middle)
-                edges.append(low)
+            edges = [_edge(parts, sizes, values, place, int(part)) for place in (places[0], places[-1])]
             each = (edges[1] - edges[0]) / (len(places) - 1)
             if abs(1 / each - round(1 / each)) <= 1e-3 / each:
                 return _PARTS[part], round(1 / each)
@@ -195,20 +190,25 @@ def table_of_rates(anatomy: Dissection, start: float, count: int = 1) -> tuple[i
         moves = rises[:, part] > _LEVEL * np.abs(values[:, part]).max() + _STEEP * np.median(rises[:, part])
         if not (moves.sum() >= 3 and moves.mean() <= _MOST):
             continue
-        places, edges = np.flatnonzero(moves), list[float]()
-        for place in (places[0], places[-1]):
-            low, high = float(taus[place]), float(taus[place + 1])
-            for _ in range(_HALVINGS):
-                middle = (low + high) / 2
-                same = abs(rates(middle)[part] - values[place, part]) <= rises[place, part] / 2
-                low, high = (middle, high) if same else (low, middle)
-            edges.append(low)
+        places = np.flatnonzero(moves)
+        edges = [_edge(rates, taus, values, place, part) for place in (places[0], places[-1])]
         spacing = (edges[1] - edges[0]) / (len(places) - 1)
         for first in (0.0, start):
             number = (1 - first) / spacing
             if abs(number - round(number)) <= _WHOLE:
                 return round(number), first
     return None
+
+
+def _edge(of: Callable[[float], Array], at: Array, values: Array, place: int, part: int) -> float:
+    """Where a part jumps between its values (n, parts) at the places (n,), behind that one: by halving."""
+    low, high = float(at[place]), float(at[place + 1])
+    step = abs(values[place + 1, part] - values[place, part])
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        same = abs(of(middle)[part] - values[place, part]) <= step / 2
+        low, high = (middle, high) if same else (low, middle)
+    return low
 
 
 def _rates(anatomy: Dissection, h: float, count: int, tau: float = _TAU) -> Array:

@@ -16,7 +16,8 @@ from weakorder.integrators.compiled import compile_step
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme
 from weakorder.verification.blackbox.anatomy import dissect
-from weakorder.verification.blackbox.consistency import TIMES, inconsistencies
+from weakorder.verification.blackbox.consistency import inconsistencies
+from weakorder.verification.blackbox.short_runs import TIMES
 from weakorder.verification.blackbox.study import study_black_box
 from weakorder.verification.exact.order import study_order
 from weakorder.verification.targets.gaussian import GaussianTarget

@@ -14,8 +14,9 @@ from selection import nightly_but
 from weakorder.integrators.blackbox import BlackBoxError
 from weakorder.theory.model import Parameters
 from weakorder.verification.blackbox.anatomy import Dissection, dissect
-from weakorder.verification.blackbox.consistency import STEPS, departures, look
+from weakorder.verification.blackbox.consistency import departures
 from weakorder.verification.blackbox.examination import examine
+from weakorder.verification.blackbox.short_runs import STEPS, look
 from weakorder.verification.blackbox.study import study_black_box
 from weakorder.verification.verdicts.verdict import Verdict
 

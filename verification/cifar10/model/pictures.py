@@ -123,16 +123,16 @@ def _stacked(names: list[str], content: Callable[[str], bytes], fit: Fit, rule: 
 
     if not names:
         raise ValueError(f"it holds no JPEG or PNG files; {rule}")
-    images: NDArray[np.uint8] | None = None
+    images = np.empty((0, 0, 0, 0), np.uint8)
     for place, name in enumerate(tqdm(names, unit="image", delay=2, disable=not sys.stderr.isatty(), leave=False)):
         try:
             image = Image.open(io.BytesIO(content(name))).convert("RGB")
         except (UnidentifiedImageError, OSError) as error:
             raise ValueError(f"{name} is no image that can be read; mend it, or take it out") from error
         pixels = np.asarray(fit(name, image)).transpose(2, 0, 1)
-        images = np.empty((len(names), *pixels.shape), np.uint8) if images is None else images
+        if place == 0:
+            images = np.empty((len(names), *pixels.shape), np.uint8)
         images[place] = pixels
-    assert images is not None
     return images
 
 
