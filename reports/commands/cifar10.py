@@ -160,8 +160,8 @@ def _train(
     from ..pages import cifar10_training
 
     name = f"{data.name}, {prepared(dataset, crop, data.suffix == '.npz')}" if dataset.resized else data.name
-    published = dataset.epochs * dataset.training_images
-    answer = cifar10_training.write_results(state, name, images, held_out, output, samples, export_path, published)
+    results = (state, name, images, held_out, output, samples, export_path, dataset.published_images)
+    answer = cifar10_training.write_results(*results)
     if as_json:
         print_json(answer)
     else:

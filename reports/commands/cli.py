@@ -147,9 +147,8 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Run the command line; errors become one line on stderr and exit code 2."""
-    if not NAMES.keys() & set(
-        sys.argv[1:2]
-    ):  # products of small matrices: a second thread of numpy's would wait, busily
+    if not NAMES.keys() & set(sys.argv[1:2]):
+        # products of small matrices: a second thread of numpy's would wait, busily
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         code = cli.main(prog_name="weakorder", standalone_mode=False)

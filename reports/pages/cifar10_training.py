@@ -24,7 +24,7 @@ from ...integrators.catalogue import CATALOGUE
 from ...integrators.grids import time_grid
 from ...integrators.sampler import draw_prior, sample
 from ...theory.model import PSLD_DIFFUSION
-from ...verification.cifar10.model import NetworkScore, training
+from ...verification.cifar10.model import CIFAR10, NetworkScore, training
 from ...verification.files import write_atomically
 from ..figures import as_svg, cifar10_figures
 from .templates import template
@@ -34,7 +34,6 @@ Images = NDArray[np.uint8]
 # Of the catalogue's stochastic schemes this one comes closest to CIFAR-10's spectrum with 100 evaluations, of which one
 # denoises (exact moments, quadratic grid).
 SAMPLER, STEPS = CATALOGUE["ROBA"], 99
-PUBLISHED_IMAGES = 125_000_000  # 2,500 epochs of 50,000
 CARD = "model.md"
 _USE = "## For, and not for"
 _BATCH = 64  # samples at once
@@ -49,13 +48,13 @@ def write_results(
     output: Path,
     samples: int,
     export_path: Path | None,
-    published: int = PUBLISHED_IMAGES,
+    published: int = CIFAR10.published_images,
 ) -> dict[str, Any]:
     """Write the curve, the samples, the card and, if asked, the weights; what they say, as plain values.
 
     state: of the run in the folder `output`, on `images` called `data`. held_out: None measures no held-out loss.
-    samples: how many, 0 draws none. published: images that
-    the papers' model saw. Raises ValueError on weights that are not finite.
+    samples: how many, 0 draws none. published: images that the papers' model saw. Raises ValueError on weights that are
+    not finite.
     """
     seen = state.step * state.config.batch
     answer: dict[str, Any] = {

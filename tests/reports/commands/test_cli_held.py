@@ -1,4 +1,4 @@
-"""--frozen and --memory, and the names of schemes that have them, on the command line."""
+"""--frozen, --memory and --clock, and the names of schemes that have them, on the command line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from command_line import Run
 from weakorder.integrators.catalogue import EXPONENTIAL
 from weakorder.integrators.grids import time_grid
 from weakorder.integrators.loading import find_scheme
+from weakorder.reports.commands.cli import cli
+from weakorder.theory.clock import CLOCKS
+from weakorder.theory.frozen import FROZEN
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.verification.exact import exact_moments
 from weakorder.verification.targets import GaussianTarget
@@ -27,6 +30,12 @@ def test_options_make_the_scheme_that_a_name_of_the_catalogue_is(line: Run) -> N
     answer = json.loads(by_options)
     np.testing.assert_array_equal(answer["cov"], law.cov[..., 0])
     assert answer["nfe"] == 50
+
+
+def test_the_options_choices_are_the_built_in_ones() -> None:
+    options = {option.name: option for option in cli.commands["verify"].params}
+    assert tuple(options["frozen"].type.choices) == tuple(FROZEN)
+    assert tuple(options["clock"].type.choices) == tuple(CLOCKS)
 
 
 def test_a_title_says_what_is_held(line: Run) -> None:

@@ -31,9 +31,9 @@ class DataSet:
     """Images (n, channels, side, side) and the models of them.
 
     key: the command's word. training_images: as many the published networks were trained on. epochs: how often the one
-    called "published" saw each. params: its diffusion. recipes: by name, of the published networks.
-    archive: the public file of images
-    that has a published checksum, and its MD5. ships: whether a network, images and their statistics ship.
+    called "published" saw each. params: its diffusion. recipes: by name, of the published networks. archive: the public
+    file of images that has a published checksum, and its MD5. ships: whether a network, images and their statistics
+    ship.
     """
 
     key: str
@@ -55,6 +55,11 @@ class DataSet:
     def resized(self) -> bool:
         """Whether pictures of any shape are resized to the side, or must have it."""
         return self.key in RESIZED
+
+    @property
+    def published_images(self) -> int:
+        """How many images the network called "published" saw, one as often as there were passes."""
+        return self.epochs * self.training_images
 
     @property
     def size(self) -> str:
