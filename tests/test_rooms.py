@@ -36,6 +36,7 @@ ALLOWED = {
     "verification.unmodified": f"{_BELOW} integrators.unmodified verification.exact verification.blackbox "
     "verification.time_limit",
     "verification.stability": f"{_BELOW} integrators.kernels verification.exact verification.blackbox",
+    "verification.advice": "",
     "verification.cifar10": "",
     "verification.cifar10.model": "theory verification.targets verification.files",
     "verification.cifar10.study": f"{_BELOW} verification.exact verification.sampled verification.cifar10.model "
