@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import box_muller
-from .machine_code import compiled, split_rows
+from .machine_code import compiled
+from .threads import split_rows
 from .tiers import Draw
 
 _CALLS = 128  # of Philox in a block

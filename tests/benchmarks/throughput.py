@@ -179,21 +179,23 @@ def tiles(table: Table, states: dict[tuple[str, str], Tensor]) -> None:
 
 
 def threads_against_one(table: Table, states: dict[tuple[str, str], Tensor]) -> None:
-    """The sampler's loop on all threads, and on one."""
-    most = torch.get_num_threads()
+    """The sampler's loop on all threads, and on one: several runs each, as the threads that a change of their number
+    wakes or lays to sleep are not what is asked."""
+    most, runs = torch.get_num_threads(), 8
     for (shape, name), u in states.items():
         run = loop_candidates(u)["sampler"]
 
-        def on(threads: int, run: Callable[[], Tensor] = run) -> Tensor:
+        def on(threads: int, run: Callable[[], Tensor] = run) -> None:
             torch.set_num_threads(threads)
             try:
-                return run()
+                for _ in range(runs):
+                    run()
             finally:
                 torch.set_num_threads(most)
 
         candidates = {f"{threads} threads": lambda threads=threads: on(threads) for threads in (most, 1)}
         about = {"what": "threads", "shape": shape, "dtype": name}
-        table.add(about, candidates, f"{most} threads", u.numel() // 2 * STEPS)
+        table.add(about, candidates, f"{most} threads", u.numel() // 2 * STEPS * runs)
 
 
 def main() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, get_ident
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from kernel_cases import DTYPES, INTERVAL, SAMPLES, SEED, SIZES, TIERS, device_o
 from noise_reference import normals
 from selection import examples
 from weakorder.integrators import kernels
-from weakorder.integrators.kernels import Draw, cpu, fallback, gpu, split_rows, tiers
+from weakorder.integrators.kernels import Draw, cpu, fallback, gpu, split_rows, threads, tiers
 
 
 def drawn(
@@ -136,14 +139,23 @@ def test_no_bit_depends_on_the_number_of_threads(tier, shape: tuple[int, ...]) -
     draw, before = Draw(SEED, torch.arange(len(u)), 3), torch.get_num_threads()
     results = []
     try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
             results.append(updated(tier, u, s, draw))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(result, results[0]) for result in results)
 
 
+@pytest.fixture(params=["torch's threads", "Python's threads"])
+def team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work is shared out over either; the first is what this torch offers."""
+    assert threads._torch_team() is not None
+    if request.param == "Python's threads":
+        monkeypatch.setattr(threads, "_torch_team", lambda: None)
+
+
+@pytest.mark.usefixtures("team")
 def test_work_is_shared_out_whole_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     parts: list[tuple[int, int]] = []
@@ -152,6 +164,47 @@ def test_work_is_shared_out_whole_and_once(monkeypatch: pytest.MonkeyPatch) -> N
     parts.clear()
     split_rows(lambda begin, end: parts.append((begin, end)), 10, 0.004)  # too little to wake anyone
     assert parts == [(0, 10)]
+
+
+@pytest.mark.usefixtures("team")
+def test_parts_are_done_at_once_by_threads_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits for the other: one thread alone would break the barrier."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    both = Barrier(2)
+    seen = []
+
+    def work(_begin: int, _end: int) -> int:
+        both.wait(timeout=60)
+        seen.append(get_ident())
+        return 1
+
+    assert split_rows(work, 2, 1.0) == 2
+    assert len(set(seen)) == 2
+
+
+@pytest.mark.usefixtures("team")
+def test_what_a_part_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+    def work(begin: int, end: int) -> int:
+        raise ArithmeticError(f"rows {begin} to {end}")
+
+    with pytest.raises(ArithmeticError, match="rows"):
+        split_rows(work, 2, 1.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_of_a_fork_works_on_threads_of_its_own() -> None:
+    """In one whose parent's threads of OpenMP have worked, more work for them never ends."""
+    code = (
+        "import os, torch; from weakorder.integrators.kernels import split_rows; torch.set_num_threads(2)\n"
+        "work = lambda begin, end: end - begin\n"
+        "assert split_rows(work, 2, 1.0) == 2\n"
+        "child = os.fork()\n"
+        "if child == 0: os._exit(split_rows(work, 2, 1.0))\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2"
+    )
+    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], check=True, timeout=120)
 
 
 def test_calls_from_several_threads_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
