@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from weakorder.integrators.kernels import Draw, kernels_for, tiers_in_use
 from weakorder.integrators.sampler import draw_prior, sample
 
 STEPS, REPETITIONS = 20, 9
+NETWORK = 300e-9
 SHAPES: dict[str, tuple[int, tuple[int, ...]]] = {
     "64 x 3072": (64, (3, 32, 32)),
     "4096 x 64": (4096, (64,)),
@@ -198,6 +200,32 @@ def threads_against_one(table: Table, states: dict[tuple[str, str], Tensor]) -> 
         table.add(about, candidates, f"{most} threads", u.numel() // 2 * STEPS * runs)
 
 
+def share_of_sampler(table: Table, states: dict[tuple[str, str], Tensor]) -> None:
+    """What part of a run is the sampler's where the network takes NETWORK seconds a pair and core: it works for as long
+    as that, and by then the state has left the caches."""
+    for (shape, name), u in states.items():
+        pairs, numbers, taus = u.numel() // 2, torch.arange(len(u)), time_grid("uniform", STEPS, loops.PARAMS)
+        spent = 0.0
+
+        def network(state: Tensor, t: float, pairs: int = pairs) -> Tensor:
+            nonlocal spent
+            start = time.perf_counter()
+            answer = loops.score(state, t)
+            while time.perf_counter() - start < NETWORK * pairs / torch.get_num_threads():
+                pass
+            spent += time.perf_counter() - start
+            return answer
+
+        shares = []
+        for _ in range(1 + table.repetitions):
+            spent, start = 0.0, time.perf_counter()
+            sample(ROBA, network, u, taus, loops.PARAMS, samples=numbers)
+            shares.append(1 - spent / (time.perf_counter() - start))
+        low, middle, high = np.quantile(shares[1:], (0.25, 0.5, 0.75))
+        table.say(f"share of the sampler  {shape}  {name}  {middle:.2%}  ({low:.2%} to {high:.2%})")
+        table.rows.append({"what": "share", "shape": shape, "dtype": name, "share": middle, "quartiles": (low, high)})
+
+
 def main() -> None:
     """Measure, print, and write JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -234,6 +262,7 @@ def main() -> None:
             table.add({"what": "peers", "shape": shape, "dtype": name}, peer_candidates(u), "sampler", pairs * STEPS)
     if device.type == "cpu" and options.threads is None and torch.get_num_threads() > 1:
         threads_against_one(table, states)
+        share_of_sampler(table, states)
     if compiled:
         tiles(table, states)
     if options.json:
