@@ -155,7 +155,7 @@ def _said(scheme: Scheme, act: Act) -> str:
 
 def _flow(scheme: Scheme, part: Part) -> str:
     if not part.sde.uses_score:
-        return "Euler" if part.euler else "exact"
+        return f"linear, {'Euler' if part.euler else 'exact'}"
     if scheme.flow in _HOLDS:
         return _HOLDS[scheme.flow]
     flow = "Euler" if scheme.flow == "euler" else "exact"

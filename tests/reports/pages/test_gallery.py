@@ -102,9 +102,7 @@ def _check_advice(row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     sentences = choosing.when_to_choose(row, rows)
     assert sentences
     for sentence in sentences:
-        if found := re.match(
-            r"At ([\d, and]+) evaluations none of the (\d+) .*?( that remember (no|evaluations))?.* ends", sentence
-        ):
+        if found := re.match(r"At ([\d, and]+) evaluations none of the (\d+) .* ends nearer", sentence):
             group = kin
             if "that remember" in sentence:
                 remembers = "that remember evaluations" in sentence

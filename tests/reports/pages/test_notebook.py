@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,8 +15,9 @@ from weakorder.integrators.catalogue import CATALOGUE, POSITION
 from weakorder.integrators.unmodified import function_sampler
 from weakorder.theory import showing
 from weakorder.theory.model import Parameters
+from weakorder.theory.paths import PATHS
 from weakorder.theory.scheme import Scheme, parse
-from weakorder.verification.exact import Spectrum, study_order
+from weakorder.verification.exact import OrderStudy, Spectrum, study_order
 from weakorder.verification.exact.noise_free import study_noise_free
 from weakorder.verification.exact.spectrum import study_spectrum
 from weakorder.verification.stability import least_steps
@@ -66,11 +68,11 @@ def test_a_word_that_is_not_consistent_says_so() -> None:
 
 
 @pytest.fixture(scope="module")
-def study():  # noqa: ANN201
+def study() -> OrderStudy:
     return study_order(CATALOGUE["EM"], Parameters(), steps=LEVELS)
 
 
-def test_an_order_study_shows_its_verdict_and_every_level(study) -> None:
+def test_an_order_study_shows_its_verdict_and_every_level(study: OrderStudy) -> None:
     shown = Parsed(study)
     assert shown.tags.count("svg") == 1
     assert f"PASS: {study.reason}" in shown.text
@@ -81,7 +83,7 @@ def test_an_order_study_shows_its_verdict_and_every_level(study) -> None:
     assert table[1, 4] == "–"  # the coarsest level has no slope
 
 
-def test_another_number_in_the_study_is_another_in_its_table(study) -> None:
+def test_another_number_in_the_study_is_another_in_its_table(study: OrderStudy) -> None:
     errors = study.errors | {"w2": 1.1 * study.errors["w2"]}
     assert Parsed(replace(study, errors=errors)).cells != Parsed(study).cells
 
@@ -111,7 +113,7 @@ def test_a_run_that_diverges_is_marked_in_the_table_and_left_out_of_the_figure()
     assert "svg" not in shown.tags
 
 
-def test_a_name_is_text_whatever_it_says(study) -> None:
+def test_a_name_is_text_whatever_it_says(study: OrderStudy) -> None:
     for value in (
         Scheme("S F", CATALOGUE["EM"].splitting, HOSTILE, reference=HOSTILE),
         replace(study, name=HOSTILE, problems=(HOSTILE,)),
@@ -126,11 +128,11 @@ def test_a_sampler_of_ones_own_shows_its_grids() -> None:
 
     def sampler(model, x, steps):
         grid = [0.02 ** (i / steps) for i in range(steps + 1)]
-        for t, later in zip(grid, grid[1:], strict=False):
+        for t, later in itertools.pairwise(grid):
             x = x + (x - model(x, t)) / t * (later - t)
         return x
 
-    unmodified = function_sampler(sampler, "edm", "denoiser", "sigma")
+    unmodified = function_sampler("mine", sampler, PATHS["edm"], "denoiser", "sigma")
     shown = Parsed(study_unmodified({"default": unmodified}, 1, (4, 8, 16, 32)))
     assert shown.tags.count("svg") == 1
     assert "default" in shown.cells
