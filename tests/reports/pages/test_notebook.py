@@ -21,6 +21,7 @@ from weakorder.verification.exact import OrderStudy, Spectrum, study_order
 from weakorder.verification.exact.noise_free import study_noise_free
 from weakorder.verification.exact.spectrum import study_spectrum
 from weakorder.verification.stability import least_steps
+from weakorder.verification.targets import make_target
 
 LEVELS = (50, 100, 200, 400)
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>-->"
@@ -88,13 +89,17 @@ def test_another_number_in_the_study_is_another_in_its_table(study: OrderStudy) 
     assert Parsed(replace(study, errors=errors)).cells != Parsed(study).cells
 
 
-def test_weak_errors_distances_and_stability_show_themselves() -> None:
-    from weakorder.verification.targets import make_target
-
+@pytest.mark.nightly
+def test_weak_errors_without_sampling_show_every_level() -> None:
     errors = study_noise_free(CATALOGUE["ROBA"], make_target("mixture", Parameters()), steps=(8, 12, 18, 27))
     shown = Parsed(errors)
     assert shown.tags.count("svg") == 1
-    assert str(errors.verdict) in shown.text
+    assert f"{errors.verdict}: {errors.reason}" in shown.text
+    table = np.array(shown.cells).reshape(5, -1)
+    assert table[1:, 0].tolist() == ["8", "12", "18", "27"]
+
+
+def test_distances_and_stability_show_themselves() -> None:
     params = POSITION["vp-DDIM"].splitting.diffusion.parameters()
     distances = study_spectrum([POSITION["vp-DDIM"]], params, (5, 10), ("uniform",), FEW)
     shown = Parsed(distances)
