@@ -8,8 +8,8 @@ A scheme is compared with those of its kind: the same diffusion, with or without
     accurate   at many evaluations: of one proven order p, the error constant per evaluation, C n^p with n evaluations a
                step, where the measured order is the proven one
 
-Of a scheme that is best at no budget it is asked whether it is among those that remember as much, and then what ends
-nearer, and by what factor.
+A scheme that is nearest at no budget is compared with those that remember evaluations as it does, or none as it does;
+and it is said what ends nearest, and by what factor.
 """
 
 from __future__ import annotations
@@ -30,25 +30,26 @@ def when_to_choose(row: Results, rows: Sequence[Results]) -> list[str]:
     equals = [other for other in kin if (other["memory"] > 1) == (row["memory"] > 1)]
     budgets = [int(budget) for budget in row["distance"]]
     found = []
-    if best := [budget for budget in budgets if _is_least(row, kin, lambda r, b=budget: distance(r, b))]:
-        found.append(f"At {_listed(best)} evaluations none of the {_called(kin)} ends nearer to the data.")
-    else:
-        some = [budget for budget in budgets if _is_least(row, equals, lambda r, b=budget: distance(r, b))]
-        if some and len(equals) > 1:
-            memory = "remember evaluations" if row["memory"] > 1 else "remember no evaluation"
-            found.append(
-                f"At {_listed(some)} evaluations none of the {_called(equals)} that {memory} ends nearer to the data."
-            )
-        found.append(_nearer(row, kin, budgets))
+    if best := _nearest_at(row, kin, budgets):
+        found.append(f"Choose it at {_listed(best)} evaluations: none of the {_called(kin)} ends nearer to the data.")
+    elif best := _nearest_at(row, equals, budgets):
+        memory = "remember evaluations" if row["memory"] > 1 else "remember none"
+        among = f"{_called(equals)} that {memory}"
+        found.append(f"Choose it at {_listed(best)} evaluations among the {among}: none of them ends nearer.")
     if _is_least(row, kin, fewest):
-        found.append(f"None of the {_called(kin)} is stable with fewer evaluations ({fewest(row):.0f}).")
+        found.append(f"It is stable with {fewest(row):.0f}, and none of the {_called(kin)} is with fewer evaluations.")
     same = [other for other in kin if other["proven"] == row["proven"] and _is_settled(other)]
-    if len(same) > 1 and _is_settled(row) and _is_least(row, same, _accuracy):
-        found.append(
-            f"At many evaluations none of the {_called(same)} of order {row['proven']} has a smaller error, evaluation "
-            "for evaluation."
-        )
+    if _is_settled(row) and _is_least(row, same, _accuracy):
+        among = f"{_called(same)} of order {row['proven']}"
+        found.append(f"At many evaluations none of the {among} has a smaller error, evaluation for evaluation.")
+    if not _nearest_at(row, kin, budgets):
+        found.append(_nearer(row, kin, budgets))
     return found
+
+
+def _nearest_at(row: Results, rows: Sequence[Results], budgets: Sequence[int]) -> list[int]:
+    """The budgets at which none of the rows is nearer to the data."""
+    return [budget for budget in budgets if _is_least(row, rows, lambda entry, b=budget: distance(entry, b))]
 
 
 def distance(row: Results, budget: int) -> float:
@@ -62,15 +63,15 @@ def fewest(row: Results) -> float:
 
 
 def _nearer(row: Results, kin: Sequence[Results], budgets: Sequence[int]) -> str:
-    """What ends nearer at each budget, one clause for each scheme that does."""
+    """What ends nearest at each budget, and by what factor nearer, one clause for each scheme that does."""
     clauses: dict[str, list[str]] = {}
     for budget in budgets:
-        best = min(kin, key=lambda r, b=budget: distance(r, b))
+        best = min(kin, key=lambda entry, b=budget: distance(entry, b))
         own, least = distance(row, budget), distance(best, budget)
-        factor = "where it diverges" if math.isinf(own) else f"{own / least:.3g} times"
-        clauses.setdefault(best["name"], []).append(f"{factor} at {budget}")
-    said = [f"{name} ends nearer, {_words(entries)}" for name, entries in clauses.items()]
-    return f"{'; '.join(said)} evaluations."
+        factor = "where this one diverges" if math.isinf(own) else f"{own / least:.3g} times nearer"
+        clauses.setdefault(best["name"], []).append(f"at {budget} ({factor})")
+    said = [f"{name} {_words(entries)}" for name, entries in clauses.items()]
+    return f"To end nearest to the data, choose {', '.join(said)}."
 
 
 def _is_least(row: Results, rows: Sequence[Results], measure: Callable[[Results], float]) -> bool:

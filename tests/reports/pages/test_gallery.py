@@ -78,7 +78,7 @@ def test_a_cards_numbers_are_the_readings(scheme: Scheme, rows: list[dict[str, A
         assert steps is not None
         distances = ["diverges" if math.isnan(d) else f"{d:.3g}" for d in curve.distance]
         assert card[f"{curve.grid} grid"] == (
-            f"stable from {steps} steps ({steps * scheme.nfe_per_step} evaluations); distance "
+            f"stable from {steps} step{'s' * (steps > 1)} ({steps * scheme.nfe_per_step} NFE); distance "
             f"{distances[0]} at 20, {distances[1]} at 50, {distances[2]} at 100"
         )
 
@@ -93,16 +93,21 @@ def test_another_number_is_another_card(rows: list[dict[str, Any]]) -> None:
 
 
 def _check_advice(row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Every sentence on a scheme, held to all numbers by another way than the one that made it."""
+    """Every sentence on a scheme, of which there is one, is true."""
+    sentences = choosing.when_to_choose(row, rows)
+    assert sentences
+    _hold(sentences, row, rows)
+
+
+def _hold(sentences: list[str], row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Sentences on a scheme to all numbers, by another way than the one that made them."""
     kin = [r for r in rows if (r["diffusion"], r["kind"]) == (row["diffusion"], row["kind"])]
 
     def least(entry: dict[str, Any], budget: str) -> float:
         return min([d for d in entry["distance"][budget].values() if d is not None], default=math.inf)
 
-    sentences = choosing.when_to_choose(row, rows)
-    assert sentences
     for sentence in sentences:
-        if found := re.match(r"At ([\d, and]+) evaluations none of the (\d+) .* ends nearer", sentence):
+        if found := re.match(r"Choose it at ([\d, and]+) evaluations\D*(\d+) .* ends nearer", sentence):
             group = kin
             if "that remember" in sentence:
                 remembers = "that remember evaluations" in sentence
@@ -110,18 +115,27 @@ def _check_advice(row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
             assert len(group) == int(found[2])
             for budget in re.findall(r"\d+", found[1]):
                 assert sorted(least(r, budget) for r in group)[0] == least(row, budget)
-        elif "ends nearer" in sentence:
-            for clause in sentence.split("; "):
-                name = clause.split(" ends nearer")[0]
+        elif sentence.startswith("To end nearest"):
+            names = [r["name"] for r in kin if f"{r['name']} at " in sentence]
+            said = re.split("|".join(f"{re.escape(name)} (?=at )" for name in names), sentence)[1:]
+            order = sorted(names, key=lambda name: sentence.index(f"{name} at "))
+            budgets = []
+            for name, clause in zip(order, said, strict=True):
                 (other,) = [r for r in kin if r["name"] == name]
-                for factor, budget in re.findall(r"(?:([\d.e+]+) times|where it diverges) at (\d+)", clause):
+                for budget, factor in re.findall(
+                    r"at (\d+) \((?:([\d.e+]+) times nearer|where this one diverges)\)", clause
+                ):
+                    budgets.append(budget)
                     ratio = least(row, budget) / least(other, budget)
                     assert ratio == pytest.approx(float(factor or "inf"), rel=6e-3)
                     assert ratio > 1
-        elif "is stable with fewer" in sentence:
+                    assert least(other, budget) == min(least(r, budget) for r in kin)
+            assert sorted(budgets) == sorted(row["distance"])
+        elif found := re.match(r"It is stable with (\d+), and none of the (\d+)", sentence):
             costs = [e["nfe"] for r in kin for e in r["stability"].values() if e["nfe"] is not None]
-            assert f"({min(costs)})" in sentence
+            assert int(found[1]) == min(costs)
             assert min(costs) in [e["nfe"] for e in row["stability"].values()]
+            assert int(found[2]) == len(kin)
         else:
             assert "has a smaller error, evaluation for evaluation" in sentence
             errors = [r["constant"] * r["nfe_per_step"] ** r["proven"] for r in kin
@@ -142,7 +156,9 @@ def test_advice_on_other_numbers_is_not_true_of_these(rows: list[dict[str, Any]]
     other["distance"] = {budget: dict.fromkeys(GRIDS, 1e3) for budget in other["distance"]}
     before, after = choosing.when_to_choose(nearest, rows), choosing.when_to_choose(other, changed)
     assert "none of the 3" in before[0]
-    assert "none of the 3" not in after[0]
+    assert not any(sentence.startswith("Choose it") for sentence in after)
+    with pytest.raises(AssertionError):
+        _hold(before, other, changed)
     for row in changed:
         _check_advice(row, changed)
 
