@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from sphinx.application import Sphinx
-
 from weakorder.reports.pages import write_gallery
 
 
