@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -43,7 +45,7 @@ def test_a_notebook_is_kept_without_its_outputs(path: Path) -> None:
 @pytest.mark.nightly
 def test_verify_and_explore(tmp_path: Path) -> None:
     shown = _run(_read("verify-and-explore"), tmp_path)
-    word, mine, passed, proof, failed, _, buggy, mended, distances = shown
+    word, mine, passed, proof, failed, _, buggy, mended, distances, scaled = shown
     for scheme in (word, mine):
         assert "<svg" in scheme
     assert 'PASS">PASS' in passed
@@ -53,8 +55,13 @@ def test_verify_and_explore(tmp_path: Path) -> None:
     assert 'FAIL">FAIL' in buggy
     assert "noise covariance" in buggy
     assert 'PASS">PASS' in mended
-    assert "lambda_s = 1.2" in distances
+    rows = re.findall(r"<tr><td>lambda_s = .*</tr>", distances)
+    table = np.array([re.findall(r"<td>([\d.]+)</td>", row) for row in rows], dtype=float)
+    assert table.shape == (4, 4)
+    assert (np.diff(table, axis=0) < 0).all(), "more noise does not end nearer"
     assert "<svg" in distances
+    assert 'FAIL">FAIL' in scaled
+    assert "lambda_s = 1.2 changes the noise" in scaled
 
 
 @pytest.mark.nightly

@@ -87,12 +87,14 @@ def order_study_html(study: OrderStudy) -> str:
     from ..figures import Curve, log_log
 
     levels = study.as_dict()["levels"]
-    curves = [Curve(name, study.steps.tolist(), errors.tolist()) for name, errors in study.errors.items()]
+    steps = study.steps.tolist()
+    curves = [Curve(name.replace("w2", "W2"), steps, errors.tolist()) for name, errors in study.errors.items()]
+    power = "" if study.expected == 1 else f"^{study.expected}"
     return _judged(
         study,
-        columns=("steps", "NFE", "h", "W2 error", "local slope", f"e / h^{study.expected}"),
+        columns=("steps", "NFE", "h", "W2 error", "local slope", f"e / h{power}"),
         rows=[[level[key] for key in ("steps", "nfe", "h", "error", "slope", "constant")] for level in levels],
-        figure=log_log(curves, "number of steps $N$", "error", slopes=True),
+        figure=log_log({"": curves}, "number of steps $N$", "error", slopes=True),
         described="errors against the number of steps, log-log, a line per quantity",
     )
 
@@ -106,7 +108,7 @@ def noise_free_html(study: NoiseFreeStudy) -> str:
         study,
         columns=("steps", *(f"error of E {name}" for name in study.names)),
         rows=[[level.steps, *level.errors.tolist()] for level in study.levels],
-        figure=log_log(curves, "number of steps $N$", "absolute weak error", slopes=True),
+        figure=log_log({"": curves}, "number of steps $N$", "absolute weak error", slopes=True),
         described="absolute weak errors against the number of steps, log-log, a line per test function",
     )
 
@@ -125,7 +127,7 @@ def unmodified_html(study: UnmodifiedStudy) -> str:
             for entry in grids
             for k, steps in enumerate(entry.steps)
         ],
-        figure=log_log(curves, "number of steps $N$", "$W_2$ error, standard deviations", slopes=True),
+        figure=log_log({"": curves}, "number of steps $N$", "$W_2$ error, standard deviations", slopes=True),
         described="the W2 error against the number of steps, log-log, a line per grid",
     )
 
@@ -151,13 +153,12 @@ def spectrum_html(study: spectrum.SpectrumStudy) -> str:
     from ..figures import Curve, log_log
 
     budgets = sorted({budget for curve in study.curves for budget in curve.budgets.tolist()})
-    several = len({curve.grid for curve in study.curves}) > 1
-    rows, curves = [], []
+    rows, panels = [], {}
     for curve in study.curves:
         at = dict(zip(curve.budgets.tolist(), np.where(curve.diverged, np.inf, curve.distance).tolist(), strict=True))
         rows.append([curve.name, curve.grid, *(at.get(budget, "–") for budget in budgets)])
-        label = f"{curve.name}, {curve.grid}" if several else curve.name
-        curves.append(Curve(label, curve.nfe.tolist(), curve.distance.tolist()))
+        panel = panels.setdefault(f"{curve.grid} grid", [])
+        panel.append(Curve(curve.name, curve.budgets.tolist(), curve.distance.tolist()))
     notes = [f"The prior is {study.prior:.3g} from the data, the exact law at the cut-off {study.cutoff:.3g}."]
     if np.isinf([entry for row in rows for entry in row[2:] if isinstance(entry, float)]).any():
         notes.append("∞: the run overflowed, or ended further from the data than the prior.")
@@ -165,8 +166,8 @@ def spectrum_html(study: spectrum.SpectrumStudy) -> str:
         f"Fréchet distance to the data, {study.dimensions} eigenvalues of {study.images} images",
         columns=("scheme", "grid", *(f"at {budget} NFE" for budget in budgets)),
         rows=rows,
-        figure=log_log(curves, "network evaluations (NFE)", "Fréchet distance to the data"),
-        described="the Frechet distance to the data against network evaluations, log-log, a line per scheme and grid",
+        figure=log_log(panels, "network evaluations (NFE)", "Fréchet distance to the data"),
+        described="the Frechet distance to the data against network evaluations, log-log, a panel per grid",
         notes=notes,
     ).html()
 
