@@ -16,9 +16,10 @@ _SHADES = ("#A6CEE3", "#56B4E9", "#0072B2", "#00395C")
 
 
 def drifting_laws(results: Results) -> Figure:
-    """Above a panel of densities per scheme, a line per number of steps and the exact law in grey; below |error of
-    E x^2| against the number of steps, log-log, a line per scheme."""
+    """Above a panel of densities per scheme, a line per number of steps and the exact law in grey; below the weak error
+    of one test function against the number of steps, log-log, a line per scheme."""
     schemes = results["schemes"]
+    counts = sorted({law["steps"] for scheme in schemes for law in scheme["laws"]})
     with style.mpl.rc_context(style._STYLE):
         figure = style._figure(style._WIDTH, 5.6)
         grid = figure.add_gridspec(2, len(schemes), height_ratios=(1, 1))
@@ -28,7 +29,8 @@ def drifting_laws(results: Results) -> Figure:
             first = first or axes
             axes.set_title(scheme["label"], parse_math=False)
             axes.fill_between(results["x"], results["exact"], color="#d9d9d9", linewidth=0, label="exact")
-            for place, law in enumerate(scheme["laws"]):
+            for law in scheme["laws"]:
+                place = counts.index(law["steps"])
                 axes.plot(
                     results["x"], law["density"], color=_SHADES[place % 4], linestyle=style.LINES[-1 - place % 4],
                     label=f"{law['steps']} steps",
@@ -42,7 +44,7 @@ def drifting_laws(results: Results) -> Figure:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("number of steps $N$")
-        axes.set_ylabel("|error of $E\\, x^2$|")
+        axes.set_ylabel(f"|error of E {results['function']}|")
         ends = [
             style._curve(axes, place, scheme["label"], scheme["steps"], np.abs(scheme["errors"]).tolist())
             for place, scheme in enumerate(schemes)

@@ -39,7 +39,7 @@ def test_the_density_of_gaussian_data_is_that_of_the_exact_moments(name: str) ->
 
 
 def test_a_law_holds_all_probability_and_more_steps_bring_it_nearer() -> None:
-    found = collect(["vp-EM"], (10, 40), (10, 40))
+    found = collect({"vp-EM": (10, 40)}, (10, 40))
     exact, (scheme,) = np.array(found["exact"]), found["schemes"]
     coarse, fine = (np.array(law["density"]) for law in scheme["laws"])
     for density in (exact, coarse, fine):
