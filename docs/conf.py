@@ -23,6 +23,7 @@ extensions = [
     "mathml",
     "docstrings",
     "api_pages",
+    "json_schema",
     "gallery_pages",
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
