@@ -75,13 +75,14 @@ class Cloud(NamedTuple):
 
 
 class Move(NamedTuple):
-    """What happens to a law: its points (d, J) go to `points` of them, (d', J), which come with the size of the terms
-    that they are sums of and whether all is finite; then the first of their d' coordinates get noise of covariance
-    `noise_cov`. where: for messages."""
+    """What happens to a law: its points (d, J) go to `points` of them, (d', J H), with the size of the terms that they
+    are sums of and whether all is finite; then the first of the d' coordinates get noise of covariance `noise_cov`.
+    where: for messages. shares (H,): each point's weight, where it goes to H points, neighbours in their order."""
 
     points: Callable[[Array], tuple[Array, Array, bool]]
     noise_cov: Array
     where: str
+    shares: Array = np.ones(1)
 
 
 @dataclass(frozen=True)
@@ -335,11 +336,12 @@ def carry(start: Sequence[Cloud], moves: Sequence[Move], resolution: Resolution)
     cloud, band = _spread(frame, np.full(d, 8.0), np.full(d, np.inf), resolution)
     rounding = frame.rounding(np.abs(cloud.points), cloud.weights)
     last = max((k for k, move in enumerate(moves) if move.noise_cov.any()), default=-1)  # no frame is needed after it
-    for k, (points, Q, where) in enumerate(moves):
+    for k, (points, Q, where, shares) in enumerate(moves):
         moved, size, finite = points(cloud.points)
         if not finite:
             raise Unresolved(f"the run overflowed {where}")
-        cloud = Cloud(moved, cloud.weights, _of_present(Q, len(moved)))
+        weights = cloud.weights if len(shares) == 1 else np.outer(cloud.weights, shares).ravel()
+        cloud = Cloud(moved, weights, _of_present(Q, len(moved)))
         if k > last:
             continue
         try:

@@ -21,14 +21,14 @@ another's to say (unmodified.mixture).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...integrators.unmodified import Unmodified
-from ..exact import Cloud, Move
+from ..exact import Cloud, Move, Resolution
 from ..verdicts import Array
 from .transcript import Transcript
 
@@ -65,8 +65,14 @@ class Chain:
 
     @property
     def dimensions(self) -> int:
-        """The most states that are carried at once."""
-        return max((link.kept for link in self.links), default=1)
+        """Of the lattices that it takes: the most states that are carried at once, but for those within a step."""
+        return max((link.kept for link, within in zip(self.links, self._within, strict=True) if not within), default=1)
+
+    @property
+    def _within(self) -> list[bool]:
+        """Whether each link leads into a step's middle: behind it one state more is asked for than before and after."""
+        kept = [1, *(link.kept for link in self.links), 1]
+        return [kept[k] == kept[k + 2] == 1 < kept[k + 1] for k in range(len(self.links))]
 
     def begin(self, start: Sequence[Cloud]) -> list[Cloud]:
         """The law of y_0 of that of x, Gaussians on a line."""
@@ -79,23 +85,41 @@ class Chain:
             for cloud in start
         ]
 
-    def moves(self, answer: Answer) -> list[Move]:
+    def moves(self, answer: Answer, resolution: Resolution) -> list[Move]:
         """What happens to the law of the states, link by link."""
-        return [_move(link, k, answer) for k, link in enumerate(self.links)]
+        return [
+            _move(link, k, answer, resolution if within else None)
+            for k, (link, within) in enumerate(zip(self.links, self._within, strict=True))
+        ]
 
 
-def _move(link: Link, k: int, answer: Answer) -> Move:
-    def points(states: Array) -> tuple[Array, Array, NDArray[np.bool_] | bool]:
+def _move(link: Link, k: int, answer: Answer, resolution: Resolution | None) -> Move:
+    """resolution: of the noise as nodes of its own; None: it is left to a lattice."""
+    nodes, shares = np.zeros(1), np.ones(1)
+    if resolution is not None and link.noise:
+        nodes, shares = _normal(resolution)
+
+    def points(states: Array) -> tuple[Array, Array, bool]:
         new, size = np.full(states.shape[1], link.constant), np.full(states.shape[1], abs(link.constant))
         for j, (a, g) in enumerate(zip(link.of_states, link.of_answers, strict=True)):
             s = answer(k - j, states[j])
             new += a * states[j] + g * s
             size += np.abs(a * states[j]) + np.abs(g * s)
-        past = states[: link.kept - 1]
-        moved = np.concatenate([new[None], past])
-        return moved, np.concatenate([(size + np.abs(new))[None], np.abs(past)]), bool(np.isfinite(new).all())
+        new = np.add.outer(new, link.noise * nodes).ravel()
+        past = np.repeat(states[: link.kept - 1], len(nodes), axis=1)
+        moved, size = np.concatenate([new[None], past]), np.repeat(size, len(nodes)) + np.abs(new)
+        return moved, np.concatenate([size[None], np.abs(past)]), bool(np.isfinite(new).all())
 
-    return Move(points, np.array([[link.noise**2]]), f"at evaluation {k + 2}")
+    return Move(points, np.array([[0.0 if len(nodes) > 1 else link.noise**2]]), f"at evaluation {k + 2}", shares)
+
+
+def _normal(resolution: Resolution) -> tuple[Array, Array]:
+    """A standard normal as nodes with weights, by the trapezoid rule: as far as the tail's weight, and as close as the
+    nodes of a lattice that holds its frequencies."""
+    reach = math.sqrt(-2 * math.log(resolution.tail))
+    nodes = np.linspace(-reach, reach, 1 + 2 * math.ceil(reach**2 * resolution.oversampling / math.pi))
+    weights = np.exp(-(nodes**2) / 2)
+    return nodes, weights / weights.sum()
 
 
 def chain_of(sampler: Unmodified, run: Transcript) -> Chain:

@@ -138,8 +138,12 @@ def law_of(sampler: Unmodified, run: Transcript) -> tuple[int, Callable[[Resolut
 
         return 1, moved
     chain = chain_of(sampler, run)
-    moves = chain.moves(lambda k, y: answered(sampler, run.levels[k], y))
-    return chain.dimensions, lambda resolution: carry(chain.begin(start), moves, resolution)
+
+    def carried(resolution: Resolution) -> Cloud:
+        moves = chain.moves(lambda k, y: answered(sampler, run.levels[k], y), resolution)
+        return carry(chain.begin(start), moves, resolution)
+
+    return chain.dimensions, carried
 
 
 def mixture_errors(
