@@ -57,7 +57,7 @@ from .chain import chain_of
 from .study import STEPS, TARGETS, called, errors_of, order_of
 from .transcript import Transcript, transcribe
 
-ACCURACY = 1e-8
+ACCURACY = 1e-7
 # A level counts where its error is this many times what it is known to.
 _CLEAR = 30
 # A Gaussian order that is higher than the mixture's by this is said.
