@@ -179,11 +179,12 @@ def _link(rows: Array, k: int) -> tuple[Array, Array]:
     N = len(rows)
     target = rows[k + 1].copy()
     target[1 + N + k + 1] = 0
-    for m in range(1, k + 2):
+    m = 0
+    while True:
+        m += 1
         window = k - np.arange(m)
         others = np.delete(np.arange(rows.shape[1]), 1 + window)
         a = np.linalg.lstsq(rows[window][:, others].T, target[others], rcond=None)[0]
         left = target - a @ rows[window]
-        if np.linalg.norm(left[others]) <= TOLERANCE or m > MOST_STATES:
+        if np.linalg.norm(left[others]) <= TOLERANCE or m > min(k, MOST_STATES):
             return a, left[1 + window]
-    return a, left[1 + window]

@@ -340,4 +340,5 @@ def _on_grid(
 
     done = completed(at, steps, progress)
     runs, *columns = zip(*done.values(), strict=True)
-    return MixtureGrid(grid, order, np.array(list(done), dtype=float), runs, *map(np.array, columns), decides)
+    sizes, known, gaussian = map(np.array, columns)
+    return MixtureGrid(grid, order, np.array(list(done), dtype=float), runs, sizes, known, gaussian, decides)
