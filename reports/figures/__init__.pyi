@@ -1,6 +1,8 @@
+from .budget import budgets as budgets
 from .cifar10_figures import cells as cells
 from .cifar10_figures import measured as measured
 from .cifar10_figures import names as names
+from .style import as_png as as_png
 from .style import as_svg as as_svg
 from .survey import distances as distances
 from .targets import MIXTURE as MIXTURE
