@@ -45,6 +45,7 @@ from .budget_measures import Measure, Run
 
 KINDS = ("lambda_s", "sharing", "freezing", "sub-flow", "time", "splitting", "steps", "prior", "denoising", "cut-off")
 NETWORK = "not known without your network"
+_ORDINALS = ("", "2nd ", "3rd ")
 
 
 class Source(NamedTuple):
@@ -129,10 +130,9 @@ def replacements(scheme: Scheme) -> Iterator[tuple[Source, Between]]:
         elif part.name in users and scheme.flow == "midpoint":
             now = replace(now, followed=now.followed | {part.name})
             yield Source("sub-flow", part.name), now
-    clocks = _clocks(scheme)
-    for number, name in clocks.items():
+    for number in _clocks(scheme):
         now = replace(now, running=now.running | {number})
-        yield Source("time", name if len(clocks) > 1 else name.partition(" ")[0]), now
+        yield Source("time", f"{_ORDINALS[number]}S" if number < len(_ORDINALS) else f"{number + 1}th S"), now
 
 
 def _sharing(scheme: Scheme) -> set[str]:
@@ -148,15 +148,13 @@ def _sharing(scheme: Scheme) -> set[str]:
     return found
 
 
-def _clocks(scheme: Scheme) -> dict[int, str]:
-    """The S that parts use, by number, and what to call them."""
-    found: dict[int, str] = {}
-    number, called = -1, ""
-    for position, token in enumerate(scheme.tokens, 1):
-        if token.is_score:
-            number, called = number + 1, f"{token} (token {position})"
-        elif scheme.splitting[token.symbol].sde.uses_score:
-            found.setdefault(number, called)
+def _clocks(scheme: Scheme) -> list[int]:
+    """The numbers, from 0, of the S that parts use."""
+    found, number = [], -1
+    for token in scheme.tokens:
+        number += token.is_score
+        if not token.is_score and scheme.splitting[token.symbol].sde.uses_score and number not in found:
+            found.append(number)
     return found
 
 
