@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NFE = 50
 # Of the figure, unless several are asked for.
-BUDGETS = (10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500)
+BUDGETS = (10, 15, 20, 30, 50, 70, 100, 150, 200)
 
 
 @click.command()

@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from . import style
 
 Results = dict[str, Any]
 
-# A colour for each kind of term; parts and evaluations of one kind differ in their hatching.
+# A colour for each kind of term; parts and evaluations of one kind are ever paler.
 _COLOURS = {
     "lambda_s": "#6A3D9A",
     "sharing": "#CC79A7",
@@ -32,49 +34,55 @@ _COLOURS = {
     "denoising": "#BDBDBD",
     "cut-off": "#000000",
 }
-_HATCHES = ("", "////", "....", "xxxx", "----", "\\\\\\\\", "oo", "++")
+_PALER = 0.55
 _BAR = 0.75
 
 
 def budgets(results: Results) -> Figure:
     """A column per sampler: the distance to the data, log, over the signed shares of the terms at each length."""
     curves = [curve for curve in results["curves"] if curve["budgets"]]
-    faces = _faces(curves)
     with style.mpl.rc_context(style._STYLE):
-        width = max(style._WIDTH * 0.62, min(14.0, 0.9 + 3.1 * len(curves)))
-        figure = style._figure(width, 4.9 + 0.16 * -(-len(faces) // 4))
+        figure = style._figure(max(style._WIDTH * 0.62, min(14.0, 0.9 + 2.7 * len(curves))), 5.3)
         shape = {"sharex": "col", "sharey": "row", "squeeze": False, "height_ratios": (1, 1.7)}
         axes: Any = figure.subplots(2, max(1, len(curves)), **shape)
         for column, curve in enumerate(curves):
             whole, shares = axes[0][column], axes[1][column]
             whole.set_title(style._short(curve["sampler"]), parse_math=False)
             _whole(whole, curve["budgets"])
-            _stack(shares, curve["budgets"], faces)
+            _stack(shares, curve["budgets"])
         axes[0][0].set_ylabel("distance to the data")
         axes[1][0].set_ylabel("share of the terms' sizes")
-        handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=name) for name, (c, h) in faces.items()]
-        handles.append(style_mark())
+        patches = [Patch(facecolor=colour, edgecolor="white", label=name) for name, colour in _legend(curves).items()]
+        mark = {"color": "black", "marker": "_", "linestyle": "", "markersize": 9, "markeredgewidth": 1.6}
+        handles: list[Any] = [*patches, Line2D([], [], label="whole", **mark)]
         figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=7)
     return style._finish(figure, [])
 
 
-def style_mark() -> Any:
-    """The mark of the whole error in the legend."""
-    from matplotlib.lines import Line2D
+def _faces(budgets: Sequence[Results]) -> dict[str, tuple[str, int]]:
+    """The terms of one sampler, in order: their kind, and their place among those of the kind."""
+    faces: dict[str, tuple[str, int]] = {}
+    for term in (term for budget in budgets for term in budget["terms"]):
+        turn = sum(kind == term["kind"] for kind, _ in faces.values())
+        faces.setdefault(term["term"], (term["kind"], turn))
+    return dict(sorted(faces.items(), key=lambda entry: list(_COLOURS).index(entry[1][0])))
 
-    return Line2D([], [], color="black", marker="_", linestyle="", markersize=9, markeredgewidth=1.6, label="whole")
+
+def _colour(kind: str, turn: int) -> tuple[float, float, float]:
+    red, green, blue = (1 - (1 - c) * _PALER**turn for c in to_rgb(_COLOURS[kind]))
+    return red, green, blue
 
 
-def _faces(curves: Sequence[Results]) -> dict[str, tuple[str, str]]:
-    """The colour and hatching of every term that occurs, in the order of the budget."""
-    kinds = list(_COLOURS)
-    terms = {(kinds.index(t["kind"]), t["term"]): t for c in curves for b in c["budgets"] for t in b["terms"]}
-    faces: dict[str, tuple[str, str]] = {}
-    count: dict[str, int] = {}
-    for (_, name), term in sorted(terms.items(), key=lambda entry: entry[0][0]):
-        turn = count[term["kind"]] = count.get(term["kind"], -1) + 1
-        faces[name] = _COLOURS[term["kind"]], _HATCHES[turn % len(_HATCHES)]
-    return faces
+def _legend(curves: Sequence[Results]) -> dict[str, tuple[float, float, float]]:
+    """What each colour stands for, in all samplers: "freezing of F, B"."""
+    called: dict[tuple[str, int], dict[str, None]] = {}
+    for curve in curves:
+        kept = {term["term"]: term["of"] for budget in curve["budgets"] for term in budget["terms"]}
+        for name, face in _faces(curve["budgets"]).items():
+            called.setdefault(face, {})[kept[name]] = None
+    ordered = sorted(called, key=lambda face: (list(_COLOURS).index(face[0]), face[1]))
+    names = {face: ", ".join(of for of in called[face] if of) for face in ordered}
+    return {f"{face[0]} of {of}" if of else face[0]: _colour(*face) for face, of in names.items()}
 
 
 def _whole(axes: Axes, budgets: Sequence[Results]) -> None:
@@ -85,7 +93,8 @@ def _whole(axes: Axes, budgets: Sequence[Results]) -> None:
     axes.set_yscale("log")
 
 
-def _stack(axes: Axes, budgets: Sequence[Results], faces: dict[str, tuple[str, str]]) -> None:
+def _stack(axes: Axes, budgets: Sequence[Results]) -> None:
+    faces = {name: _colour(*face) for name, face in _faces(budgets).items()}
     for place, budget in enumerate(budgets):
         values = {term["term"]: term["distance"] for term in budget["terms"]}
         size = sum(abs(value) for value in values.values() if _is_known(value))
@@ -93,10 +102,12 @@ def _stack(axes: Axes, budgets: Sequence[Results], faces: dict[str, tuple[str, s
             axes.text(place, 0, "diverged", rotation=90, ha="center", va="center", fontsize=6.5)
             continue
         above = below = 0.0
-        for name, (colour, hatch) in faces.items():
-            share = values.get(name, 0.0) / size
+        for name, colour in faces.items():
+            if name not in values:
+                continue
+            share = values[name] / size
             bottom = above if share >= 0 else below
-            axes.bar(place, share, _BAR, bottom, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
+            axes.bar(place, share, _BAR, bottom, color=colour, edgecolor="white", linewidth=0.4)
             above, below = above + max(share, 0.0), below + min(share, 0.0)
         axes.plot(
             [place], [budget["whole"]["distance"] / size], color="black", marker="_", markersize=13, markeredgewidth=1.8

@@ -37,8 +37,10 @@ _POINTS, _RESOLVED = (49, 81, 129, 257, 513), 1e-10
 class Measure(Protocol):
     """What a budget is in: `names` of its measures, the first one the distance."""
 
-    diffusion: Diffusion
-    params: Parameters
+    @property
+    def params(self) -> Parameters:
+        """Of the diffusion."""
+        ...
 
     @property
     def names(self) -> tuple[str, ...]:

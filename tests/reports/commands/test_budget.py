@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Run
+from selection import nightly_but
 
 PAGE = Path(__file__).parents[3] / "docs" / "understand" / "budget.md"
 
@@ -105,17 +106,22 @@ def test_bad_input_is_one_line(line: Run, words: list[str], says: str) -> None:
 
 # --- The page ---------------------------------------------------------------------------------------------------------
 
+_NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]\d+)?")
 SHOWN = re.findall(r"```text\n\$ weakorder (budget .*?)\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize(("words", "printed"), SHOWN, ids=[words for words, _ in SHOWN])
+@pytest.mark.parametrize(
+    ("words", "printed"), nightly_but(lambda case: "1.2 --nfe 50 " in case[0], SHOWN), ids=[words for words, _ in SHOWN]
+)
 def test_the_pages_output_is_what_the_command_prints(line: Run, words: str, printed: str) -> None:
-    """Claim: to the last digit but one that is printed."""
+    """Claim: every line and every number, to one of its last digit; what is zero but for rounding stays that."""
     code, out, _ = line(*shlex.split(words))
     assert code == 0
-    shown, found = (re.findall(r"-?\d+\.?\d*(?:e[+-]\d+)?", text) for text in (printed, out))
-    assert re.sub(r"-?[\d.]+(e[+-]\d+)?", "#", printed).split() == re.sub(r"-?[\d.]+(e[+-]\d+)?", "#", out).split()
-    assert [float(number) for number in shown] == pytest.approx([float(number) for number in found], rel=2e-3)
+    said = [row for row in out.splitlines() if not row.startswith(("assumes: ", "network: "))]
+    for old, new in zip(printed.splitlines(), said, strict=True):
+        assert _NUMBER.sub("#", old).split() == _NUMBER.sub("#", new).split()
+        for first, second in zip(_NUMBER.findall(old), _NUMBER.findall(new), strict=True):
+            assert float(first) == pytest.approx(float(second), rel=2e-3, abs=1e-12)
 
 
 def test_the_page_shows_the_three_tricks() -> None:
