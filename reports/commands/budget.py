@@ -143,8 +143,9 @@ def _budgets(
 
     grid, start, denoise = settings
     runs = [(one, one.steps(kind, count, denoise)) for one in asked for kind, count in lengths]
+    shown = progress(runs) if len(runs) > 1 else runs
     with contextlib.redirect_stdout(sys.stderr):  # what black boxes print is not our answer
-        return [budget_of(one.subject, one.measure, steps, grid, start, denoise) for one, steps in progress(runs)]
+        return [budget_of(one.subject, one.measure, steps, grid, start, denoise) for one, steps in shown]
 
 
 def _curves(

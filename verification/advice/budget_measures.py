@@ -16,10 +16,10 @@ points do not resolve them, at all eigenvalues.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
@@ -34,42 +34,42 @@ Run = Callable[[GaussianTarget], GaussianLaw]
 _POINTS, _RESOLVED = (49, 81, 129, 257, 513), 1e-10
 
 
-class Measure(Protocol):
+class Measure(ABC):
     """What a budget is in: `names` of its measures, the first one the distance."""
 
-    @property
-    def params(self) -> Parameters:
-        """Of the diffusion."""
-        ...
+    params: Parameters
 
     @property
+    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """Of the measures."""
-        ...
 
-    @property
+    @cached_property
+    @abstractmethod
     def target(self) -> GaussianTarget:
         """The data, all of them."""
-        ...
 
+    @abstractmethod
     def of(self, law: GaussianLaw) -> Array:
         """The measures of a law of all data, (measures,); nan where it overflowed."""
-        ...
 
     def of_run(self, run: Run) -> Array:
         """The measures of what `run` makes of a target, however many targets that takes."""
-        ...
+        return self.of(run(self.target))
 
 
 @dataclass(frozen=True)
-class OnSpectrum:
+class OnSpectrum(Measure):
     """Of data with a spectrum, such as CIFAR-10's."""
 
     spectrum: Spectrum
     diffusion: Diffusion
     params: Parameters
 
-    names = ("distance", "means", "deviations", "variance")
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The distance, its two parts, and the variance."""
+        return ("distance", "means", "deviations", "variance")
 
     @cached_property
     def target(self) -> GaussianTarget:
@@ -111,7 +111,7 @@ class OnSpectrum:
 
 
 @dataclass(frozen=True)
-class OnGaussian:
+class OnGaussian(Measure):
     """Of one Gaussian, N(mean, variance) in position: the distance, and every moment of a state."""
 
     mean: float
@@ -141,10 +141,6 @@ class OnGaussian:
             moments = [*(law.mean - data.mean)[:, 0], *(law.cov - data.cov)[pairs][:, 0]]
             found = np.array([(offset**2 + spread**2)[0], *moments])
         return np.where(np.isfinite(found).all(), found, np.nan)
-
-    def of_run(self, run: Run) -> Array:
-        """The measures."""
-        return self.of(run(self.target))
 
 
 def _chebyshev(values: Array) -> Array:
