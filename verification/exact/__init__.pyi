@@ -4,6 +4,11 @@ from .errors import signed_errors as signed_errors
 from .errors import stiffness as stiffness
 from .errors import wasserstein as wasserstein
 from .fused import law_units as law_units
+from .lattice import Cloud as Cloud
+from .lattice import Move as Move
+from .lattice import Resolution as Resolution
+from .lattice import carry as carry
+from .lattice import resolutions_on as resolutions_on
 from .moments import AffineMap as AffineMap
 from .moments import Moments as Moments
 from .moments import check_diffusion as check_diffusion
@@ -15,9 +20,12 @@ from .moments import rounding_of_steps as rounding_of_steps
 from .moments import starting_law as starting_law
 from .moments import step_maps as step_maps
 from .moments import step_matrices as step_matrices
+from .noise_free import NoiseFreeErrors as NoiseFreeErrors
 from .noise_free import NoiseFreeStudy as NoiseFreeStudy
 from .observables import OBSERVABLES as OBSERVABLES
 from .observables import Observable as Observable
+from .observables import expectation as expectation
+from .observables import observables_of as observables_of
 from .order import MIN_RATIO as MIN_RATIO
 from .order import STEPS as STEPS
 from .order import T_END as T_END
@@ -29,6 +37,7 @@ from .order import measure as measure
 from .order import study_order as study_order
 from .prediction import integrated as integrated
 from .prediction import predicted_errors as predicted_errors
+from .refinement import refined as refined
 from .spectrum import Spectrum as Spectrum
 from .spectrum import cifar10_spectrum as cifar10_spectrum
 from .subject import Opaque as Opaque
