@@ -1,0 +1,110 @@
+"""`weakorder search`: its table, page and JSON are the search's; bad input is one line with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from weakorder.reports.commands.cli import main
+from weakorder.theory.splitting import PSLD_LINEAR
+from weakorder.verification.advice.search import find_words
+from weakorder.verification.advice.search_settings import Search
+from weakorder.verification.advice.search_state import SearchState
+
+WORDS = ("search", "--parts", "psld-linear", "--nfe", "20", "--length", "4", "--flow", "euler", "--memory", "1")
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """The command line as a shell runs it, in this process and no other."""
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+
+    def command(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["weakorder", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Outcome(int(stop.value.code or 0), *capsys.readouterr())
+
+    return command
+
+
+def test_the_answer_is_the_searchs(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    """As JSON on stdout and in the folder, as a table, and on the page; the second run computes nothing."""
+    first = run(*WORDS, "-o", str(tmp_path / "found"), "--json")
+    assert first.code == 0
+    results = json.loads(first.out)
+    assert results == json.loads((tmp_path / "found" / "search.json").read_text())
+    search = Search((PSLD_LINEAR,), 20, 4, flows=("euler",))
+    found = find_words(search, SearchState(None, search.settings()))
+    assert [entry["word"] for entry in results["best"]] == [entry.scheme.word for entry in found.kept]
+    assert results["best"][0]["distance"] == pytest.approx(found.kept[0].judged.distance, rel=1e-12)
+    state = (tmp_path / "found" / "search-state.json").read_bytes()
+
+    text = run(*WORDS, "-o", str(tmp_path / "found"))
+    assert text.code == 0
+    assert results["best"][0]["word"] in text.out
+    assert "assumed: Data are a Gaussian" in text.out
+    assert (tmp_path / "found" / "search-state.json").read_bytes() == state
+
+    page = (tmp_path / "found" / "search.html").read_text()
+    for entry in (*results["best"][:20], *results["catalogue"]):
+        assert f"<code>{entry['word']}</code>" in page
+    for sentence in results["assumptions"]:
+        assert sentence.split(",")[0].replace("'", "&#39;") in page
+    assert page.count("<svg") == 1
+
+
+def test_another_search_does_not_go_on_in_its_folder(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    """The state says of which it is, and stays."""
+    SearchState(tmp_path / "search-state.json", {"nfe": 1}).keep("a", 1)
+    with SearchState(tmp_path / "search-state.json", {"nfe": 1}) as state:
+        state.keep("a", 1)
+    result = run(*WORDS, "-o", str(tmp_path))
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert "choose another folder" in result.err
+    assert json.loads((tmp_path / "search-state.json").read_text())["done"] == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--nfe", "1"], "nfe = 1"),
+        (["--nfe", "x"], "not an integer"),
+        (["--length", "1"], "length = 1"),
+        (["--length", "99"], "12 letters"),
+        (["--parts", "nowhere"], "splitting 'nowhere' is unknown"),
+        (["--parts", "psld", "vp-whole"], "one diffusion"),
+        (["--parts", "langevin"], "adds no noise"),
+        (["--weights", "x"], "--weights 'x' is not a number"),
+        (["--weights", "1/0"], "--weights '1/0' is not a number"),
+        (["--weights", "2"], "outside (0, 1]"),
+        (["--times", "3"], "outside [0, 1]"),
+        (["--memory", "9"], "memory 9"),
+        (["--flow", "euler", "--frozen", "data"], "no words"),
+        (["--order", "7"], "order = 7"),
+        (["--growth", "0.5"], "growth = 0.5"),
+        (["--growth", "nan"], "growth = nan"),
+        (["--grid", "log"], "unknown"),
+        (["--gamma", "-1"], "gamma = -1 is negative"),
+        (["--on-network", "--samples", "1"], "samples = 1"),
+        (["--on-network", "--best", "0"], "best = 0"),
+        (["--best", "2"], "--on-network"),
+        (["-o", "."], "no folder"),
+    ],
+)
+def test_bad_input_is_one_line(run: Callable[..., Outcome], tmp_path: Path, arguments: list[str], said: str) -> None:
+    folder = [] if "-o" in arguments else ["-o", str(tmp_path / "found")]
+    result = run("search", *arguments, *folder)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1), result.err
+    assert said in result.err
+    assert not (tmp_path / "found").exists()
