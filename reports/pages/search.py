@@ -34,7 +34,7 @@ def assumptions(search: Search) -> list[str]:
     return [
         "Data are a Gaussian with CIFAR-10's mean and covariance (3,072 eigenvalues), and the network's score is that "
         "Gaussian's, exactly.",
-        f"A run starts at the prior, takes the steps that {search.nfe} evaluations buy on the grid {label(search.grid)}, "
+        f"A run starts at the prior, takes the steps that {search.nfe} evaluations buy (grid: {label(search.grid)}) "
         f"down to t = {search.params.eps:g}, and a denoising step, which is one of the evaluations.",
         "The distance is the Fréchet distance of positions to the data, on pixels, not on features of Inception; "
         "errors of time steps, of the prior and of the cut-off may cancel in it.",

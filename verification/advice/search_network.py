@@ -29,14 +29,20 @@ WINS, LOSES, OPEN = "wins", "loses", "not told apart"
 
 
 def rivals(findings: Findings, best: int) -> tuple[list[Scheme], list[Scheme]]:
-    """The `best` words that the catalogue does not have, and its nearest schemes that are stable. Raises ValueError
-    where there is nothing to compare, and on dynamics that the network has not learned."""
+    """The `best` words that the catalogue does not have, and its nearest schemes of the same dynamics (the SDE or the
+    flow, each has a reference of its own) that are stable. Raises ValueError where there is nothing to compare, and on
+    a diffusion that the network has not learned."""
     if findings.search.diffusion != PSLD_DIFFUSION:
         raise ValueError(
             f"the network is of {PSLD_DIFFUSION.name}, not {findings.search.diffusion.name}; drop --on-network"
         )
     new = [replace(found.scheme, name=found.label) for found in findings.kept if found.name is None][:best]
-    known = [found.scheme for found in findings.catalogue if found.is_stable and found.judged.distance is not None]
+    kinds = {scheme.splitting.whole.has_noise for scheme in new}
+    known = [
+        found.scheme
+        for found in findings.catalogue
+        if found.is_stable and found.judged.distance is not None and found.scheme.splitting.whole.has_noise in kinds
+    ]
     if not new or not known:
         raise ValueError(
             "nothing to compare on the network: no word is kept that the catalogue lacks, or none of its own"

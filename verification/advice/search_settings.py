@@ -54,7 +54,7 @@ class Search:
             raise ValueError(f"splittings {names}: give at least one, and all of one diffusion")
         if any(not splitting.diffusion.forward.has_noise for splitting in self.splittings):
             raise ValueError(
-                f"splitting {self.splittings[0].name!r}: its diffusion adds no noise that could be taken away; give psld"
+                f"splitting {self.splittings[0].name!r}: its diffusion adds no noise to take away; give psld"
             )
         for name in ("splittings", "flows", "frozen", "memories"):
             given = [str(getattr(value, "name", value)) for value in getattr(self, name)]

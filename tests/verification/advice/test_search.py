@@ -277,10 +277,8 @@ def test_growth_from_the_start_is_that_of_the_products() -> None:
 
 def test_the_front_is_what_nothing_cheaper_is_nearer_than() -> None:
     rng = np.random.default_rng(0)
-    points = [
-        (int(cost), float(d), str(i))
-        for i, (cost, d) in enumerate(zip(rng.integers(1, 9, 60), rng.random(60), strict=True))
-    ]
+    costs, distances = rng.integers(1, 9, 60).tolist(), rng.random(60).tolist()
+    points = [(cost, distance, str(i)) for i, (cost, distance) in enumerate(zip(costs, distances, strict=True))]
     slow = [
         point
         for point in points
