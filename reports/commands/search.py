@@ -156,13 +156,20 @@ def _summary(results: dict[str, Any]) -> None:
     click.echo("front: " + "; ".join(f"{p['nfe']} NFE {p['distance']:.4g} {p['label']}" for p in results["front"]))
     if network := results["network"]:
         click.echo(
-            f"on {network['checkpoint']}, {network['samples']} samples, power spectrum, over {network['against']}:"
+            f"on {network['checkpoint']}, {network['samples']} samples, weak error of the power spectrum (against {network['against']}):"
         )
         for entry in network["words"]:
-            ratio = "diverged" if entry["ratio"] is None else f"{entry['ratio']:.2f} +- {entry['ratio_error']:.2f}"
-            click.echo(f"  {entry['label']}: {ratio}, {entry['ends']}")
+            click.echo(f"  {entry['label']}: {_error(entry)}, {entry['ends']}")
+        for entry in network["catalogue"]:
+            click.echo(f"  {entry['label']}: {_error(entry)}")
     for sentence in results["assumptions"]:
         click.echo(f"assumed: {sentence}")
+
+
+def _error(entry: dict[str, Any]) -> str:
+    if entry["error"] is None:
+        return "diverged"
+    return f"{entry['error']:.3f} +- {entry['standard_error']:.3f}" + ("" if entry["sure"] else " ?")
 
 
 def _row(place: str, entry: dict[str, Any]) -> list[str]:

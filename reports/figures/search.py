@@ -14,7 +14,8 @@ Results = dict[str, Any]
 
 def front(results: Results) -> Figure:
     """The Frechet distance to CIFAR-10's Gaussian against NFE: grey for the words that are kept, blue for the stable
-    schemes of the catalogue, and the front of both, each of its schemes with its own mark."""
+    schemes of the catalogue, and the front of both, each of its schemes with its own mark: by its name in the
+    catalogue, or its number among the words."""
     with mpl.rc_context(style._STYLE):
         figure = style._figure(style._WIDTH, 4.2)
         axes = figure.subplots()
@@ -25,15 +26,16 @@ def front(results: Results) -> Figure:
         for entry in results["catalogue"]:
             if entry["stable"]:
                 axes.plot(*_points(entry["curve"]), color="#56B4E9", linewidth=0.7, zorder=1.5)
-        ends = []
-        labels = list(dict.fromkeys(point["label"] for point in results["front"]))
         curves = {entry["label"]: entry["curve"] for entry in (*results["catalogue"], *results["best"])}
-        for place, label in enumerate(labels):
-            ends.append(style._curve(axes, place, label, *_points(curves[label])))
+        short = {entry["label"]: entry["name"] or f"no. {place}" for place, entry in enumerate(results["best"], 1)}
+        labels = dict.fromkeys(point["label"] for point in results["front"])
+        ends = [
+            style._curve(axes, place, short.get(label, label), *_points(curves[label]))
+            for place, label in enumerate(labels)
+        ]
         axes.step(*_points(results["front"]), where="post", color=style._GREY, linewidth=2.4, alpha=0.4, zorder=1.2)
-        budgets = sorted({point["nfe"] for curve in curves.values() for point in curve})
-        style._nfe_ticks(axes, budgets)
-        axes.set_xlim(0.9 * budgets[0], 1.1 * budgets[-1])
+        style._nfe_ticks(axes, results["budgets"])
+        axes.set_xlim(0.85 * min(results["budgets"]), 1.1 * max(results["budgets"]))
         axes.set_xlabel("network evaluations (NFE)")
         axes.set_ylabel("Fréchet distance to the data")
     return style._finish(figure, [(axes, [end for end in ends if end])])

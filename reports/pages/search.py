@@ -7,6 +7,7 @@ write_search   both, into a folder: search.json, search.html (self-contained) an
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -74,7 +75,7 @@ def run_search(
 
 
 def render(results: Results) -> str:
-    """The page: the best words, the catalogue, the front, the network, what was assumed."""
+    """The page of JSON's values: the best words, the catalogue, the front, the network, what was assumed."""
     drawn = Markup(inline(as_svg(front(results)), "search", "distance to the data against evaluations"))
     return template("search.html.j2", {"number": number}).render(figure=drawn, **results)
 
@@ -91,7 +92,8 @@ def write_search(
     make_folder(directory)
     page = directory / "search.html"
     check_writable(page)
-    results = run_search(search, directory, progress, workers, network)
-    write_atomically(directory / "search.json", dumps(results).encode())
+    content = dumps(run_search(search, directory, progress, workers, network))
+    results = json.loads(content)  # as a reader of the file has them: without nan and infinity
+    write_atomically(directory / "search.json", content.encode())
     write_atomically(page, render(results).encode())
     return page, results

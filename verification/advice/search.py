@@ -32,7 +32,6 @@ from .search_state import SearchState
 from .words import have_the_same_maps
 
 KEPT = 40
-LADDER = (10, 15, 20, 30, 40, 50, 70, 100, 150, 200, 300, 500, 1000)  # budgets of the front, up to the search's
 # Words that one call filters, and judges; and that are judged before the end is looked for.
 _CHUNK, _CALL, _BLOCK = 64, 4, 32
 _ALIKE = 1e-9  # relative: words of distances further apart have other maps
@@ -65,9 +64,15 @@ class Ranked(NamedTuple):
 
 
 def find_words(
-    search: Search, state: SearchState, answers: Answers | None = None, progress: Progress = silent, keep: int = KEPT
+    search: Search,
+    state: SearchState,
+    answers: Answers | None = None,
+    progress: Progress = silent,
+    keep: int = KEPT,
+    beside: Sequence[Scheme] = tuple((CATALOGUE | EXPONENTIAL | POSITION).values()),
 ) -> Findings:
-    """The `keep` nearest words that are stable and of the order asked for, beside the catalogue.
+    """The `keep` nearest words that are stable and of the order asked for, and the schemes `beside` them, the
+    catalogue's, as far as they are of the same diffusion.
 
     answers: makes calls, side by side if it likes; None: one after the other. Raises ValueError on a bad `keep`.
     """
@@ -109,7 +114,7 @@ def find_words(
     return Findings(
         search,
         tuple(run.with_curves(left)),
-        tuple(run.with_curves(run.with_orders(run.catalogue()))),
+        tuple(run.with_curves(run.with_orders(run.catalogue(beside)))),
         counts,
         max((error / whole for error, whole, _ in errors), default=0.0),
         max((error / estimate for error, _, estimate in errors if estimate > 0), default=0.0),
@@ -198,7 +203,7 @@ class _Run:
 
     def with_curves(self, schemes: Sequence[Found]) -> list[Found]:
         """With their distances at the front's budgets."""
-        budgets = [*(nfe for nfe in LADDER if nfe < self.search.nfe), self.search.nfe]
+        budgets = self.search.budgets
         calls = {
             f"curve {described(found.scheme)}": (1, curve, (self.search, found.scheme, budgets)) for found in schemes
         }
@@ -208,12 +213,12 @@ class _Run:
             for found, points in zip(schemes, answers, strict=True)
         ]
 
-    def catalogue(self) -> list[Found]:
-        """The catalogue's schemes of the same diffusion, judged whether they are stable or not, the nearest first."""
+    def catalogue(self, beside: Sequence[Scheme]) -> list[Found]:
+        """The schemes that are of the same diffusion, judged whether they are stable or not, the nearest first."""
         search = self.search
         schemes = [
             scheme
-            for scheme in (CATALOGUE | EXPONENTIAL | POSITION).values()
+            for scheme in beside
             if scheme.splitting.diffusion == search.diffusion
             and scheme.flow in FROZEN_FLOWS
             and scheme.nfe_per_step < search.nfe

@@ -98,6 +98,7 @@ class Findings:
         """As JSON has it."""
         return {
             "settings": self.search.settings(),
+            "budgets": self.search.budgets,
             "counts": self.counts,
             "filter": {"error": self.filter_error, "ratio": self.filter_ratio},
             "best": [found.as_dict() for found in self.kept],

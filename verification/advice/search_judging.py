@@ -33,6 +33,8 @@ from .words import Family
 
 # Where Gaussians are asked whether an order is reached: steps, and the time that runs end at.
 ORDER_STEPS, ORDER_END = (400, 800), 0.1
+# How many times the limit growth at the nodes is where the eigenvalues, which are others, need not be asked.
+BEYOND = 1.1
 REFUSED, TOO_DEAR, DIVERGED = "refused", "too dear", "diverged"
 
 Filtered = tuple[float, float] | str  # distance and the estimate of its error, or why there is none
@@ -92,19 +94,25 @@ def _judged(search: Search, scheme: Scheme) -> Judged:
     taus = search.taus(scheme)
     if taus is None:
         raise ValueError(f"{search.nfe} evaluations buy no step of {scheme.word!r}; only words with a step are judged")
-    growth, from_start = growths(scheme, search.params, taus)
+    growth, from_start = growths(scheme, search.params, taus, search.growth)
     slope = slope_on_gaussians(scheme, search.params) if search.order > 1 else None
     stands = search.is_stable(scheme.memory, growth, from_start)
     stands = stands and (slope is None or slope >= search.order - 0.5)
     return Judged(growth, from_start, slope, distance(search, scheme, search.nfe) if stands else None)
 
 
-def growths(scheme: Scheme, params: Parameters, taus: Array) -> tuple[float, float]:
-    """The largest growth of a perturbation made at any time, and of one made at the beginning, at the nodes."""
-    variances = cifar10_nodes().variances
-    data = Spectrum(variances, np.zeros_like(variances), 1)
-    anywhere = stability.worst_growth(scheme, params, taus, data).growth
-    return anywhere, anywhere if scheme.memory == 1 else growth_from_start(scheme, params, taus, variances)
+def growths(scheme: Scheme, params: Parameters, taus: Array, limit: float) -> tuple[float, float]:
+    """The largest growth of a perturbation made at any time, and of one made at the beginning.
+
+    What is judged, the first of a word without memory, the second of one with it, is of the whole spectrum, unless it
+    is well beyond the limit at the nodes; the other is of the nodes.
+    """
+    nodes, whole = cifar10_nodes().variances, cifar10_spectrum().variances
+    anywhere = stability.worst_growth(scheme, params, taus, Spectrum(nodes, np.zeros_like(nodes), 1)).growth
+    from_start = growth_from_start(scheme, params, taus, nodes)
+    if scheme.memory > 1:
+        return anywhere, growth_from_start(scheme, params, taus, whole) if from_start <= BEYOND * limit else from_start
+    return stability.worst_growth(scheme, params, taus).growth if anywhere <= BEYOND * limit else anywhere, from_start
 
 
 def growth_from_start(scheme: Scheme, params: Parameters, taus: Array, variances: Array) -> float:

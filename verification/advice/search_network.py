@@ -2,12 +2,16 @@
 
 What Gaussians rank is sampled from a network (cifar10.study): the nearest words and the nearest schemes of the
 catalogue, from the same starts and on the same Brownian motion as a fine reference of their kind of dynamics. They are
-compared by the weak error of the power spectrum, the quantity whose Gaussian twin they were ranked by, as ratios to
-that of the catalogue's best there, with standard errors that know what samples have in common (cifar10.study.ratios).
+compared by the weak error of the power spectrum, the quantity whose Gaussian twin they were ranked by, with that of
+the catalogue's best there. That one is the least of several estimates, so that a word is judged rather hard.
 
-    wins            the ratio is below 1 by more than `CLEAR` of its standard errors
-    loses           it is above 1 by more than that, or the run diverged
+    wins            its error is smaller by more than `CLEAR` standard errors of the difference
+    loses           it is larger by more than that, or the run diverged
     not told apart  otherwise
+
+Standard errors of differences are those of independent samples: these share starts, noise and reference, so that what
+they tell apart is told. Ratios (cifar10.study.ratios) say how much; of an error that is not told from 0 they say
+nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from typing import Any
 
 from ...theory.model import PSLD_DIFFUSION
 from ...theory.scheme import Scheme
+from ..files import make_folder
 from .search_findings import Findings
 
 CLEAR = 2.0
@@ -65,6 +70,7 @@ def on_network(
     """
     import torch
 
+    make_folder(folder)
     from ..cifar10.study import Processes, Store, reading
     from ..cifar10.study import design as studies
 
@@ -78,13 +84,14 @@ def on_network(
     store = Store(folder, model, batch=size)
     studies.sample(design, store, device, Processes(), lambda total: progress("evaluations", total))
     results, _ = reading.read(design, store, reading.Data(None, None))
-    nearest = min((entry for entry in map(_measured, results["schemes"][len(new) :])), key=lambda entry: entry["error"])
-    if not math.isfinite(nearest["error"]):
+    ended = [entry for entry in map(_measured, results["schemes"][len(new) :]) if entry["error"] is not None]
+    if not ended:
         raise ValueError("every scheme of the catalogue diverged on the network; search at more evaluations")
+    nearest = min(ended, key=lambda entry: entry["error"])
     results, _ = reading.read(replace(design, against=nearest["label"]), store, reading.Data(None, None))
     entries = [_measured(scheme) for scheme in results["schemes"]]
     for entry in entries[: len(new)]:
-        entry["ends"] = _ends(entry)
+        entry["ends"] = _ends(entry, nearest)
     return {
         "checkpoint": name,
         "samples": samples,
@@ -98,27 +105,28 @@ def on_network(
 
 
 def _measured(scheme: dict[str, Any]) -> dict[str, Any]:
-    """A scheme's weak error of the power spectrum at its one budget: inf of a run that diverged."""
+    """A scheme's weak error of the power spectrum at its one budget: None of a run that diverged."""
     (cell,) = scheme["cells"]
     weak = (cell["weak"] or {}).get("spectrum") or {}
     ratio = weak.get("ratio") or {}
-    error = weak.get("relative")
     return {
         "label": scheme["label"],
         "steps": cell["steps"],
         "nfe": cell["evaluations"],
         "predicted": cell["predicted"],
-        "error": math.inf if error is None else error,
+        "error": weak.get("relative"),
         "standard_error": weak.get("standard_error"),
         "sure": bool(weak.get("sure")),
         "ratio": ratio.get("value"),
         "ratio_error": ratio.get("standard_error"),
+        "ends": None,
     }
 
 
-def _ends(entry: dict[str, Any]) -> str:
+def _ends(entry: dict[str, Any], nearest: dict[str, Any]) -> str:
     """How the comparison with the catalogue's best ends."""
-    if entry["ratio"] is None:
+    if entry["error"] is None:
         return LOSES
-    apart = CLEAR * entry["ratio_error"]
-    return WINS if entry["ratio"] + apart < 1 else LOSES if entry["ratio"] - apart > 1 else OPEN
+    apart = CLEAR * math.hypot(entry["standard_error"], nearest["standard_error"])
+    difference = entry["error"] - nearest["error"]
+    return WINS if difference < -apart else LOSES if difference > apart else OPEN

@@ -16,6 +16,8 @@ from ..stability import growth as stability
 from ..verdicts import Array
 from .words import TIMES, WEIGHTS, Family
 
+LADDER = (10, 15, 20, 30, 40, 50, 70, 100, 150, 200, 300, 500, 1000)
+FORMAT = 1  # of what is kept of a search: the next number whenever the same settings would give others
 MOST_ORDER = 4  # that is looked for, as by theory.weak_order
 
 
@@ -88,6 +90,7 @@ class Search:
     def settings(self) -> dict[str, Any]:
         """All of it as JSON values: what an interrupted search has in common with the one that goes on."""
         return {
+            "format": FORMAT,
             "splittings": [s.name for s in self.splittings],
             "parts": [[[part.name, *part.declaration] for part in s.parts] for s in self.splittings],
             "nfe": self.nfe,
@@ -106,6 +109,11 @@ class Search:
     def is_stable(self, memory: int, growth: float, from_start: float) -> bool:
         """Whether perturbations of a run grow little enough: of a word with memory, one that the run begins with."""
         return (growth if memory == 1 else from_start) <= self.growth
+
+    @property
+    def budgets(self) -> list[int]:
+        """The budgets that costs are compared at: up to the search's."""
+        return [*(nfe for nfe in LADDER if nfe < self.nfe), self.nfe]
 
     def taus(self, scheme: Scheme, nfe: int | None = None) -> Array | None:
         """The times of the run that `nfe` evaluations buy (default: the search's), denoising's aside; None if that is

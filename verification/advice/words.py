@@ -226,10 +226,8 @@ def _commute_at(first: Part, second: Part, params: Parameters) -> bool:
 def have_the_same_maps(first: Scheme, second: Scheme, taus: Array, params: Parameters) -> bool:
     """Whether two words make the same run over the grid, whatever the score: all that they are compiled to agrees, to
     1e-10 of the largest entry of each table."""
-    if (first.nfe_per_step, first.memory) != (second.nfe_per_step, second.memory):
-        return False
     runs = [_tables(compile_run(scheme, taus, params)) for scheme in (first, second)]
-    return all(
+    return len(runs[0]) == len(runs[1]) and all(
         a.shape == b.shape
         and bool((np.abs(a - b) <= _SAME * max(np.abs(a).max(initial=0), np.abs(b).max(initial=0))).all())
         for a, b in zip(*runs, strict=True)
@@ -237,6 +235,7 @@ def have_the_same_maps(first: Scheme, second: Scheme, taus: Array, params: Param
 
 
 def _tables(run: Run) -> list[NDArray[np.float64]]:
+    """All that makes a run. What a memory takes from old evaluations may be nothing: then it is none."""
     times, flow, memory = run.updates
-    held = [] if memory is None else [*memory]
-    return [np.asarray(times), *run.prologue, *flow, *held]
+    takes = memory is not None and np.abs(memory.gains).max(initial=0) > _SAME * np.abs(flow.score_gain).max(initial=0)
+    return [np.asarray(times), *run.prologue, *flow, *(memory if takes and memory is not None else ())]

@@ -10,12 +10,27 @@ from typing import NamedTuple
 
 import pytest
 from weakorder.reports.commands.cli import main
+from weakorder.reports.pages.search import render
 from weakorder.theory.splitting import PSLD_LINEAR
 from weakorder.verification.advice.search import find_words
 from weakorder.verification.advice.search_settings import Search
 from weakorder.verification.advice.search_state import SearchState
 
-WORDS = ("search", "--parts", "psld-linear", "--nfe", "20", "--length", "4", "--flow", "euler", "--memory", "1")
+WORDS = (
+    "search",
+    "--parts",
+    "psld-linear",
+    "--nfe",
+    "20",
+    "--length",
+    "3",
+    "--flow",
+    "euler",
+    "--memory",
+    "1",
+    "--growth",
+    "99",
+)
 
 
 class Outcome(NamedTuple):
@@ -44,8 +59,8 @@ def test_the_answer_is_the_searchs(run: Callable[..., Outcome], tmp_path: Path) 
     assert first.code == 0
     results = json.loads(first.out)
     assert results == json.loads((tmp_path / "found" / "search.json").read_text())
-    search = Search((PSLD_LINEAR,), 20, 4, flows=("euler",))
-    found = find_words(search, SearchState(None, search.settings()))
+    search = Search((PSLD_LINEAR,), 20, 3, flows=("euler",), growth=99.0)
+    found = find_words(search, SearchState(None, search.settings()), beside=())
     assert [entry["word"] for entry in results["best"]] == [entry.scheme.word for entry in found.kept]
     assert results["best"][0]["distance"] == pytest.approx(found.kept[0].judged.distance, rel=1e-12)
     state = (tmp_path / "found" / "search-state.json").read_bytes()
@@ -66,7 +81,6 @@ def test_the_answer_is_the_searchs(run: Callable[..., Outcome], tmp_path: Path) 
 
 def test_another_search_does_not_go_on_in_its_folder(run: Callable[..., Outcome], tmp_path: Path) -> None:
     """The state says of which it is, and stays."""
-    SearchState(tmp_path / "search-state.json", {"nfe": 1}).keep("a", 1)
     with SearchState(tmp_path / "search-state.json", {"nfe": 1}) as state:
         state.keep("a", 1)
     result = run(*WORDS, "-o", str(tmp_path))
@@ -96,8 +110,8 @@ def test_another_search_does_not_go_on_in_its_folder(run: Callable[..., Outcome]
         (["--growth", "nan"], "growth = nan"),
         (["--grid", "log"], "unknown"),
         (["--gamma", "-1"], "gamma = -1 is negative"),
-        (["--on-network", "--samples", "1"], "samples = 1"),
-        (["--on-network", "--best", "0"], "best = 0"),
+        (["--on-network", "--samples", "1"], "it must be >= 2"),
+        (["--on-network", "--best", "0"], "it must be >= 1"),
         (["--best", "2"], "--on-network"),
         (["-o", "."], "no folder"),
     ],
@@ -108,3 +122,36 @@ def test_bad_input_is_one_line(run: Callable[..., Outcome], tmp_path: Path, argu
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1), result.err
     assert said in result.err
     assert not (tmp_path / "found").exists()
+
+
+NETWORK = {
+    "checkpoint": "a network",
+    "samples": 16,
+    "nfe": 20,
+    "grid": "quadratic",
+    "references": [{"name": "fine", "steps": 392}],
+    "against": "RES-2",
+    "words": [
+        {"label": "S X", "steps": 19, "nfe": 20, "error": 0.5, "standard_error": 0.1, "sure": True, "ratio": 2.0}
+        | {"ratio_error": 0.25, "ends": "loses", "predicted": 1.0},
+        {"label": "S Y", "steps": 19, "nfe": 20, "error": None, "standard_error": None, "sure": False, "ratio": None}
+        | {"ratio_error": None, "ends": "loses", "predicted": None},
+    ],
+    "catalogue": [
+        {"label": "RES-2", "steps": 19, "nfe": 20, "error": 0.25, "standard_error": 0.1, "sure": False, "ratio": 1.0}
+        | {"ratio_error": 0.0, "ends": None, "predicted": 1.0}
+    ],
+}
+
+
+def test_the_page_says_who_won_on_the_network(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    """From its results alone; a run that diverged has a dash."""
+    folder = tmp_path / "found"
+    assert run(*WORDS, "-o", str(folder), "--json").code == 0
+    results = json.loads((folder / "search.json").read_text()) | {"network": NETWORK}
+    page = render(results)
+    assert "16 samples of each from a network" in page
+    table = page.partition('<table id="network">')[2].partition("</table>")[0]
+    assert table.count("<tr>") == 4
+    assert "loses" in table
+    assert "–" in table
