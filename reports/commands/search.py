@@ -155,9 +155,8 @@ def _summary(results: dict[str, Any]) -> None:
     click.echo(f"the filter was off by {error:.1e} of the distance at most, {ratio:.1e} of its estimate")
     click.echo("front: " + "; ".join(f"{p['nfe']} NFE {p['distance']:.4g} {p['label']}" for p in results["front"]))
     if network := results["network"]:
-        click.echo(
-            f"on {network['checkpoint']}, {network['samples']} samples, weak error of the power spectrum (against {network['against']}):"
-        )
+        click.echo(f"on {network['checkpoint']}, {network['samples']} samples, weak errors of the power spectrum,")
+        click.echo(f"  judged against {network['against']}:")
         for entry in network["words"]:
             click.echo(f"  {entry['label']}: {_error(entry)}, {entry['ends']}")
         for entry in network["catalogue"]:

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from markupsafe import escape
+from weakorder.integrators.catalogue import CATALOGUE, EXPONENTIAL
 from weakorder.reports.commands.cli import main
-from weakorder.reports.pages.search import render
+from weakorder.reports.pages.search import render, write_search
 from weakorder.theory.splitting import PSLD_LINEAR
-from weakorder.verification.advice.search import find_words
 from weakorder.verification.advice.search_settings import Search
 from weakorder.verification.advice.search_state import SearchState
 
-WORDS = (
-    "search",
-    "--parts",
-    "psld-linear",
-    "--nfe",
-    "20",
-    "--length",
-    "3",
-    "--flow",
-    "euler",
-    "--memory",
-    "1",
-    "--growth",
-    "99",
-)
+ASKED = "--parts psld-linear --nfe 20 --length 3 --flow euler --frozen score --memory 1 --growth 99"
+WORDS = ("search", *ASKED.split())
 
 
 class Outcome(NamedTuple):
@@ -53,30 +42,48 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return command
 
 
-def test_the_answer_is_the_searchs(run: Callable[..., Outcome], tmp_path: Path) -> None:
-    """As JSON on stdout and in the folder, as a table, and on the page; the second run computes nothing."""
-    first = run(*WORDS, "-o", str(tmp_path / "found"), "--json")
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search that was made without the command."""
+    folder = tmp_path_factory.mktemp("search") / "found"
+    write_search(
+        Search((PSLD_LINEAR,), 20, 3, flows=("euler",), growth=99.0), folder, lambda what, total: lambda _: None
+    )
+    return folder
+
+
+def test_the_answer_is_the_searchs(run: Callable[..., Outcome], found: Path, tmp_path: Path) -> None:
+    """As JSON on stdout and in the folder, and as a table; a search that was made is not made again."""
+    folder = tmp_path / "again"
+    shutil.copytree(found, folder)
+    before = json.loads((found / "search.json").read_text())
+    first = run(*WORDS, "-o", str(folder), "--json")
     assert first.code == 0
     results = json.loads(first.out)
-    assert results == json.loads((tmp_path / "found" / "search.json").read_text())
-    search = Search((PSLD_LINEAR,), 20, 3, flows=("euler",), growth=99.0)
-    found = find_words(search, SearchState(None, search.settings()), beside=())
-    assert [entry["word"] for entry in results["best"]] == [entry.scheme.word for entry in found.kept]
-    assert results["best"][0]["distance"] == pytest.approx(found.kept[0].judged.distance, rel=1e-12)
-    state = (tmp_path / "found" / "search-state.json").read_bytes()
-
-    text = run(*WORDS, "-o", str(tmp_path / "found"))
+    assert results == json.loads((folder / "search.json").read_text())
+    assert results | {"date": ""} == before | {"date": ""}
+    assert (folder / "search-state.json").read_bytes() == (found / "search-state.json").read_bytes()
+    text = run(*WORDS, "-o", str(folder))
     assert text.code == 0
-    assert results["best"][0]["word"] in text.out
-    assert "assumed: Data are a Gaussian" in text.out
-    assert (tmp_path / "found" / "search-state.json").read_bytes() == state
+    lines = text.out.splitlines()
+    for place, entry in enumerate(results["best"], 1):
+        assert entry["word"] in lines[place]
+        assert f"{entry['distance']:.4g}" in lines[place]
+    assert sum(line.startswith("assumed: ") for line in lines) == len(results["assumptions"])
 
-    page = (tmp_path / "found" / "search.html").read_text()
-    for entry in (*results["best"][:20], *results["catalogue"]):
+
+def test_the_page_shows_the_best_beside_the_catalogue(found: Path) -> None:
+    """Every word with its distance, the front as a figure, and what is taken for granted."""
+    results, page = json.loads((found / "search.json").read_text()), (found / "search.html").read_text()
+    assert results["best"]
+    assert len(results["catalogue"]) == len(CATALOGUE | EXPONENTIAL)
+    for entry in (*results["best"], *results["catalogue"]):
         assert f"<code>{entry['word']}</code>" in page
+        assert entry["distance"] is None or f'data-value="{entry["distance"]}"' in page
     for sentence in results["assumptions"]:
-        assert sentence.split(",")[0].replace("'", "&#39;") in page
+        assert escape(sentence) in page
     assert page.count("<svg") == 1
+    assert 'id="network"' not in page
 
 
 def test_another_search_does_not_go_on_in_its_folder(run: Callable[..., Outcome], tmp_path: Path) -> None:
@@ -144,11 +151,9 @@ NETWORK = {
 }
 
 
-def test_the_page_says_who_won_on_the_network(run: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_the_page_says_who_won_on_the_network(found: Path) -> None:
     """From its results alone; a run that diverged has a dash."""
-    folder = tmp_path / "found"
-    assert run(*WORDS, "-o", str(folder), "--json").code == 0
-    results = json.loads((folder / "search.json").read_text()) | {"network": NETWORK}
+    results = json.loads((found / "search.json").read_text()) | {"network": NETWORK}
     page = render(results)
     assert "16 samples of each from a network" in page
     table = page.partition('<table id="network">')[2].partition("</table>")[0]

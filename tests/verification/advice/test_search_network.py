@@ -65,6 +65,7 @@ def test_a_comparison_is_decided_by_two_standard_errors(
     assert _ends(*({"error": e, "standard_error": s} for e, s in ((error, standard_error), (1.0, 0.15)))) == ends
 
 
+@pytest.mark.nightly
 def test_parameters_that_the_network_was_not_trained_with_are_refused(tmp_path: Path) -> None:
     search = Search((PSLD_LINEAR,), 12, 3, flows=("euler",), growth=10.0, params=Parameters(gamma=0.02, nu=4.02))
     with pytest.raises(ValueError, match="trained at"):
