@@ -1,4 +1,5 @@
 from .design import BATCH as BATCH
+from .design import open_checkpoint as open_checkpoint
 from .features import shipped_network as shipped_network
 from .features import yardstick as yardstick
 from .frechet import ENOUGH as ENOUGH
