@@ -33,7 +33,7 @@ from .words import have_the_same_maps
 
 KEPT = 40
 # Words that one call filters, and judges; and that are judged before the end is looked for.
-_CHUNK, _CALL, _BLOCK = 64, 4, 32
+_CHUNK, _CALL, _BLOCK = 128, 4, 32
 _ALIKE = 1e-9  # relative: words of distances further apart have other maps
 
 # (place, function, arguments) of calls that do not depend on one another, to (place, result) as they come.

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...integrators.grids import time_grid
+from ...integrators.held import keeping_flows
 from ...theory.model import Diffusion, Parameters
 from ...theory.scheme import Scheme
 from ...theory.weak_order import prove_order
@@ -57,7 +58,8 @@ class Judged(NamedTuple):
 def filtered(search: Search, family: Family, words: Sequence[str]) -> list[Filtered]:
     """Each word's distance from the nodes. "refused": the language has no such word with the family's memory; "too
     dear": the budget does not buy a step; "diverged": it ends further from the data than the prior it begins at."""
-    return [_filtered(search, family, word) for word in words]
+    with keeping_flows():
+        return [_filtered(search, family, word) for word in words]
 
 
 def _filtered(search: Search, family: Family, word: str) -> Filtered:
