@@ -49,8 +49,9 @@ ALLOWED = {
     "verification.stability verification.cifar10.model verification.cifar10.study verification.unmodified "
     "verification.advice reports.figures",
     "reports.commands": "theory integrators integrators.kernels verification.files verification.time_limit "
-    "verification.targets verification.exact verification.sampled verification.blackbox verification.cifar10.model "
-    "verification.cifar10.study verification.unmodified verification.advice integrators.unmodified reports.pages",
+    "verification.targets verification.exact verification.advice verification.sampled verification.blackbox "
+    "verification.cifar10.model verification.cifar10.study verification.unmodified integrators.unmodified "
+    "reports.pages",
     "reports": "verification.testing",
 }
 # Shelves of modules, each entered by itself.

@@ -5,6 +5,7 @@ from .features import yardstick as yardstick
 from .frechet import ENOUGH as ENOUGH
 from .frechet import Moments as Moments
 from .frechet import frechet_distance as frechet_distance
+from .pixels import pixel_law as pixel_law
 from .processes import Processes as Processes
 from .processes import may_speak as may_speak
 from .sampling import Store as Store
