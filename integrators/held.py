@@ -38,10 +38,15 @@ class Memory(NamedTuple):
 
 
 def compile_held(
-    scheme: Scheme, stages: Sequence[ScoreStage | PartStage], params: Parameters, past: int
+    scheme: Scheme,
+    stages: Sequence[ScoreStage | PartStage],
+    params: Parameters,
+    past: int,
+    starts: NDArray[np.int64] | None = None,
 ) -> list[tuple[Array | None, Flow, Memory | None]]:
     """The segments of one step, the score-free one first, of the steps from number `past` on: the time of its S, its
-    flow, and what it remembers (None for a memory of 1)."""
+    flow, and what it remembers (None for a memory of 1). starts (steps,): of each step the first one of its run, where
+    several runs stand one after the other; None: there is one."""
     evaluated = [stage.time for stage in stages if isinstance(stage, ScoreStage)]
     steps = len(stages[0][-1]) - past if stages else 0
     size = scheme.splitting.diffusion.size
@@ -54,7 +59,7 @@ def compile_held(
             found.append((stage.time[past:], held))
             continue
         if stage.part.sde.uses_score:
-            flow = _flow(scheme, stage, _last(evaluated, len(found) - 2, scheme.memory), params, past)
+            flow = _flow(scheme, stage, _last(evaluated, len(found) - 2, scheme.memory, starts), params, past)
         else:
             P, _, Q = stage.part.flow("exact", stage.length[past:], params)
             flow = HeldFlow(P, nothing, Q)
@@ -72,13 +77,14 @@ def held_propagator(scheme: Scheme, stage: PartStage, params: Parameters) -> Arr
     return _flow(scheme, stage, nothing, params, 0).propagator
 
 
-def _last(evaluated: list[Array], place: int, memory: int) -> Array:
+def _last(evaluated: list[Array], place: int, memory: int, starts: NDArray[np.int64] | None = None) -> Array:
     """The times t of each step's last `memory` evaluations, that at `place` in the step the first: (steps, memory), nan
     where the run had not begun."""
     times = np.stack(evaluated, axis=1)
     steps, count = times.shape
     order = np.arange(steps)[:, None] * count + place - np.arange(memory)
-    return np.where(order >= 0, times.reshape(-1)[np.maximum(order, 0)], np.nan)
+    first = 0 if starts is None else starts[:, None] * count
+    return np.where(order >= first, times.reshape(-1)[np.maximum(order, 0)], np.nan)
 
 
 def _flow(scheme: Scheme, stage: PartStage, evaluated: Array, params: Parameters, past: int) -> HeldFlow:

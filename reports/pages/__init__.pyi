@@ -8,3 +8,4 @@ from .stability import judge as judge
 from .stability import stability_text as stability_text
 from .strict_json import dumps as dumps
 from .survey import write_survey as write_survey
+from .tune import tune_all as tune_all

@@ -1,0 +1,15 @@
+from .tune import Measured as Measured
+from .tune import Optimum as Optimum
+from .tune import Tuned as Tuned
+from .tune import measure as measure
+from .tune import tuned as tuned
+from .tune_curves import NEAR as NEAR
+from .tune_curves import curves as curves
+from .tune_curves import elsewhere as elsewhere
+from .tune_curves import jitter as jitter
+from .tune_network import Candidate as Candidate
+from .tune_network import Validation as Validation
+from .tune_published import by_grid as by_grid
+from .tune_published import by_scheme as by_scheme
+from .tune_settings import Settings as Settings
+from .tune_settings import untuned as untuned

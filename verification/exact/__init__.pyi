@@ -29,6 +29,7 @@ from .order import study_order as study_order
 from .prediction import predicted_errors as predicted_errors
 from .spectrum import Spectrum as Spectrum
 from .spectrum import cifar10_spectrum as cifar10_spectrum
+from .spectrum import denoised as denoised
 from .subject import Opaque as Opaque
 from .subject import Subject as Subject
 from .subject import moments_of as moments_of
