@@ -1,6 +1,7 @@
 from .cifar10_figures import cells as cells
 from .cifar10_figures import measured as measured
 from .cifar10_figures import names as names
+from .laws import drifting_laws as drifting_laws
 from .style import as_svg as as_svg
 from .survey import distances as distances
 from .targets import MIXTURE as MIXTURE

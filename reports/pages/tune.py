@@ -2,8 +2,7 @@
 
 tune_all     the searches, side by side; every part is kept in the folder as it is done, so that the same command goes
              on where it was stopped. All that is shown, as plain values
-as_text      the answer for people
-write        tune.json, a figure for each scheme, one of all, and the grids as files that `--grid` takes
+write_tune   tune.json, a figure for each scheme, one of all, and the grids as files that `--grid` takes
 table        the catalogue's table in Markdown; `python -m weakorder.reports.pages.tune FILE.md DIR/tune.json` writes it
              between two marks of a page, and its figure beside the page
 """
@@ -32,6 +31,7 @@ from ...verification.advice import (
     Settings,
     by_grid,
     by_scheme,
+    check_growth,
     curves,
     elsewhere,
     jitter,
@@ -65,6 +65,7 @@ def tune_all(
 ) -> Results:
     """Every scheme, with its parameters, at every budget. folder: where parts are kept; None: nowhere. Raises
     ValueError as `tuned` does, before anything is searched."""
+    check_growth(limit)
     for scheme, params in asked:
         for budget in budgets:
             untuned(scheme, params, budget)
@@ -104,7 +105,7 @@ def tune_all(
     }
 
 
-def with_papers(results: Results, params: Parameters, data: Spectrum) -> Results:
+def tune_with_papers(results: Results, params: Parameters, data: Spectrum) -> Results:
     """The results with what the papers measured, which is of CIFAR-10 and the default parameters."""
     tuned = {(s["name"], entry["nfe"]): entry["best"]["distance"] for s in results["schemes"] for entry in s["budgets"]}
     return results | {"papers": {"by_grid": by_grid(params, data), "by_scheme": by_scheme(params, data, tuned)}}
@@ -138,7 +139,7 @@ class _Parts:
         def kept(items: Sequence[Job]) -> Iterator[Job]:
             for job in progress(items):
                 arguments = places[id(job)]
-                found[arguments] = job.result
+                found[arguments] = json.loads(dumps(job.result))  # as it is read again
                 if (path := self._path(kind, arguments)) is not None:
                     write_atomically(path, dumps(job.result).encode())
                 yield job
@@ -218,7 +219,7 @@ def _plain(measured: Measured, limit: float) -> Results:
     }
 
 
-def settings_of(entry: Results) -> Settings:
+def tuned_settings(entry: Results) -> Settings:
     """The settings of a plain entry."""
     return Settings(entry["lambda_s"], entry["eps"], entry["denoise"], tuple(entry["fractions"]), entry["rho"])
 
@@ -249,7 +250,7 @@ def _keys(chosen: Results) -> str:
 
 def _around(data: Spectrum, kept: tuple[str, ...], scheme: Scheme, params: Parameters, _: int, chosen: str) -> Results:
     """How sharp the optima are, and what they are worth elsewhere."""
-    published, family, free = (None if one is None else settings_of(one) for one in json.loads(chosen))
+    published, family, free = (None if one is None else tuned_settings(one) for one in json.loads(chosen))
     assert published is not None
     assert family is not None
     best = free or family
@@ -287,7 +288,7 @@ def _described(scheme: Scheme, params: Parameters) -> Results:
 # --- Files and the page ---
 
 
-def write(results: Results, folder: Path) -> list[Path]:
+def write_tune(results: Results, folder: Path) -> list[Path]:
     """tune.json, the figures and the grids, in the folder; what was written."""
     make_folder(folder)
     written = []

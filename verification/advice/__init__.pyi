@@ -1,6 +1,7 @@
 from .tune import Measured as Measured
 from .tune import Optimum as Optimum
 from .tune import Tuned as Tuned
+from .tune import check_growth as check_growth
 from .tune import measure as measure
 from .tune import tuned as tuned
 from .tune_curves import NEAR as NEAR

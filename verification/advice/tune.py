@@ -104,6 +104,12 @@ class Tuned:
         return min(found, key=rank)
 
 
+def check_growth(limit: float) -> None:
+    """Raises ValueError unless a run may have that growth."""
+    if not limit > 1:
+        raise ValueError(f"growth = {limit:g}: the exact dynamics have growth 1; allow more than that")
+
+
 def rank(optimum: Optimum) -> tuple[bool, float]:
     """Stable ones by distance, then the others by growth."""
     measured = optimum.measured
@@ -166,8 +172,7 @@ def tuned(
     growth. Raises ValueError where the budget buys no step, on a limit of 1 or less, and on sub-flows or dynamics whose
     steps cannot be compiled.
     """
-    if not limit > 1:
-        raise ValueError(f"growth = {limit:g}: the exact dynamics have growth 1; allow more than that")
+    check_growth(limit)
     base = untuned(scheme, params, budget)
     if (steps := steps_for(scheme, budget, denoise)) < 1:
         raise ValueError(f"nfe = {budget}: no step of {scheme.name!r} is left beside the denoising step; give more")

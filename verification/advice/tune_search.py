@@ -28,12 +28,12 @@ WEIGHTS, MARGIN = (3.0, 30.0, 1000.0), 1e-3
 # Starts that end within this share of the best value agree with it.
 AGREE = 1e-6
 # Evaluations that every start is given at first, how many of the best go on, and those that these are given.
-_FIRST_EVALUATIONS, _GO_ON, _MOST_EVALUATIONS = 15, 3, 60
+_FIRST_EVALUATIONS, _GO_ON, _MOST_EVALUATIONS = 10, 2, 40
 # The share of the value, and of the vector, by which Gauss and Newton's steps must still change it to go on.
 _SETTLED = 1e-8
 # Of Newton's method: so many variables at most, steps, the Hessian's differences, the longest step, the least curvature
 # beside the largest one that is believed, and the step at which it ends.
-_FEW, _NEWTON_STEPS, _DIFFERENCE, _LONGEST, _CURVED, _SHORT = 8, 20, 1e-4, 0.3, 1e-7, 1e-12
+_FEW, _NEWTON_STEPS, _DIFFERENCE, _LONGEST, _CURVED, _SHORT = 8, 10, 1e-4, 0.3, 1e-7, 1e-11
 # What values are known to, relative: the flows of schemes that hold another quantity than the score to 1e-13 each.
 _ROUNDING = 1e-11
 

@@ -65,7 +65,7 @@ def tune_network_law(target, eps: float, denoises: bool) -> np.ndarray:
 
 
 class Opened:
-    """A checkpoint of a tiny network, as far as a study looks at it."""
+    """A checkpoint, as far as a study looks at it."""
 
     def __init__(self) -> None:
         self.params = PARAMS
@@ -74,7 +74,7 @@ class Opened:
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
     monkeypatch.setattr(tune_network.studies, "open_checkpoint", lambda path, given: (Opened(), "tiny"))
-    monkeypatch.setattr(tune_network.studies, "model_of", lambda found: tiny_models.neural())
+    monkeypatch.setattr(tune_network.studies, "model_of", lambda found: tiny_models.gaussian()[0])
 
     def run(*groups: list[Candidate], params: Parameters = PARAMS) -> dict:
         validation = Validation(tmp_path, samples=8, refinement=2)
@@ -87,7 +87,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
 
 def test_candidates_are_compared_with_the_published_settings_on_one_fine_run(study: Callable[..., dict]) -> None:
     """Claim: of each scheme and budget the weak error of both, with standard errors, and their ratio; the same settings
-    have the ratio 1, without error; what was sampled is not sampled again."""
+    have the ratio 1; what was sampled is not sampled again."""
     groups = []
     for scheme in (ROBA, RVV):
         base = untuned(scheme, PARAMS, 7)
@@ -104,7 +104,7 @@ def test_candidates_are_compared_with_the_published_settings_on_one_fine_run(stu
         assert [entry["label"] for entry in group] == ["published", "free", "same"]
         assert published["ratio"] is None
         assert same["ratio"]["value"] == 1
-        assert same["ratio"]["standard_error"] < 1e-6
+        assert same["weak"] == published["weak"]
         assert free["weak"]["standard_error"] > 0
         assert free["says"] in {"better on the network too", "worse on the network", "not told apart on the network"}
     assert study(*groups)["done"] == 0

@@ -3,6 +3,7 @@ from .cells import Cell as Cell
 from .cells import kind_of as kind_of
 from .comparison import PUBLISHED_FID as PUBLISHED_FID
 from .design import BATCH as BATCH
+from .design import open_checkpoint as open_checkpoint
 from .features import shipped_network as shipped_network
 from .features import yardstick as yardstick
 from .frechet import ENOUGH as ENOUGH
