@@ -244,19 +244,19 @@ class Search:
 
     def best(self, starts: Sequence[Settings]) -> Optimum:
         """The best that is found from all starts. Raises ValueError if every one overflows."""
-        limit = self.limit
-        for attempt in range(_ATTEMPTS):
+        limit, attempts = self.limit, 0
+        while True:
             problem = self.problem(BINS, limit)
             searched = search(problem, [self.variables.vector(start) for start in starts])
             x = self._refined(searched, limit)
             measured = measure(self.scheme, self.params, self.data, self.variables.settings(x))
-            excess = measured.growth.growth / self.limit
-            if excess <= 1 or not searched.is_stable or attempt == _ATTEMPTS - 1:
+            excess, attempts = measured.growth.growth / self.limit, attempts + 1
+            if excess <= 1 or not searched.is_stable or attempts == _ATTEMPTS:
                 break
-            limit *= _TIGHTER / max(excess, 1.0)
+            limit *= _TIGHTER / excess  # an eigenvalue that was not looked at grows by more
         return Optimum(
             measured,
-            bool(measured.growth.growth <= self.limit),
+            bool(excess <= 1),
             len(starts),
             searched.followed,
             searched.agreeing,

@@ -21,12 +21,13 @@ whole runs, and to automatic differentiation.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, reduce
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...integrators.compiled import Segment, compile_steps, denoising_step
 from ...theory.model import Parameters
@@ -200,7 +201,7 @@ class _Course:
             return np.zeros((2, len(self.mean)))
         shift = sizes(self.taus, self.params)[-1]
         ends = [self._last(self.taus[-1] + move * shift) for move in MOVES]
-        row, offset = (sum(w * end[i] for w, end in zip(WEIGHTS, ends, strict=True)) / shift for i in (0, 1))
+        row, offset = (np.tensordot(WEIGHTS, [end[i] for end in ends], 1) / shift for i in (0, 1))
         return np.stack(
             [(row * self.means[-1]).sum(-1) + offset, 2 * np.einsum("vi,vij,vj->v", row, self.covs[-1], self.row)]
         )
@@ -245,7 +246,9 @@ def sizes(taus: Array, params: Parameters) -> Array:
     return np.maximum(np.round(size / _GRAIN), 1.0) * _GRAIN
 
 
-def differences(maps, scheme: Scheme, taus: Array, params: Parameters) -> Iterator[tuple[Array, list[Array]]]:
+def differences(
+    maps: Callable[[Sequence[Array]], Sequence[Array]], scheme: Scheme, taus: Array, params: Parameters
+) -> Iterator[tuple[NDArray[np.int64], list[Array]]]:
     """The derivatives of what `maps(grids)` gives, arrays (all steps of the grids, ...), in portions: of each step the
     number of the one time that is moved in this portion, 0 for none (steps,), and the derivatives by it (steps, ...).
     """

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
@@ -135,7 +136,7 @@ class Problem:
             found = least_squares(
                 self.residuals,
                 x,
-                self.jacobian,
+                self.jacobian,  # pyright: ignore[reportArgumentType] - or its name, the stub says
                 (self.variables.low, self.variables.high),
                 x_scale="jac",
                 ftol=_SETTLED,
@@ -170,7 +171,7 @@ class Problem:
                 return x
         return x
 
-    def _newton_step(self, x: Array, weight: float, gradient: Array, free: Array) -> Array:
+    def _newton_step(self, x: Array, weight: float, gradient: Array, free: NDArray[np.int64]) -> Array:
         columns = []
         for place in free:
             ends = []
@@ -195,7 +196,7 @@ def search(problem: Problem, starts: Sequence[Array]) -> Searched:
     points = [x for x in starts if np.isfinite(problem.value(x))]
     if not points:
         raise ValueError(f"{problem.scheme.name!r} overflows from every start; give more evaluations")
-    weight, is_stable = WEIGHTS[0], False
+    weight, is_stable, stable = WEIGHTS[0], False, list[Array]()
     points = [problem.descended(x, weight, _FIRST_EVALUATIONS) for x in points]
     points = sorted(points, key=lambda x: problem.value(x, weight))[:_GO_ON]
     for weight in WEIGHTS:
