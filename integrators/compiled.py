@@ -87,10 +87,12 @@ def compile_steps(scheme: Scheme, grids: Sequence[Array], params: Parameters) ->
 
 def _side_by_side(entries: Sequence[ScoreStage | PartStage]) -> ScoreStage | PartStage:
     """One token's times on several grids, one after the other."""
-    first = entries[0]
-    if isinstance(first, ScoreStage):
-        return ScoreStage(np.concatenate([entry[0] for entry in entries]))
-    return PartStage(first.part, *(np.concatenate([entry[place] for entry in entries]) for place in (1, 2)))
+    scores = [entry for entry in entries if isinstance(entry, ScoreStage)]
+    if scores:
+        return ScoreStage(np.concatenate([entry.time for entry in scores]))
+    parts = [entry for entry in entries if isinstance(entry, PartStage)]
+    length, begin = np.concatenate([part.length for part in parts]), np.concatenate([part.begin for part in parts])
+    return PartStage(parts[0].part, length, begin)
 
 
 def _check_frozen(scheme: Scheme) -> None:

@@ -59,7 +59,11 @@ def compile_held(
             found.append((stage.time[past:], held))
             continue
         if stage.part.sde.uses_score:
-            flow = _flow(scheme, stage, _last(evaluated, len(found) - 2, scheme.memory, starts), params, past)
+            last = _last(evaluated, len(found) - 2, scheme.memory)
+            if starts is not None:
+                since = (np.arange(len(last)) - starts)[:, None] * len(evaluated) + len(found) - 2
+                last = np.where(since >= np.arange(scheme.memory), last, np.nan)
+            flow = _flow(scheme, stage, last, params, past)
         else:
             P, _, Q = stage.part.flow("exact", stage.length[past:], params)
             flow = HeldFlow(P, nothing, Q)
@@ -77,14 +81,13 @@ def held_propagator(scheme: Scheme, stage: PartStage, params: Parameters) -> Arr
     return _flow(scheme, stage, nothing, params, 0).propagator
 
 
-def _last(evaluated: list[Array], place: int, memory: int, starts: NDArray[np.int64] | None = None) -> Array:
+def _last(evaluated: list[Array], place: int, memory: int) -> Array:
     """The times t of each step's last `memory` evaluations, that at `place` in the step the first: (steps, memory), nan
     where the run had not begun."""
     times = np.stack(evaluated, axis=1)
     steps, count = times.shape
     order = np.arange(steps)[:, None] * count + place - np.arange(memory)
-    first = 0 if starts is None else starts[:, None] * count
-    return np.where(order >= first, times.reshape(-1)[np.maximum(order, 0)], np.nan)
+    return np.where(order >= 0, times.reshape(-1)[np.maximum(order, 0)], np.nan)
 
 
 def _flow(scheme: Scheme, stage: PartStage, evaluated: Array, params: Parameters, past: int) -> HeldFlow:
