@@ -64,4 +64,4 @@ derivations: $(READY)
 	$(BIN)/python -m weakorder.integrators.make_derivations
 
 clean:
-	rm -rf $(VENV) build dist report docs/_build docs/reference/api *.egg-info
+	rm -rf $(VENV) build dist report docs/_build docs/gallery/schemes docs/reference/api *.egg-info

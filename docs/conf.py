@@ -23,12 +23,16 @@ extensions = [
     "mathml",
     "docstrings",
     "api_pages",
+    "gallery_pages",
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 
 myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # notebooks are run in the tests
+# Notebooks are kept without their outputs, and run where they are built; the tests run them, too.
+nb_execution_mode = "auto"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
 
 html_theme = "furo"
 html_title = f"weakorder {release}"
