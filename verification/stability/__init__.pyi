@@ -8,7 +8,6 @@ from .growth import FACTOR as FACTOR
 from .growth import Growth as Growth
 from .growth import fastest as fastest
 from .growth import in_law_units as in_law_units
-from .growth import trajectory_maps as trajectory_maps
 from .growth import transient_growth as transient_growth
 from .growth import worst_growth as worst_growth
 from .regions import last_step_excess as last_step_excess
