@@ -11,3 +11,7 @@ from .stability import judge as judge
 from .stability import stability_text as stability_text
 from .strict_json import dumps as dumps
 from .survey import write_survey as write_survey
+from .tune import tune_all as tune_all
+from .tune import tune_with_papers as tune_with_papers
+from .tune import tuned_settings as tuned_settings
+from .tune import write_tune as write_tune
