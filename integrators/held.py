@@ -54,7 +54,7 @@ def compile_held(
             found.append((stage.time[past:], held))
             continue
         if stage.part.sde.uses_score:
-            flow = _flow(scheme, stage, _last(evaluated, len(found) - 2, scheme.memory), params, past)
+            flow = held_part(scheme, stage, evaluations_before(evaluated, len(found) - 2, scheme.memory), params, past)
         else:
             P, _, Q = stage.part.flow("exact", stage.length[past:], params)
             flow = HeldFlow(P, nothing, Q)
@@ -69,10 +69,10 @@ def held_propagator(scheme: Scheme, stage: PartStage, params: Parameters) -> Arr
     if scheme.holds_score or not stage.part.sde.uses_score:
         return stage.part.flow(scheme.flow, stage.length, params).propagator
     nothing = np.full((len(stage.length), 1), np.nan)
-    return _flow(scheme, stage, nothing, params, 0).propagator
+    return held_part(scheme, stage, nothing, params, 0).propagator
 
 
-def _last(evaluated: list[Array], place: int, memory: int) -> Array:
+def evaluations_before(evaluated: list[Array], place: int, memory: int) -> Array:
     """The times t of each step's last `memory` evaluations, that at `place` in the step the first: (steps, memory), nan
     where the run had not begun."""
     times = np.stack(evaluated, axis=1)
@@ -81,7 +81,7 @@ def _last(evaluated: list[Array], place: int, memory: int) -> Array:
     return np.where(order >= 0, times.reshape(-1)[np.maximum(order, 0)], np.nan)
 
 
-def _flow(scheme: Scheme, stage: PartStage, evaluated: Array, params: Parameters, past: int) -> HeldFlow:
+def held_part(scheme: Scheme, stage: PartStage, evaluated: Array, params: Parameters, past: int = 0) -> HeldFlow:
     """A part with score in each step from number `past` on, with the times `evaluated` (steps, memory)."""
     begin, length, evaluated = stage.begin[past:], stage.length[past:], evaluated[past:]
     elapsed = params.theta(begin[:, None], begin[:, None] - evaluated)
@@ -97,7 +97,7 @@ def _segment(
 ) -> tuple[Array | None, Flow, Memory | None]:
     if time is None:
         return None, Flow(flow.propagator, np.zeros(flow.propagator.shape), flow.noise_cov), None
-    X, Y = _reading(scheme, time, params)
+    X, Y = reading_at(scheme, time, params)
     first = flow.gains[:, 0]
     now = Flow(flow.propagator + first @ X, first @ Y, flow.noise_cov)
     if scheme.memory == 1:
@@ -105,7 +105,7 @@ def _segment(
     return time, now, Memory(np.concatenate([X, Y], axis=2), flow.gains[:, 1:])
 
 
-def _reading(scheme: Scheme, time: Array, params: Parameters) -> tuple[Array, Array]:
+def reading_at(scheme: Scheme, time: Array, params: Parameters) -> tuple[Array, Array]:
     """X and Y of q = X u + Y s at the times t (n,), each (n, d, d)."""
     size = scheme.splitting.diffusion.size
     shape = (len(time), size, size)

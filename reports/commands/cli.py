@@ -19,6 +19,7 @@ import click
 
 from ...verification.cifar10.model import NAMES
 from ...verification.cifar10.study import may_speak
+from .budget import budget
 from .cifar10 import group_of
 from .identify import identify
 from .lines import BAD_INPUT, INTERRUPTED, progress
@@ -117,7 +118,7 @@ def _survey(libraries: tuple[str, ...], output: Path, as_json: bool) -> None:
         click.echo((page.parent / f"{library}.json").read_text() if as_json else f"wrote {page}", nl=not as_json)
 
 
-for command in (schemes, derive, moments, stability, verify, identify, baseline, *map(group_of, NAMES)):
+for command in (schemes, derive, moments, stability, verify, identify, budget, baseline, *map(group_of, NAMES)):
     cli.add_command(command)
 
 

@@ -1,0 +1,129 @@
+"""`weakorder budget` as a shell runs it, and the page of the documentation whose numbers it made."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from command_line import Run
+from selection import nightly_but
+
+PAGE = Path(__file__).parents[3] / "docs" / "understand" / "budget.md"
+
+BOX = """
+def step(u, tau, h, score):
+    return u + 0 * score(u, 1 - tau)
+"""
+
+
+def test_terms_add_up_in_the_table_and_in_json(line: Run) -> None:
+    code, out, _ = line("budget", "ROBAB", "--nfe", "21", "--json")
+    (answer,) = json.loads(out)["budgets"]
+    assert code == 0
+    assert (answer["nfe"], answer["steps"]) == (21, 10)
+    for measure, whole in answer["whole"].items():
+        assert sum(term[measure] for term in answer["terms"]) == pytest.approx(whole, rel=1e-9)
+    code, out, _ = line("budget", "ROBAB", "--nfe", "21")
+    rows = {re.split(r"\s{2,}", row)[0]: row.split()[-4:] for row in out.splitlines() if re.search(r"\d$", row)}
+    for term in answer["terms"]:
+        assert float(rows[term["term"]][0]) == pytest.approx(term["distance"], rel=1e-3)
+    assert "network: not known without your network" in out
+    assert out.count("assumes: ") == 3
+
+
+def test_one_gaussian_has_its_moments(line: Run) -> None:
+    data = ["RVV", "--steps", "5", "--data-variance", "0.25", "--data-mean", "1", "--json"]
+    out = line("budget", *data)[1]
+    (answer,) = json.loads(out)["budgets"]
+    assert list(answer["whole"]) == ["distance", "mean x", "mean m", "cov xx", "cov xm", "cov mm"]
+    moments = json.loads(line("moments", *data, "--start", "prior")[1])
+    out = line("budget", *data, "--no-denoise")[1]
+    (answer,) = json.loads(out)["budgets"]
+    assert answer["whole"]["mean x"] == pytest.approx(moments["mean"][0] - 1, rel=1e-9)
+    assert answer["whole"]["cov xx"] == pytest.approx(moments["cov"][0][0] - 0.25, rel=1e-9)
+
+
+def test_several_stand_side_by_side(line: Run) -> None:
+    out = line("budget", "NOBA", "ROBA", "--nfe", "20,40", "--data-variance", "0.1")[1]
+    header = next(row for row in out.splitlines() if row.startswith("distance"))
+    assert [name for name in header.split() if name.isalpha()] == ["distance", "NOBA", "NOBA", "ROBA", "ROBA"]
+    sharing = next(row for row in out.splitlines() if row.startswith("sharing of A")).split()
+    assert sharing[3:5] == ["-", "-"]
+    assert "-" not in sharing[5:]
+
+
+def test_options_change_the_scheme(line: Run) -> None:
+    plain, scaled = (
+        json.loads(line("budget", "ROBA", "--nfe", "20", "--data-variance", "1", *more, "--json")[1])["budgets"][0]
+        for more in ([], ["--lambda-s", "1.2"])
+    )
+    assert [term["term"] for term in scaled["terms"]] == ["lambda_s", *(term["term"] for term in plain["terms"])]
+    left = scaled["whole"]["cov xx"] - scaled["terms"][0]["cov xx"]
+    assert left == pytest.approx(plain["whole"]["cov xx"], rel=1e-9)
+
+
+def test_a_folder_gets_the_figure_and_the_numbers(line: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "budget"
+    out = line("budget", "EM", "vp-DDPM", "--nfe", "10,20", "--data-variance", "0.1", "-o", str(folder))[1]
+    assert f"wrote {folder / 'budget.svg'}" in out
+    assert {path.name for path in folder.iterdir()} == {"budget.svg", "budget.png", "budget.json"}
+    curves = json.loads((folder / "budget.json").read_text())["curves"]
+    assert [[budget["nfe"] for budget in curve["budgets"]] for curve in curves] == [[10, 20], [10, 20]]
+    assert (folder / "budget.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_a_black_box_has_its_steps_as_one_term(line: Run, tmp_path: Path) -> None:
+    (tmp_path / "box.py").write_text(BOX)
+    code, out, err = line("budget", f"{tmp_path / 'box.py'}:step", "--nfe", "6", "--data-variance", "1", "--json")
+    answer = json.loads(out)
+    assert code == 0, err
+    assert [term["term"] for term in answer["budgets"][0]["terms"]] == ["steps", "prior", "denoising", "cut-off"]
+    assert any("black box" in sentence for sentence in answer["assumes"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["ROBA", "--nfe", "0"], "--nfe 0: a run has at least 1 evaluation"),
+        (["ROBAB", "--nfe", "2"], "--nfe 2 buys no step of ROBAB, which takes 2 a step and 1 for the denoising step"),
+        (["ROBA", "--nfe", "20", "--steps", "3"], "give one of them"),
+        (["ROBA", "--steps", "0"], "steps = 0"),
+        (["ROBA", "--data-variance", "-1"], "variance is finite and >= 0"),
+        (["ROBA", "-o", ""], "no folder to write to"),
+        (["NOSUCH"], "neither a scheme of the catalogue nor a word"),
+        (["ROBA", "--grid", "nowhere"], "grid 'nowhere' is unknown"),
+        ([], "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_line(line: Run, words: list[str], says: str) -> None:
+    code, out, err = line("budget", *words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err
+
+
+# --- The page ---------------------------------------------------------------------------------------------------------
+
+_NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]\d+)?")
+SHOWN = re.findall(r"```text\n\$ weakorder (budget .*?)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("words", "printed"), nightly_but(lambda case: "1.2 --nfe 50 " in case[0], SHOWN), ids=[words for words, _ in SHOWN]
+)
+def test_the_pages_output_is_what_the_command_prints(line: Run, words: str, printed: str) -> None:
+    """Claim: every line and every number, to one of its last digit; what is zero but for rounding stays that."""
+    code, out, _ = line(*shlex.split(words))
+    assert code == 0
+    said = [row for row in out.splitlines() if not row.startswith(("assumes: ", "network: "))]
+    for old, new in zip(printed.splitlines(), said, strict=True):
+        assert _NUMBER.sub("#", old).split() == _NUMBER.sub("#", new).split()
+        for first, second in zip(_NUMBER.findall(old), _NUMBER.findall(new), strict=True):
+            assert float(first) == pytest.approx(float(second), rel=2e-3, abs=1e-12)
+
+
+def test_the_page_shows_the_three_tricks() -> None:
+    assert len(SHOWN) >= 3
+    assert all(trick in PAGE.read_text() for trick in ("sharing", "S@1", "lambda_s"))
