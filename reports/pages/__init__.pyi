@@ -2,9 +2,6 @@ from .budget import write_budget as write_budget
 from .cifar10_page import write_page as write_page
 from .derivation import derivation_text as derivation_text
 from .derivation import derive as derive
-from .gallery import Family as Family
-from .gallery import families as families
-from .gallery import write_gallery as write_gallery
 from .orders import order_rows as order_rows
 from .report import write_report as write_report
 from .self_test import write_self_test as write_self_test
