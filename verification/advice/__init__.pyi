@@ -5,3 +5,7 @@ from .budget import budget_of as budget_of
 from .budget_measures import Measure as Measure
 from .budget_measures import OnGaussian as OnGaussian
 from .budget_measures import OnSpectrum as OnSpectrum
+from .search import find_words as find_words
+from .search_network import on_network as on_network
+from .search_settings import Search as Search
+from .search_state import SearchState as SearchState
