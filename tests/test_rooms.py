@@ -44,9 +44,9 @@ ALLOWED = {
     "verification.testing": "theory integrators integrators.unmodified verification.verdicts verification.exact "
     "verification.blackbox verification.unmodified verification.time_limit",
     "reports.figures": "theory integrators",
-    "reports.pages": f"{_BELOW} verification.files verification.exact verification.sampled verification.blackbox "
-    "verification.stability verification.cifar10.model verification.cifar10.study verification.unmodified "
-    "reports.figures",
+    "reports.pages": f"{_BELOW} verification.files verification.exact verification.advice verification.sampled "
+    "verification.blackbox verification.stability verification.cifar10.model verification.cifar10.study "
+    "verification.unmodified reports.figures",
     "reports.commands": "theory integrators integrators.kernels verification.files verification.time_limit "
     "verification.targets verification.exact verification.advice verification.sampled verification.blackbox "
     "verification.cifar10.model verification.cifar10.study verification.unmodified integrators.unmodified "
