@@ -13,8 +13,10 @@ evaluations of a run have fewer behind them, and polynomials of lower degree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,8 @@ from ..theory.scheme import Scheme
 from .stages import PartStage, ScoreStage, position_scale
 
 Array = NDArray[np.float64]
+
+_kept: ContextVar[dict[Any, HeldFlow] | None] = ContextVar("kept", default=None)
 
 
 class Memory(NamedTuple):
@@ -86,10 +90,31 @@ def held_part(scheme: Scheme, stage: PartStage, evaluated: Array, params: Parame
     begin, length, evaluated = stage.begin[past:], stage.length[past:], evaluated[past:]
     elapsed = params.theta(begin[:, None], begin[:, None] - evaluated)
     begin, diffusion, values = params.theta(begin, begin), scheme.splitting.diffusion, params.values()
+    kept, key = _kept.get(), (stage.part.sde, scheme.flow, scheme.frozen, scheme.clock, diffusion, params)
+    if kept is not None:
+        key += tuple(entry.tobytes() for entry in (begin, length, elapsed))
+        if key in kept:
+            return kept[key]
     clock = None if scheme.clock.is_theta else scheme.clock.running(diffusion, params)
     if scheme.flow == "euler":
-        return extrapolated_flow(stage.part.sde, begin, length, elapsed, values, clock)
-    return held_flow(stage.part.sde, scheme.frozen, diffusion, begin, length, elapsed, values, clock)
+        found = extrapolated_flow(stage.part.sde, begin, length, elapsed, values, clock)
+    else:
+        found = held_flow(stage.part.sde, scheme.frozen, diffusion, begin, length, elapsed, values, clock)
+    if kept is not None:
+        for entry in found:
+            entry.setflags(write=False)
+        kept[key] = found
+    return found
+
+
+@contextmanager
+def keeping_flows() -> Iterator[None]:
+    """While open, no flow is computed twice: for many words over one grid, which are made of few flows."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def _segment(

@@ -5,6 +5,7 @@ from .cifar10_figures import names as names
 from .curves import Curve as Curve
 from .curves import log_log as log_log
 from .laws import drifting_laws as drifting_laws
+from .search import front as front
 from .step_picture import describe_step as describe_step
 from .step_picture import draw_step as draw_step
 from .style import as_png as as_png

@@ -7,6 +7,7 @@ from .derivation import derive as derive
 from .gallery import write_gallery as write_gallery
 from .orders import order_rows as order_rows
 from .report import write_report as write_report
+from .search import write_search as write_search
 from .self_test import write_self_test as write_self_test
 from .stability import judge as judge
 from .stability import stability_text as stability_text

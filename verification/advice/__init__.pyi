@@ -6,3 +6,7 @@ from .budget_leading import leading_errors as leading_errors
 from .budget_measures import Measure as Measure
 from .budget_measures import OnGaussian as OnGaussian
 from .budget_measures import OnSpectrum as OnSpectrum
+from .search import find_words as find_words
+from .search_network import on_network as on_network
+from .search_settings import Search as Search
+from .search_state import SearchState as SearchState
