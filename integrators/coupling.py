@@ -176,9 +176,7 @@ def run_coupled(coupling: Coupling, score: Score, u: Tensor, normals: Callable[[
         u = u[:, None]
     states, noises = [u] * len(coupling.runs), _Noises()
     recalls = [recall_of(coupled.run, u) for coupled in coupling.runs]
-    updates = [
-        _updates(coupled, u, recall is not None) for coupled, recall in zip(coupling.runs, recalls, strict=True)
-    ]
+    updates = [_updates(coupled, u, recall is not None) for coupled, recall in zip(coupling.runs, recalls, strict=True)]
     add_up = _images(coupling, u)
     for moment in coupling.plan:
         if moment.shares:
