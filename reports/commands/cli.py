@@ -116,7 +116,7 @@ def report(
 
 def _report(schemes: list[Subject], params: Callable[[Diffusion], Parameters], output: Path) -> Path:
     """The page of the schemes. What takes seconds to import is imported in all processes at once."""
-    from ..pages.jobs import Workers
+    from ..pages import Workers
 
     with Workers(os.cpu_count() or 1, WAITED_FOR) as workers:
         from ..pages import write_report
