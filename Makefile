@@ -6,17 +6,18 @@ BIN := $(VENV)/bin
 # that say what it is. Modules are compiled as they are imported, which saves more than it costs.
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
+READY_DOCS := $(VENV)/.ready-docs
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 
 # Tests start dozens of interpreters: what they import is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test nightly lint report bench gpu readme derivations clean
+.PHONY: test nightly lint report docs orders bench gpu derivations clean
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-nightly: lint
+nightly: lint $(READY_DOCS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nightly
 
 lint: $(READY_DEV)
@@ -26,6 +27,10 @@ lint: $(READY_DEV)
 
 report: $(READY)
 	$(BIN)/weakorder report -o report
+
+# The site: docs/_build/html/index.html.
+docs: $(READY_DOCS)
+	$(BIN)/python -m sphinx -W --keep-going -n -b html docs docs/_build/html
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,6 +43,10 @@ $(READY_DEV): $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-compile --no-deps --constraint constraints.txt k-diffusion
 	touch $@
 
+$(READY_DOCS): $(READY)
+	$(INSTALL) '.[docs]'
+	touch $@
+
 # Peers are installed here and nowhere else.
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
@@ -48,11 +57,11 @@ bench: $(READY)
 gpu: $(READY_DEV)
 	$(BIN)/python tests/benchmarks/gpu $(or $(OUT),gpu-results) $(if $(DATA),--data $(DATA)) $(if $(TEST),--test $(TEST))
 
-readme: $(READY)
-	$(BIN)/python -m weakorder.reports.pages.orders README.md
+orders: $(READY)
+	$(BIN)/python -m weakorder.reports.pages.orders docs/gallery/orders.md
 
 derivations: $(READY)
 	$(BIN)/python -m weakorder.integrators.make_derivations
 
 clean:
-	rm -rf $(VENV) build dist report *.egg-info
+	rm -rf $(VENV) build dist report docs/_build docs/gallery/schemes docs/reference/api *.egg-info

@@ -25,6 +25,7 @@ from functools import cached_property
 from .clock import THETA, Clock
 from .frozen import SCORE_HELD, Frozen
 from .parameters import LARGEST
+from .showing import Shown
 from .splitting import SCORE, SPLITTINGS, Part, Splitting, splitting_for
 
 # How a part with score follows its dynamics: with the score frozen, by Euler or exactly; by the midpoint rule, which
@@ -123,7 +124,7 @@ def _letters(splitting: Splitting) -> str:
 
 
 @dataclass(frozen=True)
-class Scheme:
+class Scheme(Shown):
     """A splitting integrator: one step as a word, with the sub-flow of its score-driven parts.
 
     word: the step, see the module's grammar; kept in canonical form. splitting: whose parts it composes.

@@ -66,6 +66,13 @@ _RUN = together(
     click.option("--ema-decay", type=REAL, help="Of the averaged weights, in [0, 1); default 0.9999."),
     click.option("--flips/--no-flips", default=None, help="Mirror half of the images; default: do."),
     click.option("--seed", type=WHOLE, help="Of weights, noise and order; default 0."),
+    click.option("--cool-down", type=WHOLE, help="Let the rate fall to 0, as a cosine, over the last N of --steps."),
+    click.option("--mean-weight", type=REAL, help="Of the error in the channels' means, >= 0; default 0."),
+    click.option(
+        "--begin",
+        metavar="FILE|shipped",
+        help="Begin a new run from a file's weights, or the shipped model's.",
+    ),
 )
 _RESULT = together(
     click.option("--test", "test_data", type=click.Path(path_type=Path), help="Images for the held-out loss, as DATA."),
@@ -124,6 +131,8 @@ def _train(
     device: str | None,
     crop: int | None,
     as_json: bool,
+    cool_down: int | None,
+    begin: str | None,
     **given: Any,
 ) -> None:
     """Train a score network on DATA: an npz file with `images`, or a zip of images; of CIFAR-10 cifar-10-python.tar.gz
@@ -141,7 +150,11 @@ def _train(
         raise ValueError("the length is missing; give --steps N (in all), --minutes M (of this call), or both")
     if minutes is not None and not 0 < minutes < math.inf:
         raise ValueError(f"minutes = {minutes}: it must be positive and finite; 60 is an hour")
-    config = _config(given, dataset)
+    if cool_down and steps is None:
+        raise ValueError(f"cool_down = {cool_down}: the end is missing; give --steps N (in all)")
+    end = {"cool_down": cool_down, "last": steps} if cool_down else {}
+    config = _config(given | end, dataset)
+    config, weights = _begun(config, begin, dataset)
     chosen = _device(device)
     _check_memory(config, chosen)
     images = load_images(data, "train", dataset, crop)
@@ -150,7 +163,7 @@ def _train(
     if chosen.type == "cpu":
         keep_freed_memory()
     with memory_for(config.batch):
-        state = training.train(config, images, output, steps=steps, minutes=minutes, device=chosen)
+        state = training.train(config, images, output, steps=steps, minutes=minutes, device=chosen, weights=weights)
     if state.interrupted:
         click.echo(
             f"weakorder: interrupted: {output / training.STATE} holds {state.step} steps; the same command goes on",
@@ -219,6 +232,27 @@ def _config(given: dict[str, Any], dataset: DataSet) -> TrainingConfig:
             raise ValueError(f"attention = {attention}: the sides are {levels}; choose of them, or none")
         shape = replace(shape, attn_resolutions=tuple(sides))
     return replace(start, network=shape, params=params, **given)
+
+
+def _begun(
+    config: TrainingConfig, begin: str | None, dataset: DataSet
+) -> tuple[TrainingConfig, dict[str, torch.Tensor] | None]:
+    """The configuration of a run that begins from the weights of a file, with them."""
+    if begin is None:
+        return config, None
+    from dataclasses import asdict, replace
+
+    from ...verification.cifar10.model import fingerprint
+    from ...verification.cifar10.study import open_checkpoint
+
+    given = {name: value for name, value in asdict(config.params).items() if name != "T"}
+    path = None if begin == "shipped" else Path(begin)
+    found, name = open_checkpoint(path, given, dataset=dataset, side=config.network.image_size)
+    old, new = asdict(found.network.config), asdict(config.network)
+    if differs := [f"{entry} = {old[entry]}, not {new[entry]}" for entry in old if old[entry] != new[entry]]:
+        raise ValueError(f"{name}: its network has {'; '.join(differs)}; ask for that, or begin from another")
+    weights = dict(found.network.state_dict())
+    return replace(config, begins=fingerprint(weights)), weights
 
 
 def _device(device: str | None) -> torch.device:

@@ -15,12 +15,13 @@ from .options import together
 
 if TYPE_CHECKING:
     from ...integrators.unmodified import Unmodified
-    from ...verification.unmodified import UnmodifiedStudy
+    from ...verification.unmodified import MixtureStudy, UnmodifiedStudy
 
 LIBRARIES = ("diffusers", "k-diffusion")
 PATHS = ("vp", "sub-vp", "ve", "edm", "cosine", "flow")
+TARGETS = ("gaussian", "mixture")
 # What else of the command's options such a sampler takes.
-_TAKEN = ("x", "grid", "order", "steps", "time_limit", "as_json", "event")
+_TAKEN = ("x", "grid", "order", "steps", "time_limit", "as_json", "event", "target")
 OWN_GRID = together(
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of a library's sampler."),
     click.option("--diffusion", type=click.Choice(PATHS), help="The path of data and noise of FILE.py:sample."),
@@ -77,7 +78,7 @@ def UNMODIFIED(command: Any) -> Any:
 def _verify(asked: Asked, options: dict[str, Any]) -> NoReturn:
     """The verdict on a sampler with a grid of its own; exits with its code. Raises ValueError on bad input."""
     from ...verification.time_limit import check_time_limit
-    from ...verification.unmodified import STEPS, study_unmodified
+    from ...verification.unmodified import STEPS, study_on_mixture, study_unmodified
     from .verify import within
 
     context = click.get_current_context()
@@ -87,13 +88,19 @@ def _verify(asked: Asked, options: dict[str, Any]) -> NoReturn:
             raise ValueError(
                 f"--{name.replace('_', '-')} is not for {asked.x}, a sampler with a grid of its own; drop it"
             )
+    if (target := options["target"] or TARGETS[0]) not in TARGETS:
+        raise ValueError(
+            f"--target {target} is not for {asked.x}, a sampler with a grid of its own: it is put on data on a line, "
+            f"{' or '.join(TARGETS)}"
+        )
     check_time_limit(options["time_limit"])
     if context.get_parameter_source("grid") is ParameterSource.COMMANDLINE:
         asked = asked._replace(grid=options["grid"])
     samplers = samplers_of(asked)
 
-    def study(progress: Any) -> UnmodifiedStudy:
-        return study_unmodified(samplers, options["order"], options["steps"] or STEPS, progress=progress)
+    def study(progress: Any) -> UnmodifiedStudy | MixtureStudy:
+        reading = study_unmodified if target == TARGETS[0] else study_on_mixture
+        return reading(samplers, options["order"], options["steps"] or STEPS, progress=progress)
 
     found, verdict, reason = within(options["time_limit"], study)
     answer = {"sampler": asked.x} if found is None else found.as_dict()
@@ -101,21 +108,35 @@ def _verify(asked: Asked, options: dict[str, Any]) -> NoReturn:
     if options["as_json"]:
         print_json(answer)
     else:
-        _print(asked.x, found)
+        _print(asked.x, found, target)
         click.echo(f"{verdict}: {reason}")
     sys.exit(EXIT_CODES[verdict])
 
 
-def _print(x: str, study: UnmodifiedStudy | None) -> None:
+# What is printed on each target: of what the errors are, columns and their keys.
+_TABLES = {
+    "gaussian": (
+        "errors in standard deviations at the network's last state",
+        ("steps", "NFE", "W2 error", "slope", "mean", "variance", "gain", "end"),
+        ("steps", "nfe", "w2", "slope", "mean", "variance", "gain", "final"),
+    ),
+    "mixture": (
+        "weak errors on a mixture, in standard deviations, at the network's last state",
+        ("steps", "NFE", "error", "known to", "slope", "Gaussian W2", "its slope"),
+        ("steps", "nfe", "error", "known", "slope", "gaussian", "gaussian_slope"),
+    ),
+}
+
+
+def _print(x: str, study: UnmodifiedStudy | MixtureStudy | None, target: str) -> None:
     if study is None:
         return
     for warning in study.warnings:
         click.echo(f"warning: {warning}", err=True)
+    what, header, keys = _TABLES[target]
     for grid in study.as_dict()["grids"]:
-        click.echo(f"{x}: errors in standard deviations at the network's last state, {grid['grid']} grid")
-        header = ["steps", "NFE", "W2 error", "slope", "mean", "variance", "gain", "end"]
-        keys = ("steps", "nfe", "w2", "slope", "mean", "variance", "gain", "final")
-        print_table(header, [[cell(_number(key, level[key])) for key in keys] for level in grid["levels"]])
+        click.echo(f"{x}: {what}, {grid['grid']} grid")
+        print_table(list(header), [[cell(_number(key, level[key])) for key in keys] for level in grid["levels"]])
 
 
 def _number(key: str, value: float) -> Any:

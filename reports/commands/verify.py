@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--steps", type=Numbers(int), help="Numbers of steps, 4 or more; default 25,50,...,6400.")
 @click.option("--data-mean", type=Numbers(float), help="Data means; default 0,1.")
 @click.option("--data-variance", type=Numbers(float), help="Data variances; default 0.04,0.25,1,4.")
-@click.option("--t-end", type=REAL, help="Where the run stops; default t = 0.1, see README.")
+@click.option("--t-end", type=REAL, help="Where the run stops; default t = 0.1, where orders begin to show.")
 @GRID
 @EVENT
 @click.option("--target", help="gaussian (default, exact), mixture, banana, student or empirical-cifar10.")

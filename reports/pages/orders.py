@@ -1,7 +1,7 @@
 """The order table of the catalogue: what each scheme claims, what is proven, and what was measured.
 
-`weakorder schemes` prints it; `python -m weakorder.reports.pages.orders README.md` writes it into a file between
-two marks, with the error constants that the proofs predict, and a test fails when the committed one is stale.
+`weakorder schemes` prints it; `python -m weakorder.reports.pages.orders docs/gallery/orders.md` writes it into a file
+between two marks, with the error constants that the proofs predict, and a test fails when the committed one is stale.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...verification.exact import T_END, gaussian_targets, predicted_errors, stu
 
 # Four levels of the default study: enough for an order, quick enough for a command that lists.
 STEPS = (200, 400, 800, 1600)
-# Of the README's table.
+# Of the documentation's table.
 SHOWN = tuple(all_schemes().values())
 BEGIN, END = "<!-- orders: begin -->", "<!-- orders: end -->"
 

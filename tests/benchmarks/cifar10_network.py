@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from weakorder.verification.cifar10.model.configuration import COMPACT
 from weakorder.verification.cifar10.model.machine import is_imitated, keep_freed_memory, products
 from weakorder.verification.cifar10.model.network import PUBLISHED, NCSNpp
 from weakorder.verification.cifar10.model.precisions import PRECISIONS
-from weakorder.verification.cifar10.model.training import COMPACT
 
 NETWORKS = {"published": PUBLISHED, "compact": COMPACT}
 

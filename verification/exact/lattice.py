@@ -47,7 +47,7 @@ a search for more frequencies begins, which may end as `TooCoarse`, only where r
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,6 +72,17 @@ class Cloud(NamedTuple):
     points: Array
     weights: Array
     noise_cov: Array
+
+
+class Move(NamedTuple):
+    """What happens to a law: its points (d, J) go to `points` of them, (d', J H), with the size of the terms that they
+    are sums of and whether all is finite; then the first of the d' coordinates get noise of covariance `noise_cov`.
+    where: for messages. shares (H,): each point's weight, where it goes to H points, neighbours in their order."""
+
+    points: Callable[[Array], tuple[Array, Array, bool]]
+    noise_cov: Array
+    where: str
+    shares: Array = np.ones(1)
 
 
 @dataclass(frozen=True)
@@ -275,7 +286,12 @@ def dimensions_of(scheme: Scheme) -> int:
 
 def resolutions_of(scheme: Scheme) -> tuple[Resolution, ...]:
     """The resolutions that a scheme's laws are carried at, coarse to fine."""
-    return LINE_RESOLUTIONS if dimensions_of(scheme) == 1 else RESOLUTIONS
+    return resolutions_on(dimensions_of(scheme))
+
+
+def resolutions_on(dimensions: int) -> tuple[Resolution, ...]:
+    """The resolutions of lattices in so many dimensions."""
+    return LINE_RESOLUTIONS if dimensions == 1 else RESOLUTIONS
 
 
 def check_carried(scheme: Scheme) -> None:
@@ -294,7 +310,6 @@ def check_carried(scheme: Scheme) -> None:
         )
 
 
-@one_thread()
 def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: Resolution) -> Cloud:
     """The law of `scheme` after the steps of the grid `taus` (steps + 1,) from p_t at its first time, as points with
     weights. Raises Unresolved, and ValueError as `check_carried`."""
@@ -303,18 +318,30 @@ def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: 
     P, _, Q = run.prologue
     components = zip(*(np.asarray(a) for a in target.components(target.params.T - float(taus[0]))), strict=True)
     start = [Cloud(P @ mean, np.array([w]), P @ cov[:, 0, :, 0] @ P.T + Q) for w, mean, cov in components]
-    frame = _frame(start)
-    cloud, band = _spread(frame, np.full(len(P), 8.0), np.full(len(P), np.inf), resolution)
-    rounding = frame.rounding(np.abs(cloud.points), cloud.weights)
     times, flows, _ = run.updates
     times = [] if times is None else times.tolist()
     target.keep(times)
-    last = max(np.flatnonzero(flows.noise_cov.any((1, 2))), default=-1)  # points need no frame after it
-    for k, Q in enumerate(flows.noise_cov):
-        moved, size, finite = _moved(run, target, times[: k + 1], cloud.points)
+
+    def move(k: int, t: float) -> Move:
+        return Move(lambda u: _moved(run, target, times[: k + 1], u), flows.noise_cov[k], f"at t = {t:.3g}")
+
+    return carry(start, [move(k, t) for k, t in enumerate(times)], resolution)
+
+
+@one_thread()
+def carry(start: Sequence[Cloud], moves: Sequence[Move], resolution: Resolution) -> Cloud:
+    """The law of `start`, which has noise, after the moves, as points with weights. Raises Unresolved."""
+    frame = _frame(start)
+    d = len(start[0].points)
+    cloud, band = _spread(frame, np.full(d, 8.0), np.full(d, np.inf), resolution)
+    rounding = frame.rounding(np.abs(cloud.points), cloud.weights)
+    last = max((k for k, move in enumerate(moves) if move.noise_cov.any()), default=-1)  # no frame is needed after it
+    for k, (points, Q, where, shares) in enumerate(moves):
+        moved, size, finite = points(cloud.points)
         if not finite:
-            raise Unresolved(f"the run overflowed at t = {times[k]:.3g}")
-        cloud = Cloud(moved, cloud.weights, _of_present(Q, len(moved)))
+            raise Unresolved(f"the run overflowed {where}")
+        weights = cloud.weights if len(shares) == 1 else np.outer(cloud.weights, shares).ravel()
+        cloud = Cloud(moved, weights, _of_present(Q, len(moved)))
         if k > last:
             continue
         try:
@@ -326,7 +353,7 @@ def carried_law(scheme: Scheme, target: MixtureTarget, taus: Array, resolution: 
             continue
         rounding += frame.rounding(size, cloud.weights)
         if Q.any():
-            if len(moved) > len(band):
+            if len(moved) != len(band):
                 band = np.full(len(moved), band.max())
             # What the nodes tell apart, less what the density itself fills.
             limit = (2 * resolution.oversampling - 1) * band

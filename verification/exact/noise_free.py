@@ -48,11 +48,12 @@ from ..verdicts import (
     order_entry,
 )
 from .errors import CERTAIN, SURE, stiffness
-from .lattice import Cloud, Resolution, TooCoarse, Unresolved, carried_law, dimensions_of, resolutions_of
+from .lattice import Cloud, Resolution, carried_law, dimensions_of, resolutions_of
 from .moments import check_diffusion
-from .observables import Observable, averages, expectation, observables_of
+from .observables import Observable, expectation, observables_of
 from .order import T_END
 from .order_evidence import RESOLVED, WIDE
+from .refinement import refined
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from ..targets import MixtureTarget
@@ -142,34 +143,18 @@ def noise_free_errors(
         raise ValueError(f"accuracy = {accuracy:g}: an answer can be proved to 1e-10 or more in float64")
     taus = check_grid(taus, target.params)
     exact, estimate = expectation(observables, target, target.params.T - float(taus[-1]))
-    computed, moved, nodes, problem = np.full(exact.shape, np.nan), np.full(exact.shape, np.inf), 0, ""
-    for resolution in resolutions_of(scheme):
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported as such
-                cloud = carry(scheme, target, taus, resolution)
-        except TooCoarse as failure:
-            problem = f"not resolved: {failure}"
-            continue
-        except Unresolved as failure:
-            problem = f"not resolved: {failure}"
-            break
-        before, computed, nodes = computed, averages(observables, *cloud[:2]), cloud.weights.size
-        moved = np.where(np.isnan(before), np.inf, np.abs(computed - before))
-        worst = float((moved + estimate).max())
-        problem = f"not resolved to {accuracy:g}: the last refinement moved an answer by {worst:.1e}"
-        if worst <= accuracy:
-            problem = ""
-            break
+    law = lambda resolution: carry(scheme, target, taus, resolution)  # noqa: E731
+    found = refined(law, resolutions_of(scheme), observables, estimate, accuracy)
     return NoiseFreeErrors(
         scheme.name,
         tuple(observable.name for observable in observables),
         len(taus) - 1,
         scheme.nfe_per_step * (len(taus) - 1),
-        computed,
+        found.computed,
         exact,
-        moved + estimate,
-        nodes,
-        problem,
+        found.moved + estimate,
+        found.nodes,
+        found.problem,
     )
 
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from ...integrators.compiled import denoising_step
 from ...integrators.grids import GRIDS, time_grid
 from ...theory.model import Parameters
+from ...theory.showing import Shown
 from .. import data as shipped
 from ..targets import GaussianLaw, GaussianTarget
 from ..verdicts import Array, components_first, congruence, matmul, matvec
@@ -94,7 +95,7 @@ class SpectrumCurve:
 
 
 @dataclass(frozen=True)
-class SpectrumStudy:
+class SpectrumStudy(Shown):
     """The curves, in the order of the schemes and then the grids; `cutoff` is the distance of the law at the cut-off
     without denoising and `prior` that of the prior, both of the first scheme's diffusion."""
 

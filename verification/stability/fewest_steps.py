@@ -22,6 +22,7 @@ import numpy as np
 from ...integrators.grids import time_grid
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
+from ...theory.showing import Shown
 from ..exact import Spectrum, cifar10_spectrum
 from ..targets import GaussianTarget
 from ..verdicts import Array, spectral_norm, spectral_radius
@@ -51,7 +52,7 @@ _THIN, _RATIO = 48, 1.25
 
 
 @dataclass(frozen=True)
-class LeastSteps:
+class LeastSteps(Shown):
     """How few steps a sampler can take on a grid.
 
     steps: the least N such that N and every larger number that was looked at have growth <= `factor`; None if `bound`

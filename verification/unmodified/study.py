@@ -148,7 +148,7 @@ class GridStudy:
     @property
     def called(self) -> str:
         """The grid, in words."""
-        return "its default grid" if self.grid == "default" else f"the {self.grid} grid"
+        return called(self.grid)
 
     def _noted(self) -> list[Finding]:
         mean = self.errors["mean"]
@@ -171,6 +171,11 @@ class GridStudy:
         levels = [dict(zip(columns, map(float, level), strict=True)) for level in zip(*columns.values(), strict=True)]
         fits = {name: [fit.order, fit.low, fit.high] for name, fit in self.fits.items()}
         return {"grid": self.grid, "fits": fits, "levels": levels, "shipped": self.shipped}
+
+
+def called(grid: str) -> str:
+    """A grid, in words."""
+    return "its default grid" if grid == "default" else f"the {grid} grid"
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import cached_property
 
+from ...theory.showing import Shown
 from .fits import Fit
 from .verdict import Verdict, order_sentence
 
@@ -166,7 +167,7 @@ def judge(evidence: Evidence) -> Judgement:
     return Judgement(state, "; ".join(said), tuple(dict.fromkeys(left)))
 
 
-class Judged(ABC):
+class Judged(Shown, ABC):
     """A study that ends in a verdict: it says what its evidence is, and what that adds up to follows."""
 
     @property

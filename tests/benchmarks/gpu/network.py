@@ -13,9 +13,9 @@ from weakorder.integrators.grids import time_grid
 from weakorder.integrators.sampler import draw_prior, sample
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.verification.cifar10.model.checkpoint import NetworkScore
+from weakorder.verification.cifar10.model.configuration import COMPACT
 from weakorder.verification.cifar10.model.machine import products
 from weakorder.verification.cifar10.model.network import PUBLISHED, NCSNpp
-from weakorder.verification.cifar10.model.training import COMPACT
 
 from ..cifar10_network import lively
 from .parts import EVENT, Context

@@ -26,10 +26,10 @@ from weakorder.reports.commands import cifar10 as cifar10_cli
 from weakorder.reports.commands import cli
 from weakorder.reports.pages import cifar10_training
 from weakorder.theory.model import Parameters
-from weakorder.verification.cifar10.model import AFHQV2, CELEBA64, CIFAR10, training
-from weakorder.verification.cifar10.model.checkpoint import load_checkpoint
+from weakorder.verification.cifar10.model import AFHQV2, CELEBA64, CIFAR10, TrainingConfig, training
+from weakorder.verification.cifar10.model.checkpoint import fingerprint, load_checkpoint
 from weakorder.verification.cifar10.model.network import ABLATION_MOMENTUM, PUBLISHED, Config
-from weakorder.verification.cifar10.model.training import TrainingConfig, held_out_loss, read_state
+from weakorder.verification.cifar10.model.training import held_out_loss, read_state
 
 TINY = ("--nf", "4", "--ch-mult", "1,1", "--attention", "none", "--batch", "2", "--warmup", "2", "--samples", "0")
 NETWORK = Config(nf=4, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(), dropout=0.0)
@@ -98,6 +98,22 @@ def test_the_same_command_goes_on_as_if_it_had_not_stopped(run: Run) -> None:
     assert whole["config"] == TrainingConfig(network=NETWORK, batch=2, warmup=2).described()
     done(run("other", "--steps", "4", "--seed", "1"))
     assert not same(whole["network"], read_state("other")["network"])
+
+
+def test_a_run_may_begin_from_another_ones_weights_and_end_at_rate_0(run: Run) -> None:
+    done(run("first", "--steps", "3", "--export", "first.safetensors"))
+    more = ("--steps", "4", "--begin", "first.safetensors", "--cool-down", "2", "--mean-weight", "1")
+    done(run("second", *more))
+    config = read_state("second")["config"]
+    begun = load_checkpoint("first.safetensors").network.state_dict()
+    assert (config["cool_down"], config["last"], config["mean_weight"]) == (2, 4, 1.0)
+    assert config["begins"] == fingerprint(begun)
+    moved = read_state("second")["network"]
+    assert all((moved[name] - weight).abs().max() < 0.01 for name, weight in begun.items())  # four steps of 1e-3
+    assert not same(moved, dict(begun))
+    done(run("parts", *more))
+    assert run("second", "--steps", "4").err.startswith("weakorder: error: 'second/state.pt' is a run with")
+    assert run("second", *more, "--seed", "1").code == 2
 
 
 def test_the_json_is_strict_and_says_what_is_on_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +234,11 @@ BAD = [
     (("--steps", "4", "--clip", "0"), "clip = 0.0"),
     (("--steps", "4", "--ema-decay", "1"), "ema_decay = 1.0"),
     (("--steps", "4", "--seed", "-1"), "seed = -1"),
+    (("--minutes", "1", "--cool-down", "2"), "cool_down = 2: the end is missing; give --steps N"),
+    (("--steps", "4", "--cool-down", "5"), "cool_down = 5: it must be from 0 to the run's last step, 4"),
+    (("--steps", "4", "--mean-weight", "-1"), "mean_weight = -1.0: it must be >= 0"),
+    (("--steps", "4", "--begin", "shipped"), "its network has nf = 32, not 4"),
+    (("--steps", "4", "--begin", "none.safetensors"), "none.safetensors"),
     (("--steps", "4", "--seed", str(2**63)), "it must be an integer in [0, 2^63)"),
     (("--steps", "4", "--dropout", "1"), "dropout = 1.0"),
     (("--steps", "4", "--nf", "6"), "nf = 6 is not a network's; it is a positive multiple of 4"),

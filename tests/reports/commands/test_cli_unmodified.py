@@ -52,6 +52,18 @@ def test_a_sampler_of_ones_own_is_judged_by_its_networks_terms(run, mine):
     assert (code, out.splitlines()[-1].split(":")[0]) == (1, "FAIL")
 
 
+def test_a_sampler_of_ones_own_is_put_on_a_mixture(run, mine):
+    path, broken = mine
+    options = ["--diffusion", "vp", "--predicts", "eps", "--target", "mixture", *FEW]
+    code, out, err = run("verify", f"{path}:ddim", *options)
+    assert (code, err, out.splitlines()[-1].split(":")[0]) == (0, "", "PASS")
+    assert "weak errors on a mixture" in out
+    code, out, _ = run("verify", f"{broken}:ancestral", *options, "--json")
+    answer = json.loads(out)
+    assert (code, answer["verdict"], answer["target"]) == (1, "FAIL", "mixture")
+    assert set(answer["grids"][0]["levels"][0]["weak_errors"]) == {"x", "x^2", "x^3", "x^4", "cos 2x", "mode x > 0"}
+
+
 def test_a_librarys_sampler_is_judged_on_each_of_its_grids(run):
     code, out, _ = run("verify", "diffusers:FlowMatchEulerDiscreteScheduler", *FEW, "--json")
     answer = json.loads(out)
@@ -78,6 +90,9 @@ def test_settings_reach_the_library(run):
         (["diffusers:DDIMScheduler", "--t-end", "0.1"], "--t-end is not for diffusers:DDIMScheduler"),
         (["diffusers:DDIMScheduler", "--predicts", "eps"], "are for FILE.py:sample; diffusers:DDIMScheduler states"),
         (["diffusers:DDIMScheduler", "--event", "3,4,4"], "takes data of any shape, drop it"),
+        (["diffusers:DDIMScheduler", "--target", "banana"], "it is put on data on a line, gaussian or mixture"),
+        (["diffusers:DDIMScheduler", "--target", "mixture", "--dim", "2"], "--dim is not for diffusers:DDIMScheduler"),
+        (["k-diffusion:sample_dpmpp_3m_sde", "--target", "mixture", *FEW], "its next state is told by its last 3"),
         (["diffusers:DDIMScheduler", "--device", "cpu"], "--device is not for diffusers:DDIMScheduler"),
         (["diffusers:DDIMScheduler", "--steps", "10,20"], "an order needs 4 or more increasing numbers of steps"),
         (["k-diffusion:sample_dpm_adaptive"], "it has no N to refine"),

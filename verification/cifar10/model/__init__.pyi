@@ -2,6 +2,8 @@ from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import NetworkScore as NetworkScore
 from .checkpoint import fingerprint as fingerprint
 from .checkpoint import load_checkpoint as load_checkpoint
+from .configuration import TrainingConfig as TrainingConfig
+from .data import images_of as images_of
 from .data import load_images as load_images
 from .data import to_unit as to_unit
 from .datasets import AFHQV2 as AFHQV2
@@ -27,4 +29,3 @@ from .pictures import prepared as prepared
 from .precisions import FLOAT32 as FLOAT32
 from .precisions import PRECISIONS as PRECISIONS
 from .training import STATE as STATE
-from .training import TrainingConfig as TrainingConfig

@@ -5,8 +5,10 @@ kernel (cifar10.model.checkpoint), momentum marginalised:
 
     loss = mean |eps - eps_theta(u_t, t)|^2,     u_t = mean_t x_0 + L_t eps.
 
-Adam, a learning rate that grows linearly for `warmup` steps, gradients clipped to norm 1, horizontal flips. The weights
-that are kept are a moving average,
+and where `mean_weight` is not 0 that times the square of the errors' means over the pixels (`errors_of_means`): a
+flow's drift in colour is carried by few of many directions, which weigh little in the loss. Adam, a learning rate that
+grows linearly for `warmup` steps and may fall to 0 at the end, gradients clipped to norm 1, horizontal flips. The
+weights that are kept are a moving average,
 
     ema <- ema + (1 - d_k) (w - ema),     d_k = min(ema_decay, (1 + k) / (10 + k)),
 
@@ -34,7 +36,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,57 +49,19 @@ from ....theory.model import Parameters
 from ...files import make_folder, write_atomically
 from ...targets import perturbation_kernel
 from .checkpoint import NUMERICAL_EPS, save_network
+from .configuration import TrainingConfig
 from .data import to_unit
 from .interrupts import interruptible
 from .network import Config, NCSNpp
 from .randomness import hashed, permutation, places
-
-# 1.3 million parameters, narrow where the images are large: that level costs the most time and has the fewest weights.
-COMPACT = Config(nf=32, ch_mult=(1, 2, 2), num_res_blocks=1, dropout=0.0)
 
 EARLIEST = 1e-5  # training times are uniform between this and T
 STATE, CURVE = "state.pt", "losses.csv"
 LOG = 50  # steps per point of the loss curve
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """A run, apart from its data and its length; the defaults are the compact model's.
-
-    batch, warmup (steps), learning_rate, clip (norm of the gradient), ema_decay in [0, 1), seed in [0, 2^63); the
-    others are the network's and the diffusion's. Raises ValueError naming the field and its rule.
-    """
-
-    network: Config = COMPACT
-    params: Parameters = field(default_factory=Parameters)
-    batch: int = 32
-    learning_rate: float = 1e-3
-    warmup: int = 500
-    clip: float = 1.0
-    ema_decay: float = 0.9999
-    flips: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        rules = {
-            "batch": (self.batch >= 1, ">= 1"),
-            "learning_rate": (0 < self.learning_rate < 1, "in (0, 1)"),
-            "warmup": (self.warmup >= 1, ">= 1"),
-            "clip": (self.clip > 0, "> 0"),
-            "ema_decay": (0 <= self.ema_decay < 1, "in [0, 1)"),
-            "seed": (isinstance(self.seed, int) and 0 <= self.seed < 2**63, "an integer in [0, 2^63)"),
-        }
-        for name, (holds, rule) in rules.items():
-            if not holds:
-                raise ValueError(f"{name} = {getattr(self, name)!r}: it must be {rule}")
-
-    def described(self) -> dict[str, Any]:
-        """As plain numbers, strings and lists."""
-        return json.loads(json.dumps(asdict(self)))
-
-
-def squared_errors(network: nn.Module, params: Parameters, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """mean |eps - eps_theta(u_t, t)|^2 of each sample, (batch,), in the network's precision.
+def errors(network: nn.Module, params: Parameters, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """eps - eps_theta(u_t, t), (batch, 6, side, side), in the network's precision.
 
     x_0 (batch, 3, side, side), t (batch,) on the CPU and eps (batch, 6, side, side); u_t is formed in float64. A
     network with 3 channels out is compared with eps_m.
@@ -111,7 +74,17 @@ def squared_errors(network: nn.Module, params: Parameters, x_0: Tensor, t: Tenso
     u = torch.cat((x, m), dim=1).float().contiguous(memory_format=torch.channels_last)
     with torch.autocast(u.device.type, torch.bfloat16, enabled=u.device.type == "cuda"):
         predicted = network(u, t.float().to(u.device))
-    return (eps[:, -predicted.shape[1] :].float() - predicted.float()).square().flatten(1).mean(1)
+    return eps[:, -predicted.shape[1] :].float() - predicted.float()
+
+
+def squared_errors(network: nn.Module, params: Parameters, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """The mean square of `errors` of each sample, (batch,)."""
+    return errors(network, params, x_0, t, eps).square().flatten(1).mean(1)
+
+
+def errors_of_means(error: Tensor) -> Tensor:
+    """The mean square of the channels' means of errors (batch, channels, side, side), times the pixels: 1 of noise."""
+    return error.mean((2, 3)).square().mean() * error[0, 0].numel()
 
 
 class State:
@@ -120,10 +93,14 @@ class State:
     `interrupted`: the number of the signal that ended this call of `train`, 0 if none did.
     """
 
-    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(
+        self, config: TrainingConfig, device: torch.device, weights: Mapping[str, Tensor] | None = None
+    ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed accelerators too
             network = NCSNpp(config.network)
+        if weights is not None:
+            network.load_state_dict(weights)
         self.config, self.device = config, device
         self.network = network.to(device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
@@ -149,12 +126,13 @@ class State:
             x_0 = torch.where(flip, x_0.flip(-1), x_0)
         t = EARLIEST + (config.params.T - EARLIEST) * torch.rand(config.batch, dtype=torch.float64)
         eps = torch.randn(config.batch, 2 * x_0.shape[1], *x_0.shape[2:], device=self.device)
-        loss = squared_errors(self.network, config.params, x_0, t, eps).mean()
+        error = errors(self.network, config.params, x_0, t, eps)
+        loss = error.square().mean()
         self.optimizer.zero_grad()
-        loss.backward()
+        (loss + config.mean_weight * errors_of_means(error) if config.mean_weight else loss).backward()
         nn.utils.clip_grad_norm_(self.weights, config.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(self.step / config.warmup, 1.0)
+            group["lr"] = config.rate(self.step)
         self.optimizer.step()
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -206,14 +184,21 @@ def train(
     save_minutes: float = 5.0,
     device: str | torch.device | None = None,
     progress: bool = True,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> State:
     """Train until `steps` in all are done, or for `minutes` more; resumes where `output` holds an earlier run's state.
 
-    images: uint8 (n, 3, side, side). device: None takes a GPU if there is one. The state is written to
+    images: uint8 (n, 3, side, side). device: None takes a GPU if there is one. weights: of the network where a new run
+    begins (`config.begins` says which they are), None: random ones. The state is written to
     output/state.pt, whole or not at all, every `save_minutes` and at the end; so is the loss curve, losses.csv. A
     first interrupt (SIGINT, SIGTERM) ends the run after the step in progress and saves it.
-    Raises ValueError on images of another size, a missing length, or a state of another configuration or other data.
+    Raises ValueError on images of another size, a missing length, steps beyond a cool-down's last, or a state of
+    another configuration or other data.
     """
+    if config.cool_down:
+        steps = config.last if steps is None else steps
+        if steps > config.last:
+            raise ValueError(f"steps = {steps}: the rate is 0 from step {config.last} on; begin a run from its weights")
     if steps is None and minutes is None:
         raise ValueError("the length is missing; give steps (in all), minutes (of this call), or both")
     channels, side = config.network.in_ch // 2, config.network.image_size
@@ -224,7 +209,7 @@ def train(
     output = Path(output)
     make_folder(output)
     digest = digest_of(images)
-    state = State(config, chosen)
+    state = State(config, chosen, weights)
     if (output / STATE).exists():
         state.restore(read_state(output, config, digest))
     data = torch.from_numpy(images)

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from weakorder.theory.model import Parameters
 from weakorder.verification.cifar10.model import training
 from weakorder.verification.cifar10.model.checkpoint import NUMERICAL_EPS, load_checkpoint
+from weakorder.verification.cifar10.model.configuration import COMPACT, TrainingConfig
 from weakorder.verification.cifar10.model.data import to_unit
 from weakorder.verification.cifar10.model.network import Config, NCSNpp
 from weakorder.verification.cifar10.model.randomness import places
 from weakorder.verification.cifar10.model.training import (
-    COMPACT,
     State,
-    TrainingConfig,
+    errors_of_means,
     export,
     held_out_loss,
     read_state,
@@ -145,6 +145,46 @@ def test_the_first_step_has_rate_zero_and_moves_nothing() -> None:
     assert not all(torch.equal(a, b) for a, b in zip(before, state.weights, strict=True))
 
 
+def test_the_rate_rises_stays_and_falls_to_nothing_where_the_run_ends(tmp_path: Path) -> None:
+    config = replace(CONFIG, warmup=4, cool_down=6, last=20)
+    rates = [config.rate(step) / config.learning_rate for step in range(21)]
+    assert rates[:15] == [0, 0.25, 0.5, 0.75, *[1.0] * 11]
+    np.testing.assert_allclose(rates[14:], (1 + np.cos(np.pi * np.arange(7) / 6)) / 2, atol=1e-15)
+    short = replace(CONFIG, cool_down=2, last=3)
+    seen = []
+    state = State(short, torch.device("cpu"))
+    for _ in range(3):
+        state.advance(torch.from_numpy(IMAGES))
+        seen.append(state.optimizer.param_groups[0]["lr"])
+    assert seen == [short.rate(step) for step in range(3)]
+    assert train(short, IMAGES, tmp_path, progress=False, device="cpu").step == 3
+    with pytest.raises(ValueError, match="steps = 4: the rate is 0 from step 3 on"):
+        run(tmp_path, 4, short)
+
+
+def test_the_error_in_the_channels_means_is_one_of_noise_and_weighs_in_training() -> None:
+    error = np.random.default_rng(3).standard_normal((500, 6, 8, 8))
+    mine = float(errors_of_means(torch.from_numpy(error)))
+    assert math.isclose(mine, (error.mean((2, 3)) ** 2).mean() * 64, rel_tol=1e-12)
+    assert abs(mine - 1) < 7 * math.sqrt(2 / 3000)  # the mean of 3,000 squares of normals
+    states = [State(replace(CONFIG, warmup=1, mean_weight=weight), torch.device("cpu")) for weight in (0.0, 0.0, 2.0)]
+    for state in states:
+        for _ in range(2):
+            state.advance(torch.from_numpy(IMAGES))
+    plain, again, weighed = (dict(state.network.state_dict()) for state in states)
+    assert same(plain, again)
+    assert not same(plain, weighed)
+    assert states[0].pending == states[1].pending  # the curve is the loss's, whatever is weighed
+
+
+def test_a_run_begins_from_the_weights_that_it_is_given() -> None:
+    given = NCSNpp(TINY).state_dict()
+    state = State(CONFIG, torch.device("cpu"), given)
+    for network in (state.network, state.average):
+        assert all(torch.equal(weight, given[name]) for name, weight in network.state_dict().items())
+    assert not same(given, dict(State(CONFIG, torch.device("cpu")).network.state_dict()))
+
+
 def test_training_learns_and_without_a_rate_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "LOG", 10)
     config = replace(CONFIG, batch=16, learning_rate=3e-3, warmup=5, network=replace(TINY, dropout=0.0))
@@ -213,7 +253,10 @@ def test_a_run_of_something_else_is_not_continued(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"batch": 0}, {"learning_rate": 0.0}, {"warmup": 0}, {"clip": 0}, {"ema_decay": 1.0}, {"seed": -1}],
+    [
+        *({"batch": 0}, {"learning_rate": 0.0}, {"warmup": 0}, {"clip": 0}, {"ema_decay": 1.0}, {"seed": -1}),
+        *({"cool_down": 1}, {"cool_down": 3, "last": 2}, {"mean_weight": -1.0}, {"mean_weight": math.inf}),
+    ],
     ids=str,
 )
 def test_a_training_configuration_out_of_range_is_refused(wrong: dict[str, Any]) -> None:

@@ -1,0 +1,344 @@
+"""The order of an unmodified sampler where the network is not affine: on a mixture of two Gaussians on a line.
+
+On Gaussian data a sampler may show more than it has: the answers are affine, and the error terms that are not vanish
+(Heun's method of Karras et al. 2022, algorithm 2, with alpha = 1/2 shows order 3 there, and has 2). So the same runs
+are made of data 0.4 N(-1, 0.2) + 0.6 N(1, 0.05), whose exact network is known, E[x_0 | x_t] by Tweedie's formula from
+the score (targets.mixture). From the exact law at the sampler's first noise level the weak errors of some test
+functions (exact.observables) at the last state that the network sees,
+
+    E f(v) - E f exactly there,      v = y / (scale (alpha^2 + sigma^2)^(1/2)),
+
+are computed without sampling, and every number comes with how well it is known:
+
+    no noise    the nodes of a lattice under the start's density are moved through the sampler itself, as one batch
+    noise       the run is taken as a chain (unmodified.chain) and its law carried on a lattice from one evaluation to
+                the next (exact.lattice)
+
+Both are refined until no answer moves (exact.noise_free). The error of a run is the root mean square over the test
+functions, each in its standard deviation under the exact law, and its order is judged as on Gaussian data
+(unmodified.study): on a grid that is smooth in log sigma it decides, on the sampler's own whether errors fall.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...integrators.blackbox import BlackBoxError, NotFinite
+from ...integrators.threads import one_thread
+from ...integrators.unmodified import Unmodified
+from ...theory.model import DIFFUSIONS
+from ...theory.parameters import SMALLEST_TIME, Parameters
+from ...theory.paths import Level
+from ..blackbox import one_time
+from ..exact import (
+    Cloud,
+    NoiseFreeErrors,
+    Observable,
+    Resolution,
+    carry,
+    check_levels,
+    expectation,
+    observables_of,
+    refined,
+    resolutions_on,
+)
+from ..targets import MixtureTarget, make_target
+from ..time_limit import completed
+from ..verdicts import Array, Evidence, Finding, Fit, Judged, Kind, Weight, order_entry, slopes_of, stall_of
+from .chain import chain_of
+from .study import STEPS, TARGETS, called, errors_of, order_of
+from .transcript import Transcript, transcribe
+
+ACCURACY = 1e-7
+# A level counts where its error is this many times what it is known to.
+_CLEAR = 30
+# A Gaussian order that is higher than the mixture's by this is said.
+_FLATTERED = 0.5
+
+
+@lru_cache(maxsize=1)
+def the_mixture() -> MixtureTarget:
+    """The data, under vp with int beta as its time: t = log(1 + sigma^2 / alpha^2)."""
+    target = make_target(
+        "mixture", Parameters(beta_min=1.0, beta_max=1.0, eps=SMALLEST_TIME), 1, None, DIFFUSIONS["vp"]
+    )
+    assert isinstance(target, MixtureTarget)
+    return target
+
+
+def predicted(at: Level, z: Array) -> Array:
+    """E[x_0 | alpha x_0 + sigma eps = z] of states z (J,): (v + sigma_v^2 score(v)) / alpha_v on vp."""
+    target = the_mixture()
+    if at.alpha == 0:
+        return np.full_like(z, target.data_mean[0])
+    unit = math.hypot(at.alpha, at.sigma)
+    score = target.score(torch.from_numpy(z[:, None] / unit), _time(at))[:, 0].numpy()
+    return (z / unit + (at.sigma / unit) ** 2 * score) * unit / at.alpha
+
+
+def answered(sampler: Unmodified, at: Level, y: Array) -> Array:
+    """What the exact network answers to states y (J,) of a level."""
+    of_state, of_data = sampler.prediction(at)
+    z = y / at.scale
+    return of_state * z + of_data * predicted(at, z)
+
+
+def law_at(at: Level) -> list[Cloud]:
+    """The law of scale (alpha x_0 + sigma eps)."""
+    unit = at.scale * math.hypot(at.alpha, at.sigma)
+    if at.alpha == 0:
+        return [Cloud(np.zeros((1, 1)), np.ones(1), np.full((1, 1), unit**2))]
+    components = zip(*(np.asarray(a) for a in the_mixture().components(_time(at))), strict=True)
+    return [Cloud(unit * mean, np.array([w]), unit**2 * cov[:, 0, :, 0]) for w, mean, cov in components]
+
+
+def _time(at: Level) -> float:
+    return math.log1p((at.sigma / at.alpha) ** 2)
+
+
+# --- One run ----------------------------------------------------------------------------------------------------------
+
+
+@one_thread()
+def moved_through(sampler: Unmodified, run: Transcript, points: Array) -> Array:
+    """The last states that the network sees of a run without noise that starts at points (J,): the sampler itself is
+    called, once, on all of them."""
+    prepared, seen = sampler.prepare(run.steps, True), list[Tensor]()
+    size = math.prod(sampler.event)
+    rows = -(-len(points) // size)
+    x = torch.from_numpy(np.resize(points, rows * size).reshape(rows, *sampler.event))
+
+    def network(y: Tensor, time: float | Tensor) -> Tensor:
+        seen[:] = [y.detach().clone()]
+        flat = y.detach().double().reshape(-1).numpy()
+        answer = answered(sampler, prepared.level(one_time(time)), flat)
+        return torch.from_numpy(answer).reshape(y.shape).to(y.dtype)
+
+    prepared.run(network, x)
+    return seen[0].double().reshape(-1).numpy()[: len(points)]
+
+
+def law_of(sampler: Unmodified, run: Transcript) -> tuple[int, Callable[[Resolution], Cloud]]:
+    """The dimensions of the lattices that a run's last law takes, and it at a resolution. Raises ValueError where no
+    lattice holds it."""
+    start = law_at(run.begin)
+    if not run.is_stochastic:
+
+        def moved(resolution: Resolution) -> Cloud:
+            cloud = carry(start, (), resolution)
+            return cloud._replace(points=moved_through(sampler, run, cloud.points[0])[None])
+
+        return 1, moved
+    chain = chain_of(sampler, run)
+
+    def carried(resolution: Resolution) -> Cloud:
+        moves = chain.moves(lambda k, y: answered(sampler, run.levels[k], y), resolution)
+        return carry(chain.begin(start), moves, resolution)
+
+    return chain.dimensions, carried
+
+
+def mixture_errors(
+    sampler: Unmodified, run: Transcript, observables: Sequence[Observable], accuracy: float = ACCURACY
+) -> NoiseFreeErrors:
+    """The weak errors of a run at the last state that the network sees, and how well they are known. Raises ValueError
+    where no lattice holds its laws."""
+    at = run.levels[-1]
+    unit = at.scale * math.hypot(at.alpha, at.sigma)
+    exact, estimate = expectation(observables, the_mixture(), _time(at))
+    dimensions, law = law_of(sampler, run)
+
+    def in_units(resolution: Resolution) -> Cloud:
+        cloud = law(resolution)
+        return cloud._replace(points=cloud.points[:1] / unit)
+
+    found = refined(in_units, resolutions_on(dimensions), observables, estimate, accuracy)
+    names = tuple(observable.name for observable in observables)
+    return NoiseFreeErrors(
+        sampler.name,
+        names,
+        run.steps,
+        run.nfe,
+        found.computed,
+        exact,
+        found.moved + estimate,
+        found.nodes,
+        found.problem,
+    )
+
+
+def spreads(observables: Sequence[Observable], at: Level) -> Array:
+    """The standard deviations of the test functions under the exact law of a level, (F,)."""
+    squares = [Observable(f"({f.name})^2", lambda x, f=f: f.function(x) ** 2, 1) for f in observables]
+    (mean, _), (square, _) = (expectation(group, the_mixture(), _time(at)) for group in (observables, squares))
+    return np.sqrt(square - mean**2)
+
+
+# --- The study --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureGrid:
+    """A sampler on one grid. steps (levels,); runs: the weak errors of each level, None where its result is not finite;
+    sizes (levels,): the error of each level, and known (levels,), what it is known to; gaussian (levels,): the w2 error
+    on the Gaussian targets of the study. decides: as in `GridStudy`."""
+
+    grid: str
+    expected: int
+    steps: Array
+    runs: tuple[NoiseFreeErrors | None, ...]
+    sizes: Array
+    known: Array
+    gaussian: Array
+    decides: bool = True
+
+    @property
+    def seen(self) -> Array:
+        """The errors (levels,) that stand above what they are known to, else nan."""
+        return np.where(self.sizes > _CLEAR * self.known, self.sizes, np.nan)
+
+    @cached_property
+    def fit(self) -> Fit | None:
+        """The order."""
+        return order_of(self.steps, self.seen)
+
+    def findings(self) -> list[Finding]:
+        """What is known of it on this grid."""
+        where = f"on {called(self.grid)}"
+        if None in self.runs:
+            bad = int(self.steps[self.runs.index(None)])
+            return [Finding(f"its result is not finite at {bad} steps {where}", Weight.REFUTES, Kind.LEVELS)]
+        fit, stall = self.fit, stall_of(self.steps, self.seen, self.expected)
+        against = Weight.REFUTES if self.decides else Weight.NOTES
+        problems = [f"{run.steps} steps {where}: {run.problem}" for run in self.runs if run is not None and run.problem]
+        found = [Finding(problem, Weight.NOTES, Kind.LEVELS) for problem in problems]
+        if stall is not None:
+            text = f"does not converge {where}: the error {stall}; {stall.as_claimed}"
+            found.append(Finding(text, Weight.REFUTES, Kind.ORDER))
+        elif fit is None:
+            text = f"fewer than four levels stand above what they are known to {where}"
+            found.append(Finding(text, Weight.FORBIDS, Kind.ORDER))
+        elif fit.misses(self.expected):
+            text = f"the order is {fit} {where} from {fit.steps[0]} to {fit.steps[1]} steps, expected {self.expected}"
+            found.append(Finding(text, against, Kind.ORDER))
+        elif fit.is_settled and fit.reaches(self.expected):
+            found.append(Finding(f"order {fit.order:.2f} {where}", Weight.SUPPORTS, Kind.ORDER))
+        else:
+            weight = Weight.FORBIDS if self.decides else Weight.NOTES
+            found.append(Finding(f"the order is not settled {where} ({fit})", weight, Kind.ORDER))
+        flat = order_of(self.steps, self.gaussian)
+        if fit is not None and flat is not None and flat.is_settled and flat.order > fit.order + _FLATTERED:
+            text = f"Gaussian data flatter {where}: they show order {flat.order:.2f}, and the mixture {fit.order:.2f}"
+            found.append(Finding(text, Weight.NOTES, Kind.ORDER))
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; nan stands for what does not exist."""
+        slopes = np.concatenate([[np.nan], slopes_of(self.steps, self.seen)])
+        flat = np.concatenate([[np.nan], slopes_of(self.steps, self.gaussian)])
+        levels = []
+        for k, run in enumerate(self.runs):
+            entry = {"steps": int(self.steps[k]), "nfe": math.nan if run is None else run.nfe}
+            entry |= {"error": float(self.sizes[k]), "known": float(self.known[k]), "slope": float(slopes[k])}
+            entry |= {"gaussian": float(self.gaussian[k]), "gaussian_slope": float(flat[k])}
+            errors = [] if run is None else zip(run.names, run.errors.tolist(), run.estimates.tolist(), strict=True)
+            entry["weak_errors"] = {name: {"value": value, "estimate": estimate} for name, value, estimate in errors}
+            levels.append(entry | {"problem": "" if run is None else run.problem})
+        fit = self.fit
+        return {"grid": self.grid, "fit": None if fit is None else [fit.order, fit.low, fit.high], "levels": levels}
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureStudy(Judged):
+    """A sampler on its grids, on the mixture, and the verdict on it."""
+
+    name: str
+    expected: int
+    predicts: str
+    grids: tuple[MixtureGrid, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def evidence(self) -> Evidence:
+        """Of every grid."""
+        findings = [finding for study in self.grids for finding in study.findings()]
+        findings += [Finding(note, Weight.NOTES, Kind.RANGE) for note in self.notes]
+        fits = [study.fit for study in self.grids if study.decides and study.fit is not None]
+        grids = " and ".join(called(study.grid) for study in self.grids)
+        covered = (f"a network that predicts {self.predicts} of a mixture, not affine; {grids}",)
+        advice = f"the slopes still move: run up to about {2 * max(int(study.steps[-1]) for study in self.grids)} steps"
+        measured = min(fits, key=lambda fit: fit.order, default=None)
+        return Evidence(self.expected, None, tuple(findings), measured, covered=covered, advice=advice)
+
+    @property
+    def steps(self) -> Array:
+        """The levels that were done on every grid."""
+        return min((study.steps for study in self.grids), key=len)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What makes it fail, whatever its errors are: nothing is known of it."""
+        return ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        answer: dict[str, Any] = {"sampler": self.name, "target": "mixture", "expected": self.expected}
+        answer |= {"predicts": self.predicts, "grids": [study.as_dict() for study in self.grids]}
+        answer["order"] = order_entry(self.evidence.measured, self.expected, None)
+        return answer | {"verdict": str(self.verdict), "reason": self.reason, "warnings": list(self.warnings)}
+
+
+def study_on_mixture(
+    samplers: dict[str, Unmodified],
+    expected: int | None = None,
+    steps: Sequence[int] = STEPS,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> MixtureStudy:
+    """The study of a sampler on one grid or more, as `study_unmodified`, on the mixture.
+
+    Raises BlackBoxError if it cannot be read off, ValueError on bad levels, and where no lattice holds its laws.
+    """
+    check_levels(steps)
+    first = next(iter(samplers.values()))
+    order = first.order or 1 if expected is None else expected
+    several = len(samplers) > 1
+    grids = tuple(
+        _on_grid(sampler, grid, order, steps, progress, decides=not several or grid != "default")
+        for grid, sampler in samplers.items()
+    )
+    return MixtureStudy(first.name, order, first.predicts, grids, first.notes)
+
+
+def _on_grid(
+    sampler: Unmodified,
+    grid: str,
+    order: int,
+    steps: Sequence[int],
+    progress: Callable[[Sequence[int]], Iterable[int]],
+    decides: bool,
+) -> MixtureGrid:
+    observables = observables_of(1)
+
+    def at(count: int) -> tuple[NoiseFreeErrors | None, float, float, float]:
+        try:
+            run = transcribe(sampler, count)
+        except NotFinite:
+            return None, math.nan, math.nan, math.nan
+        except BlackBoxError as error:
+            raise BlackBoxError(f"in a run of {count} steps: {error}") from error
+        found, scale = mixture_errors(sampler, run, observables), spreads(observables, run.levels[-1])
+        size, known = (float(np.sqrt(np.mean((e / scale) ** 2))) for e in (found.errors, found.estimates))
+        return found, size, known, errors_of(sampler, run, TARGETS)["w2"]
+
+    done = completed(at, steps, progress)
+    runs, *columns = zip(*done.values(), strict=True)
+    sizes, known, gaussian = map(np.array, columns)
+    return MixtureGrid(grid, order, np.array(list(done), dtype=float), runs, sizes, known, gaussian, decides)
