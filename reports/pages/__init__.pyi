@@ -1,8 +1,9 @@
+from .budget import leading_terms as leading_terms
+from .budget import leading_text as leading_text
 from .budget import write_budget as write_budget
 from .cifar10_page import write_page as write_page
 from .derivation import derivation_text as derivation_text
 from .derivation import derive as derive
-from .gallery import write_gallery as write_gallery
 from .orders import order_rows as order_rows
 from .report import write_report as write_report
 from .search import write_search as write_search
