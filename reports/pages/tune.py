@@ -315,13 +315,12 @@ def write_tune(results: Results, folder: Path) -> list[Path]:
 def table(results: Results) -> str:
     """The catalogue's table in Markdown: by budget, the schemes by their best stable distance."""
     lines = []
+    has_free = any(entry["free"] for s in results["schemes"] for entry in s["budgets"])
+    header = "| scheme | distance | as published | lambda_s | grid | eps | denoise | growth |"
+    rule = "| --- | ---: | ---: | ---: | --- | ---: | --- | ---: |"
     for budget in results["settings"]["nfe"]:
-        lines += [
-            f"**{budget} evaluations**",
-            "",
-            "| scheme | distance | as published | lambda_s | grid | eps | denoise | growth | free grid |",
-            "| --- | ---: | ---: | ---: | --- | ---: | --- | ---: | ---: |",
-        ]
+        lines += [f"**{budget} evaluations**", ""]
+        lines += [header + " free grid |", rule + " ---: |"] if has_free else [header, rule]
         rows = [(s, entry) for s in results["schemes"] for entry in s["budgets"] if entry["nfe"] == budget]
         for scheme, entry in sorted(rows, key=lambda row: _rank(row[1]["family"])):
             one, free = entry["family"], entry["free"]
@@ -329,7 +328,8 @@ def table(results: Results) -> str:
             scale = f"{one['lambda_s']:.3f}" if scheme["kind"] == "stochastic" else "-"
             cells = [scheme["name"], f"{one['distance']:.3g}", f"{entry['published']['distance']:.3g}", scale]
             cells += [f"rho = {one['rho']:.2f}", f"{one['eps']:.2g}", "yes" if one["denoise"] else "no", grown]
-            cells.append("-" if free is None else f"{free['distance']:.3g}" + ("" if free["stable"] else " (!)"))
+            if has_free:
+                cells.append("-" if free is None else f"{free['distance']:.3g}" + ("" if free["stable"] else " (!)"))
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines).rstrip()
