@@ -13,8 +13,10 @@ evaluations of a run have fewer behind them, and polynomials of lower degree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,8 @@ from .stages import PartStage, ScoreStage, position_scale
 
 Array = NDArray[np.float64]
 
+_kept: ContextVar[dict[Any, HeldFlow] | None] = ContextVar("kept", default=None)
+
 
 class Memory(NamedTuple):
     """What a segment remembers, of each of n steps: `reading` (n, d, 2 d) of its own evaluation, q = X u + Y s with (X
@@ -38,10 +42,15 @@ class Memory(NamedTuple):
 
 
 def compile_held(
-    scheme: Scheme, stages: Sequence[ScoreStage | PartStage], params: Parameters, past: int
+    scheme: Scheme,
+    stages: Sequence[ScoreStage | PartStage],
+    params: Parameters,
+    past: int,
+    starts: NDArray[np.int64] | None = None,
 ) -> list[tuple[Array | None, Flow, Memory | None]]:
     """The segments of one step, the score-free one first, of the steps from number `past` on: the time of its S, its
-    flow, and what it remembers (None for a memory of 1)."""
+    flow, and what it remembers (None for a memory of 1). starts (steps,): of each step the first one of its run, where
+    several runs stand one after the other; None: there is one."""
     evaluated = [stage.time for stage in stages if isinstance(stage, ScoreStage)]
     steps = len(stages[0][-1]) - past if stages else 0
     size = scheme.splitting.diffusion.size
@@ -54,7 +63,11 @@ def compile_held(
             found.append((stage.time[past:], held))
             continue
         if stage.part.sde.uses_score:
-            flow = held_part(scheme, stage, evaluations_before(evaluated, len(found) - 2, scheme.memory), params, past)
+            last = evaluations_before(evaluated, len(found) - 2, scheme.memory)
+            if starts is not None:
+                since = (np.arange(len(last)) - starts)[:, None] * len(evaluated) + len(found) - 2
+                last = np.where(since >= np.arange(scheme.memory), last, np.nan)
+            flow = held_part(scheme, stage, last, params, past)
         else:
             P, _, Q = stage.part.flow("exact", stage.length[past:], params)
             flow = HeldFlow(P, nothing, Q)
@@ -86,10 +99,31 @@ def held_part(scheme: Scheme, stage: PartStage, evaluated: Array, params: Parame
     begin, length, evaluated = stage.begin[past:], stage.length[past:], evaluated[past:]
     elapsed = params.theta(begin[:, None], begin[:, None] - evaluated)
     begin, diffusion, values = params.theta(begin, begin), scheme.splitting.diffusion, params.values()
+    kept, key = _kept.get(), (stage.part.sde, scheme.flow, scheme.frozen, scheme.clock, diffusion, params)
+    if kept is not None:
+        key += tuple(entry.tobytes() for entry in (begin, length, elapsed))
+        if key in kept:
+            return kept[key]
     clock = None if scheme.clock.is_theta else scheme.clock.running(diffusion, params)
     if scheme.flow == "euler":
-        return extrapolated_flow(stage.part.sde, begin, length, elapsed, values, clock)
-    return held_flow(stage.part.sde, scheme.frozen, diffusion, begin, length, elapsed, values, clock)
+        found = extrapolated_flow(stage.part.sde, begin, length, elapsed, values, clock)
+    else:
+        found = held_flow(stage.part.sde, scheme.frozen, diffusion, begin, length, elapsed, values, clock)
+    if kept is not None:
+        for entry in found:
+            entry.setflags(write=False)
+        kept[key] = found
+    return found
+
+
+@contextmanager
+def keeping_flows() -> Iterator[None]:
+    """While open, no flow is computed twice: for many words over one grid, which are made of few flows."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def _segment(
