@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..theory.clock import time_at
 from ..theory.flows import Flow
 from ..theory.frozen import NumericKernel, inverse
 from ..theory.held_flows import HeldFlow, extrapolated_flow, held_flow
@@ -56,7 +57,7 @@ def compile_held(
         if stage.part.sde.uses_score:
             flow = _flow(scheme, stage, _last(evaluated, len(found) - 2, scheme.memory), params, past)
         else:
-            P, _, Q = stage.part.flow("exact", stage.length[past:], params)
+            P, _, Q = stage.part.flow("exact", stage.length[past:], params, stage.begin[past:])
             flow = HeldFlow(P, nothing, Q)
         scale = position_scale(scheme.lambda_s, size)
         time, before = found[-1]
@@ -67,7 +68,7 @@ def compile_held(
 def held_propagator(scheme: Scheme, stage: PartStage, params: Parameters) -> Array:
     """What a part makes of noise that was drawn before it in its segment, in each step (steps, d, d): P with q held."""
     if scheme.holds_score or not stage.part.sde.uses_score:
-        return stage.part.flow(scheme.flow, stage.length, params).propagator
+        return stage.part.flow(scheme.flow, stage.length, params, stage.begin).propagator
     nothing = np.full((len(stage.length), 1), np.nan)
     return _flow(scheme, stage, nothing, params, 0).propagator
 
@@ -89,7 +90,9 @@ def _flow(scheme: Scheme, stage: PartStage, evaluated: Array, params: Parameters
     clock = None if scheme.clock.is_theta else scheme.clock.running(diffusion, params)
     if scheme.flow == "euler":
         return extrapolated_flow(stage.part.sde, begin, length, elapsed, values, clock)
-    return held_flow(stage.part.sde, scheme.frozen, diffusion, begin, length, elapsed, values, clock)
+    noise = stage.part.sde.amount
+    amount = None if noise is None else lambda theta: noise.at(time_at(theta, params), params)
+    return held_flow(stage.part.sde, scheme.frozen, diffusion, begin, length, elapsed, values, clock, amount)
 
 
 def _segment(

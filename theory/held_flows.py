@@ -33,8 +33,11 @@ from numpy.typing import ArrayLike, NDArray
 from .clock import Running
 from .frozen import Frozen, NumericKernel
 from .model import Diffusion, LinearSDE
+from .noise_amount import TAU
 
 Array = NDArray[np.float64]
+# tau of intervals by the theta (n,) where they begin.
+Amount = Callable[[Array], Array]
 
 # What a doubling of the panels may change, relative to the largest entry.
 TOLERANCE = 1e-13
@@ -71,16 +74,19 @@ def held_flow(
     times: ArrayLike,
     values: Mapping[str, float],
     clock: Running | None = None,
+    amount: Amount | None = None,
 ) -> HeldFlow:
     """The flows of `sde` over n intervals that run down from theta = `begin` by `length` (n,), > 0.
 
     times (n, k): when the q_j were evaluated, in theta elapsed since the interval's beginning, so <= 0 for what lies
     behind; nan where there is no such evaluation (its gain is 0), distinct otherwise. values: the parameters' numbers.
-    clock: the variable of the polynomial; None: theta. Raises ValueError where it cannot be computed to `TOLERANCE`, as
+    clock: the variable of the polynomial; None: theta. amount: tau of an interval by the theta where it begins, of
+    noise that changes with time. Raises ValueError where it cannot be computed to `TOLERANCE`, as
     down to theta = 0, where Sigma_t is singular.
     """
     begin, length, times = (np.asarray(a, dtype=float) for a in (begin, length, times))
-    return _in_blocks(partial(_on_panels, sde, frozen, diffusion, values, clock), frozen.name, begin, length, times)
+    on_panels = partial(_on_panels, sde, frozen, diffusion, values, clock, amount)
+    return _in_blocks(on_panels, frozen.name, begin, length, times)
 
 
 def _in_blocks(
@@ -146,6 +152,7 @@ def _on_panels(
     diffusion: Diffusion,
     values: Mapping[str, float],
     clock: Running | None,
+    amount: Amount | None,
     begin: Array,
     length: Array,
     times: Array,
@@ -155,10 +162,11 @@ def _on_panels(
     with np.errstate(all="ignore"):  # down to theta = 0 nothing is finite, and nothing settles
         nodes = _nodes(begin, length, panels, clock is None and _is_steady(frozen, diffusion, values))
         scale = nodes.scale
-        drift, gain = _drift(sde, frozen, diffusion, nodes.left, values)
+        A, G, D = _numbers(sde, values, amount, begin)
+        drift, gain = _drift((A, G), frozen, diffusion, nodes.left, values)
         drift, gain = drift * scale, gain * scale
         weights = _weights(clock, begin, times, nodes, panels)  # (n, k, nodes)
-        D, total = sde.numbers(values)[2], None
+        total = None
         for panel in range(panels):
             here = slice(panel * _NODES, panel * _NODES + _NODES)
             Y = _to_end(drift[:, here])
@@ -190,6 +198,17 @@ def _extrapolated_on_panels(
     one = np.eye(sde.size)
     unit = np.tile(one, (len(length), 1, 1))
     return HeldFlow(unit, gains[..., None, None] * one, sde.numbers(values)[2] * length[:, None, None])
+
+
+def _numbers(
+    sde: LinearSDE, values: Mapping[str, float], amount: Amount | None, begin: Array
+) -> tuple[Array, Array, Array]:
+    """A, G and D (d, d); with noise that changes with time those of each interval, (n, 1, d, d)."""
+    if amount is None:
+        A, G, D = sde.numbers(values)
+        return A, G, D
+    A, G, D = sde.numbers({**values, TAU: amount(begin)})[:, :, None]
+    return A, G, D
 
 
 class _Nodes(NamedTuple):
@@ -243,12 +262,12 @@ def _nodes(begin: Array, length: Array, panels: int, steady: bool) -> _Nodes:
 
 
 def _drift(
-    sde: LinearSDE, frozen: Frozen, diffusion: Diffusion, theta: Array, values: Mapping[str, float]
+    numbers: tuple[Array, Array], frozen: Frozen, diffusion: Diffusion, theta: Array, values: Mapping[str, float]
 ) -> tuple[Array, Array]:
-    """B = A + G Phi and G Psi at theta (...): (..., d, d)."""
-    A, G, _ = sde.numbers(values)
+    """B = A + G Phi and G Psi of A and G at theta (...): (..., d, d)."""
+    A, G = numbers
     kernel = NumericKernel(diffusion, theta, values)
-    phi, psi = (np.broadcast_to(of, (*theta.shape, *A.shape)) for of in (frozen.phi(kernel), frozen.psi(kernel)))
+    phi, psi = (np.broadcast_to(of, (*theta.shape, *A.shape[-2:])) for of in (frozen.phi(kernel), frozen.psi(kernel)))
     return A + G @ phi, G @ psi
 
 
@@ -324,7 +343,8 @@ def _joint_on_panels(
         if noise.frozen is None:
             Y[..., own, own] = P[..., own, own] = np.eye(d)
             continue
-        drift = _drift(noise.sde, noise.frozen, diffusion, left, values)[0] * scale
+        A, G, _ = noise.sde.numbers(values)
+        drift = _drift((A, G), noise.frozen, diffusion, left, values)[0] * scale
         for panel in range(panels):
             here = slice(panel * _NODES, panel * _NODES + _NODES)
             Y[:, here, own, own] = _to_end(drift[:, here])
