@@ -13,8 +13,10 @@ evaluations of a run have fewer behind them, and polynomials of lower degree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,8 @@ from .stages import PartStage, ScoreStage, position_scale
 
 Array = NDArray[np.float64]
 
+_kept: ContextVar[dict[Any, HeldFlow] | None] = ContextVar("kept", default=None)
+
 
 class Memory(NamedTuple):
     """What a segment remembers, of each of n steps: `reading` (n, d, 2 d) of its own evaluation, q = X u + Y s with (X
@@ -39,10 +43,15 @@ class Memory(NamedTuple):
 
 
 def compile_held(
-    scheme: Scheme, stages: Sequence[ScoreStage | PartStage], params: Parameters, past: int
+    scheme: Scheme,
+    stages: Sequence[ScoreStage | PartStage],
+    params: Parameters,
+    past: int,
+    starts: NDArray[np.int64] | None = None,
 ) -> list[tuple[Array | None, Flow, Memory | None]]:
     """The segments of one step, the score-free one first, of the steps from number `past` on: the time of its S, its
-    flow, and what it remembers (None for a memory of 1)."""
+    flow, and what it remembers (None for a memory of 1). starts (steps,): of each step the first one of its run, where
+    several runs stand one after the other; None: there is one."""
     evaluated = [stage.time for stage in stages if isinstance(stage, ScoreStage)]
     steps = len(stages[0][-1]) - past if stages else 0
     size = scheme.splitting.diffusion.size
@@ -55,7 +64,11 @@ def compile_held(
             found.append((stage.time[past:], held))
             continue
         if stage.part.sde.uses_score:
-            flow = _flow(scheme, stage, _last(evaluated, len(found) - 2, scheme.memory), params, past)
+            last = evaluations_before(evaluated, len(found) - 2, scheme.memory)
+            if starts is not None:
+                since = (np.arange(len(last)) - starts)[:, None] * len(evaluated) + len(found) - 2
+                last = np.where(since >= np.arange(scheme.memory), last, np.nan)
+            flow = held_part(scheme, stage, last, params, past)
         else:
             P, _, Q = stage.part.flow("exact", stage.length[past:], params, stage.begin[past:])
             flow = HeldFlow(P, nothing, Q)
@@ -70,10 +83,10 @@ def held_propagator(scheme: Scheme, stage: PartStage, params: Parameters) -> Arr
     if scheme.holds_score or not stage.part.sde.uses_score:
         return stage.part.flow(scheme.flow, stage.length, params, stage.begin).propagator
     nothing = np.full((len(stage.length), 1), np.nan)
-    return _flow(scheme, stage, nothing, params, 0).propagator
+    return held_part(scheme, stage, nothing, params, 0).propagator
 
 
-def _last(evaluated: list[Array], place: int, memory: int) -> Array:
+def evaluations_before(evaluated: list[Array], place: int, memory: int) -> Array:
     """The times t of each step's last `memory` evaluations, that at `place` in the step the first: (steps, memory), nan
     where the run had not begun."""
     times = np.stack(evaluated, axis=1)
@@ -82,17 +95,38 @@ def _last(evaluated: list[Array], place: int, memory: int) -> Array:
     return np.where(order >= 0, times.reshape(-1)[np.maximum(order, 0)], np.nan)
 
 
-def _flow(scheme: Scheme, stage: PartStage, evaluated: Array, params: Parameters, past: int) -> HeldFlow:
+def held_part(scheme: Scheme, stage: PartStage, evaluated: Array, params: Parameters, past: int = 0) -> HeldFlow:
     """A part with score in each step from number `past` on, with the times `evaluated` (steps, memory)."""
     begin, length, evaluated = stage.begin[past:], stage.length[past:], evaluated[past:]
     elapsed = params.theta(begin[:, None], begin[:, None] - evaluated)
     begin, diffusion, values = params.theta(begin, begin), scheme.splitting.diffusion, params.values()
+    kept, key = _kept.get(), (stage.part.sde, scheme.flow, scheme.frozen, scheme.clock, diffusion, params)
+    if kept is not None:
+        key += tuple(entry.tobytes() for entry in (begin, length, elapsed))
+        if key in kept:
+            return kept[key]
     clock = None if scheme.clock.is_theta else scheme.clock.running(diffusion, params)
     if scheme.flow == "euler":
-        return extrapolated_flow(stage.part.sde, begin, length, elapsed, values, clock)
-    noise = stage.part.sde.amount
-    amount = None if noise is None else lambda theta: noise.at(time_at(theta, params), params)
-    return held_flow(stage.part.sde, scheme.frozen, diffusion, begin, length, elapsed, values, clock, amount)
+        found = extrapolated_flow(stage.part.sde, begin, length, elapsed, values, clock)
+    else:
+        noise = stage.part.sde.amount
+        amount = None if noise is None else lambda theta: noise.at(time_at(theta, params), params)
+        found = held_flow(stage.part.sde, scheme.frozen, diffusion, begin, length, elapsed, values, clock, amount)
+    if kept is not None:
+        for entry in found:
+            entry.setflags(write=False)
+        kept[key] = found
+    return found
+
+
+@contextmanager
+def keeping_flows() -> Iterator[None]:
+    """While open, no flow is computed twice: for many words over one grid, which are made of few flows."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def _segment(
@@ -100,7 +134,7 @@ def _segment(
 ) -> tuple[Array | None, Flow, Memory | None]:
     if time is None:
         return None, Flow(flow.propagator, np.zeros(flow.propagator.shape), flow.noise_cov), None
-    X, Y = _reading(scheme, time, params)
+    X, Y = reading_at(scheme, time, params)
     first = flow.gains[:, 0]
     now = Flow(flow.propagator + first @ X, first @ Y, flow.noise_cov)
     if scheme.memory == 1:
@@ -108,7 +142,7 @@ def _segment(
     return time, now, Memory(np.concatenate([X, Y], axis=2), flow.gains[:, 1:])
 
 
-def _reading(scheme: Scheme, time: Array, params: Parameters) -> tuple[Array, Array]:
+def reading_at(scheme: Scheme, time: Array, params: Parameters) -> tuple[Array, Array]:
     """X and Y of q = X u + Y s at the times t (n,), each (n, d, d)."""
     size = scheme.splitting.diffusion.size
     shape = (len(time), size, size)

@@ -176,6 +176,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     """A page in its folder. What it imports from there is forgotten after it."""
     known = set(sys.modules)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("weakorder.reports.commands.waiting.FIRST", 1e6)  # a busy machine says how long it will take
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     (tmp_path / "examples").symlink_to(ROOT / "examples")

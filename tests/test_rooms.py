@@ -36,7 +36,8 @@ ALLOWED = {
     "verification.unmodified": f"{_BELOW} integrators.unmodified verification.exact verification.blackbox "
     "verification.time_limit",
     "verification.stability": f"{_BELOW} integrators.kernels verification.exact verification.blackbox",
-    "verification.advice": "",
+    "verification.advice": f"{_BELOW} verification.files verification.exact verification.stability "
+    "verification.cifar10.model verification.cifar10.study",
     "verification.cifar10": "",
     "verification.cifar10.model": "theory verification.targets verification.files",
     "verification.cifar10.study": f"{_BELOW} verification.exact verification.sampled verification.cifar10.model "
@@ -46,10 +47,11 @@ ALLOWED = {
     "reports.figures": "theory integrators",
     "reports.pages": f"{_BELOW} verification.files verification.exact verification.sampled verification.blackbox "
     "verification.stability verification.cifar10.model verification.cifar10.study verification.unmodified "
-    "reports.figures",
+    "verification.advice reports.figures",
     "reports.commands": "theory integrators integrators.kernels verification.files verification.time_limit "
-    "verification.targets verification.exact verification.sampled verification.blackbox verification.cifar10.model "
-    "verification.cifar10.study verification.unmodified integrators.unmodified reports.pages",
+    "verification.targets verification.exact verification.advice verification.sampled verification.blackbox "
+    "verification.cifar10.model verification.cifar10.study verification.unmodified integrators.unmodified "
+    "reports.pages",
     "reports": "verification.testing",
 }
 # Shelves of modules, each entered by itself.

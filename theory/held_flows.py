@@ -93,7 +93,7 @@ def _in_blocks(
     on_panels: Callable[[Array, Array, Array, int], HeldFlow], name: str, begin: Array, length: Array, times: Array
 ) -> HeldFlow:
     blocks = [
-        _solved(on_panels, name, begin[i : i + _BLOCK], length[i : i + _BLOCK], times[i : i + _BLOCK])
+        _solved(on_panels, f"that holds {name!r}", begin[i : i + _BLOCK], length[i : i + _BLOCK], times[i : i + _BLOCK])
         for i in range(0, max(1, len(begin)), _BLOCK)
     ]
     return HeldFlow(*(np.concatenate(entries) for entries in zip(*blocks, strict=True)))
@@ -116,9 +116,14 @@ def extrapolated_flow(
 
 
 def _solved(
-    on_panels: Callable[[Array, Array, Array, int], HeldFlow], name: str, begin: Array, length: Array, times: Array
+    on_panels: Callable[[Array, Array, Array, int], HeldFlow],
+    which: str,
+    begin: Array,
+    length: Array,
+    times: Array,
+    cure: str = "hold 'score'",
 ) -> HeldFlow:
-    """With so many panels that twice as many change nothing; `name` is what is held."""
+    """With so many panels that twice as many change nothing; `which` flow it is, and a `cure`, for the error."""
     found = on_panels(begin, length, times, 1)
     pending = np.arange(len(begin))
     for doubling in range(1, _MOST_DOUBLINGS + 1):
@@ -131,8 +136,8 @@ def _solved(
             return found
     low = float((begin - length)[pending].min())
     raise ValueError(
-        f"the flow that holds {name!r} could not be computed down to theta = {low:g} to {TOLERANCE:g}; let the "
-        "run end at a larger t, or hold 'score'"
+        f"the flow {which} could not be computed down to theta = {low:g} to {TOLERANCE:g}; let the run end at a larger "
+        f"t, or {cure}"
     )
 
 

@@ -180,11 +180,13 @@ class LinearSDE:
         if self.amount is None:
             return params.values()
         if t is None:
-            raise ValueError(f"noise {self.amount} changes with time, and no time was given; give a number as noise")
+            raise self.amount.without_time
         return {**params.values(), TAU: self.amount.at(t, params)}
 
     def numbers(self, values: Mapping[str, Any]) -> NDArray[np.float64]:
         """A, G and D at the parameters `values`, stacked: (3, n, n), float64, or (3, ..., n, n) with tau (...)."""
+        if self.amount is not None and TAU not in values:
+            raise self.amount.without_time
         with np.errstate(all="ignore"):
             entries = self._numbers({name: np.float64(value) for name, value in values.items()})
             if self.amount is not None:
@@ -346,9 +348,7 @@ class Diffusion:
         or a sympy expression in t and theta = int_0^t beta. Raises ValueError on another noise.
         """
         if not isinstance(noise, Real):
-            question = ("reverse drift", self.forward.declaration, TAU)
-            found = cached(question, lambda: reverse_family(self.forward), keep=False)
-            return LinearSDE.declared(found, NoiseAmount.of(noise))
+            return LinearSDE.declared(reverse_family(self.forward), NoiseAmount.of(noise))
         if not 0 <= noise <= LARGEST:
             raise ValueError(f"noise = {noise} of reverse dynamics must be a number in [0, {LARGEST:g}]; 1 is the SDE")
         amount = Fraction(noise)

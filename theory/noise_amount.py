@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .cache import cached
 from .formulas import Compiled, FormulaError, compiled
 from .parameters import LARGEST, Parameters
 
@@ -81,6 +82,11 @@ class NoiseAmount:
     def _function(self) -> Compiled:
         return compiled([self.formula])
 
+    @property
+    def without_time(self) -> ValueError:
+        """What those raise who need one amount for all times."""
+        return ValueError(f"noise {self.formula} changes with time, which is not known here; give a number as noise")
+
     def at(self, t: ArrayLike, params: Parameters) -> Array:
         """tau at times t of any shape. Raises ValueError where it is not a number in [0, `LARGEST`]."""
         t = np.asarray(t, dtype=float)
@@ -100,13 +106,17 @@ class NoiseAmount:
 
 def reverse_family(forward: LinearSDE) -> list[str]:
     """The reverse dynamics with the symbol tau as amount of noise, in text: drifts, then diffusions."""
-    from sympy import Symbol
 
-    from .declarations import Dynamics, declaration, reverse_drift
+    def derive() -> list[str]:
+        from sympy import Symbol
 
-    tau: Any = Symbol(TAU)
-    drift = reverse_drift(Dynamics(forward.drift, forward.diffusion), (1 + tau**2) / 2)
-    return declaration(Dynamics(drift, tuple(tau * g for g in forward.diffusion)))
+        from .declarations import Dynamics, declaration, reverse_drift
+
+        tau: Any = Symbol(TAU)
+        drift = reverse_drift(Dynamics(forward.drift, forward.diffusion), (1 + tau**2) / 2)
+        return declaration(Dynamics(drift, tuple(tau * g for g in forward.diffusion)))
+
+    return cached(("reverse drift", forward.declaration, TAU), derive, keep=False)
 
 
 def between(low: float, high: float, tau: float = 1.0) -> NoiseAmount:

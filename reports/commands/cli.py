@@ -19,11 +19,14 @@ import click
 
 from ...verification.cifar10.model import NAMES
 from ...verification.cifar10.study import may_speak
+from .budget import budget
 from .cifar10 import group_of
 from .identify import identify
 from .lines import BAD_INPUT, INTERRUPTED, progress
 from .options import EVENT, MODEL, OUTPUT
 from .schemes import derive, moments, schemes, stability
+from .search import search
+from .tune import tune
 from .unmodified import LIBRARIES
 from .values import parameters, subject_of
 from .verify import baseline, verify
@@ -117,7 +120,8 @@ def _survey(libraries: tuple[str, ...], output: Path, as_json: bool) -> None:
         click.echo((page.parent / f"{library}.json").read_text() if as_json else f"wrote {page}", nl=not as_json)
 
 
-for command in (schemes, derive, moments, stability, verify, identify, baseline, *map(group_of, NAMES)):
+ADVICE = (budget, tune, search)
+for command in (schemes, derive, moments, stability, verify, identify, *ADVICE, baseline, *map(group_of, NAMES)):
     cli.add_command(command)
 
 

@@ -256,29 +256,29 @@ def _behind_nothing(gains: Array) -> Array:
 
 
 def _a_step_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = held._last
+    right = held.evaluations_before
 
     def last(evaluated, place, memory):
         times = right(evaluated, place, memory + 1)
         return np.concatenate([times[:, :1], times[:, 2:]], axis=1)
 
-    monkeypatch.setattr(held, "_last", last)
+    monkeypatch.setattr(held, "evaluations_before", last)
 
 
 def _no_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was never evaluated takes part, at a time before the run, as 0."""
-    right = held._last
+    right = held.evaluations_before
 
     def last(evaluated, place, memory):
         times = right(evaluated, place, memory)
         return np.where(np.isfinite(times), times, times[:, :1] + (times[0, 0] - times[1, 0]) * np.arange(memory))
 
-    monkeypatch.setattr(held, "_last", last)
+    monkeypatch.setattr(held, "evaluations_before", last)
 
 
 def _psi_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = held._reading
-    monkeypatch.setattr(held, "_reading", lambda scheme, time, params: right(scheme, time - 0.001, params))
+    right = held.reading_at
+    monkeypatch.setattr(held, "reading_at", lambda scheme, time, params: right(scheme, time - 0.001, params))
 
 
 def _uniform(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from .moments import Moments as Moments
 from .moments import check_diffusion as check_diffusion
 from .moments import closed_map as closed_map
 from .moments import exact_moments as exact_moments
+from .moments import midpoint_rule as midpoint_rule
 from .moments import rounding_bound as rounding_bound
 from .moments import rounding_of_steps as rounding_of_steps
 from .moments import starting_law as starting_law
@@ -34,10 +35,12 @@ from .order import covered_by as covered_by
 from .order import gaussian_targets as gaussian_targets
 from .order import measure as measure
 from .order import study_order as study_order
+from .prediction import integrated as integrated
 from .prediction import predicted_errors as predicted_errors
 from .refinement import refined as refined
 from .spectrum import Spectrum as Spectrum
 from .spectrum import cifar10_spectrum as cifar10_spectrum
+from .spectrum import denoised as denoised
 from .subject import Opaque as Opaque
 from .subject import Subject as Subject
 from .subject import moments_of as moments_of

@@ -311,12 +311,24 @@ def _unfrozen(
         flows = linear_flow(*(np.moveaxis(entry, (0, 1), (-2, -1)) for entry in (drift, D)), length)
         E, Phi, Q = (np.moveaxis(entry, (-2, -1), (0, 1)) for entry in flows)
         return since.then(AffineMap(E + unit, matvec(Phi, pull), _scaled(Q, scheme.lambda_s)))
+    matrix, on_score, offset, noise_cov = midpoint_rule(stage, score.mean, score.precision, target)
+    moved = since.then(AffineMap(matrix, offset, _scaled(noise_cov, scheme.lambda_s)))
+    seen = matmul(on_score, score.precision)
+    return moved._replace(matrix=moved.matrix - seen, offset=moved.offset + matvec(seen, score.mean))
+
+
+def midpoint_rule(
+    stage: PartStage, mean: Array, precision: Array, target: GaussianTarget
+) -> tuple[Array, Array, Array, Array]:
+    """A part by the midpoint rule along the score -precision (u - mean), both (d, ..., n, V), in each of n steps:
+    u <- P u + K sigma + b + xi, sigma the score where its S was evaluated. P, K, b and Q."""
+    A, G, D = coefficients_at(stage.part.sde, stage.begin, target.params)
+    length = stage.length[:, None]
+    unit = np.eye(len(A))[..., None, None]
+    gain = matmul(G, precision)
+    drift = A - gain
     matrix = unit + length * matmul(drift, unit + length / 2 * A)
-    moved = since.then(AffineMap(matrix, length * pull, _scaled(D * length, scheme.lambda_s)))
-    half = length**2 / 2
-    return moved._replace(
-        matrix=moved.matrix - half * matmul(drift, gain), offset=moved.offset + half * matvec(drift, pull)
-    )
+    return matrix, length**2 / 2 * matmul(drift, G), length * matvec(gain, mean), D * length
 
 
 def coefficients_at(sde: LinearSDE, t: Array, params: Parameters) -> tuple[Array, Array, Array]:

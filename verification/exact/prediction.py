@@ -72,11 +72,34 @@ def predicted_constants(
             f"{scheme.name!r} shows no local error up to h^{proof.searched}: there is no constant to predict"
         )
     _check_grid(scheme, proof, order, grid)
+    with np.errstate(over="ignore", invalid="ignore"):
+        first = _compile(() if is_graded(grid) else proof.start, scheme)(target, np.array([params.T]))
+    coefficients = proof.coefficients if proof.order_of_steps == order else ()
+    return proof, integrated(coefficients, order, scheme, target, t_end, grid, first)
+
+
+def integrated(
+    error: Sequence[Coefficient],
+    order: int,
+    scheme: Scheme,
+    target: GaussianTarget,
+    t_end: float,
+    grid: str = "uniform",
+    first: tuple[Array, Array] | None = None,
+) -> GaussianLaw:
+    """What local errors of h^(order + 1) in every step of a run, `error` the coefficients, add up to at its end over
+    h^order: constants of the mean (n, V) and the covariance (n, n, V).
+
+    scheme: whose dynamics carry them on, and whose score, or other quantity held, the coefficients are in. first: what
+    errors of mean and covariance a run begins with, (n, 1, V) and (n, n, 1, V); none unless given. Raises ValueError
+    where they could not be integrated.
+    """
+    params = target.params
     # Runge-Kutta's classical fourth-order rule on a fixed grid: all its coefficients are computed in one sweep. Half as
     # many steps show its error.
     with np.errstate(over="ignore", invalid="ignore"):  # too stiff for the grid: the check below says so
-        local = _compile(proof.coefficients if proof.order_of_steps == order else (), scheme)
-        first = _compile(() if is_graded(grid) else proof.start, scheme)(target, np.array([params.T]))
+        local = _compile(error, scheme)
+        first = _compile((), scheme)(target, np.array([params.T])) if first is None else first
         fine, coarse = (
             _integrate(scheme, target, local, order, first, _Clock.of(grid, params, t_end, n))
             for n in (_STEPS, _STEPS // 2)
@@ -87,7 +110,7 @@ def predicted_constants(
             f"the error of {scheme.name!r} could not be integrated to 0.1% with {_STEPS} steps: too stiff; choose "
             "smaller parameters, or a larger t_end"
         )
-    return proof, fine
+    return fine
 
 
 def predicted_errors(scheme: Scheme, target: GaussianTarget, t_end: float, grid: str = "uniform") -> dict[str, float]:

@@ -30,6 +30,7 @@ IMPORTS = [
     (["moments", "NVV", "--steps", "10"], {"numpy"}),
     (["moments", "O S A B", "--steps", "10"], {"numpy"}),
     (["stability", "RVV", "--steps", "100"], {"numpy", "scipy"} | NUMBA),
+    (["budget", "ROBA", "--nfe", "10", "--data-variance", "0.25"], {"numpy"}),
     # what follows derives, or samples
     (["verify", "O(1/2) S B A O(1/2)", "--steps", "25,50,100,200"], EXACT | {"sympy", "mpmath"}),
     (
