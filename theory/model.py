@@ -347,7 +347,7 @@ class Diffusion:
         tau (Xue et al. 2023, arXiv 2309.05019). A function of time is a `NoiseAmount`, or what it is made of: a formula
         or a sympy expression in t and theta = int_0^t beta. Raises ValueError on another noise.
         """
-        if not isinstance(noise, Real):
+        if not isinstance(noise, float | int | Real):
             return LinearSDE.declared(reverse_family(self.forward), NoiseAmount.of(noise))
         if not 0 <= noise <= LARGEST:
             raise ValueError(f"noise = {noise} of reverse dynamics must be a number in [0, {LARGEST:g}]; 1 is the SDE")

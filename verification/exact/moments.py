@@ -308,7 +308,7 @@ def _unfrozen(
     length = stage.length[:, None]
     unit = np.eye(len(A))[..., None, None]
     if scheme.flow == "true":
-        flows = linear_flow(*(np.moveaxis(entry, (0, 1), (-2, -1)) for entry in (drift, D)), length)
+        flows = linear_flow(np.moveaxis(drift, (0, 1), (-2, -1)), np.moveaxis(D, (0, 1), (-2, -1)), length)
         E, Phi, Q = (np.moveaxis(entry, (-2, -1), (0, 1)) for entry in flows)
         return since.then(AffineMap(E + unit, matvec(Phi, pull), _scaled(Q, scheme.lambda_s)))
     matrix, on_score, offset, noise_cov = midpoint_rule(stage, score.mean, score.precision, target)
