@@ -42,10 +42,15 @@ class Memory(NamedTuple):
 
 
 def compile_held(
-    scheme: Scheme, stages: Sequence[ScoreStage | PartStage], params: Parameters, past: int
+    scheme: Scheme,
+    stages: Sequence[ScoreStage | PartStage],
+    params: Parameters,
+    past: int,
+    starts: NDArray[np.int64] | None = None,
 ) -> list[tuple[Array | None, Flow, Memory | None]]:
     """The segments of one step, the score-free one first, of the steps from number `past` on: the time of its S, its
-    flow, and what it remembers (None for a memory of 1)."""
+    flow, and what it remembers (None for a memory of 1). starts (steps,): of each step the first one of its run, where
+    several runs stand one after the other; None: there is one."""
     evaluated = [stage.time for stage in stages if isinstance(stage, ScoreStage)]
     steps = len(stages[0][-1]) - past if stages else 0
     size = scheme.splitting.diffusion.size
@@ -58,7 +63,11 @@ def compile_held(
             found.append((stage.time[past:], held))
             continue
         if stage.part.sde.uses_score:
-            flow = held_part(scheme, stage, evaluations_before(evaluated, len(found) - 2, scheme.memory), params, past)
+            last = evaluations_before(evaluated, len(found) - 2, scheme.memory)
+            if starts is not None:
+                since = (np.arange(len(last)) - starts)[:, None] * len(evaluated) + len(found) - 2
+                last = np.where(since >= np.arange(scheme.memory), last, np.nan)
+            flow = held_part(scheme, stage, last, params, past)
         else:
             P, _, Q = stage.part.flow("exact", stage.length[past:], params)
             flow = HeldFlow(P, nothing, Q)

@@ -37,7 +37,7 @@ ALLOWED = {
     "verification.time_limit",
     "verification.stability": f"{_BELOW} integrators.kernels verification.exact verification.blackbox",
     "verification.advice": f"{_BELOW} verification.files verification.exact verification.stability "
-    "verification.cifar10.study",
+    "verification.cifar10.model verification.cifar10.study",
     "verification.cifar10": "",
     "verification.cifar10.model": "theory verification.targets verification.files",
     "verification.cifar10.study": f"{_BELOW} verification.exact verification.sampled verification.cifar10.model "

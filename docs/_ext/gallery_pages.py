@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sphinx.application import Sphinx
-from weakorder.reports.pages import write_gallery
+from weakorder.reports.pages.gallery import write_gallery
 
 
 def write_pages(app: Sphinx) -> None:

@@ -209,7 +209,7 @@ def _study(
         if process.is_first:
             _keep_batch(output, size, samples if batch is None else None)
         with contextlib.redirect_stdout(sys.stderr), memory_for(size):
-            studies.sample(design, store, chosen, process, lambda total: _bar(total, process.is_first))
+            studies.sample(design, store, chosen, process, lambda total: evaluation_bar(total, process.is_first))
         peers.wait()
     if not process.is_first:
         return
@@ -318,7 +318,7 @@ def _check_folder(output: Path) -> None:
     check_writable(output / "index.html")
 
 
-def _bar(total: int, shown: bool) -> Callable[[int], None]:
+def evaluation_bar(total: int, shown: bool) -> Callable[[int], None]:
     """A progress bar with the time left; also where no terminal shows it, twice a minute."""
     from tqdm import tqdm
 

@@ -26,6 +26,7 @@ from .lines import BAD_INPUT, INTERRUPTED, progress
 from .options import EVENT, MODEL, OUTPUT
 from .schemes import derive, moments, schemes, stability
 from .search import search
+from .tune import tune
 from .unmodified import LIBRARIES
 from .values import parameters, subject_of
 from .verify import baseline, verify
@@ -119,7 +120,8 @@ def _survey(libraries: tuple[str, ...], output: Path, as_json: bool) -> None:
         click.echo((page.parent / f"{library}.json").read_text() if as_json else f"wrote {page}", nl=not as_json)
 
 
-for command in (schemes, derive, moments, stability, verify, identify, budget, search, baseline, *map(group_of, NAMES)):
+ADVICE = (budget, tune, search)
+for command in (schemes, derive, moments, stability, verify, identify, *ADVICE, baseline, *map(group_of, NAMES)):
     cli.add_command(command)
 
 

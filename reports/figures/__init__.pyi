@@ -13,3 +13,5 @@ from .style import as_svg as as_svg
 from .survey import distances as distances
 from .targets import MIXTURE as MIXTURE
 from .targets import SAMPLED_FUNCTIONS as SAMPLED_FUNCTIONS
+from .tune import tuned_curves as tuned_curves
+from .tune import tuned_distances as tuned_distances

@@ -1,8 +1,9 @@
+from .budget import leading_terms as leading_terms
+from .budget import leading_text as leading_text
 from .budget import write_budget as write_budget
 from .cifar10_page import write_page as write_page
 from .derivation import derivation_text as derivation_text
 from .derivation import derive as derive
-from .gallery import write_gallery as write_gallery
 from .orders import order_rows as order_rows
 from .report import write_report as write_report
 from .search import write_search as write_search
@@ -11,3 +12,7 @@ from .stability import judge as judge
 from .stability import stability_text as stability_text
 from .strict_json import dumps as dumps
 from .survey import write_survey as write_survey
+from .tune import tune_all as tune_all
+from .tune import tune_with_papers as tune_with_papers
+from .tune import tuned_settings as tuned_settings
+from .tune import write_tune as write_tune

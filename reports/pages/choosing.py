@@ -18,6 +18,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .templates import number
+
 Results = dict[str, Any]
 
 # How far a measured order may be from the proven one where error constants are compared.
@@ -68,7 +70,7 @@ def _nearer(row: Results, kin: Sequence[Results], budgets: Sequence[int]) -> str
     for budget in budgets:
         best = min(kin, key=lambda entry, b=budget: distance(entry, b))
         own, least = distance(row, budget), distance(best, budget)
-        factor = "where this one diverges" if math.isinf(own) else f"{own / least:.3g} times nearer"
+        factor = "where this one diverges" if math.isinf(own) else f"{number(own / least)} times nearer"
         clauses.setdefault(best["name"], []).append(f"at {budget} ({factor})")
     said = [f"{name} {_words(entries)}" for name, entries in clauses.items()]
     return f"To end nearest to the data, choose {', '.join(said)}."

@@ -10,6 +10,7 @@ not changed is not written, so that what depends on it is not built again.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from ...verification.files import make_folder, write_atomically
 from ...verification.stability import BOUND, scan_steps
 from .choosing import distance, fewest, when_to_choose
 from .orders import order_rows
-from .templates import template
+from .templates import number, template
 
 Results = dict[str, Any]
 
@@ -140,10 +141,8 @@ def pages(rows: Sequence[Results], shelves: Sequence[Family]) -> dict[str, str]:
 
 
 def _digits(value: float | None) -> str:
-    """A number to three digits; what is infinite or missing, in a word."""
-    if value is None or value == float("inf"):
-        return "diverges"
-    return f"{value:.3g}"
+    """A number to three digits; where a run diverged there is none."""
+    return "diverges" if value is None or math.isinf(value) else number(value)
 
 
 def write_gallery(folder: Path, shelves: Sequence[Family] | None = None) -> list[Path]:

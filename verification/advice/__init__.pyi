@@ -2,6 +2,7 @@ from .budget import KINDS as KINDS
 from .budget import NETWORK as NETWORK
 from .budget import Budget as Budget
 from .budget import budget_of as budget_of
+from .budget_leading import leading_errors as leading_errors
 from .budget_measures import Measure as Measure
 from .budget_measures import OnGaussian as OnGaussian
 from .budget_measures import OnSpectrum as OnSpectrum
@@ -9,3 +10,19 @@ from .search import find_words as find_words
 from .search_network import on_network as on_network
 from .search_settings import Search as Search
 from .search_state import SearchState as SearchState
+from .tune import Measured as Measured
+from .tune import Optimum as Optimum
+from .tune import Tuned as Tuned
+from .tune import check_growth as check_growth
+from .tune import measure as measure
+from .tune import tuned as tuned
+from .tune_curves import NEAR as NEAR
+from .tune_curves import curves as curves
+from .tune_curves import elsewhere as elsewhere
+from .tune_curves import jitter as jitter
+from .tune_network import Candidate as Candidate
+from .tune_network import Validation as Validation
+from .tune_published import by_grid as by_grid
+from .tune_published import by_scheme as by_scheme
+from .tune_settings import Settings as Settings
+from .tune_settings import untuned as untuned

@@ -40,6 +40,7 @@ from .prediction import predicted_errors as predicted_errors
 from .refinement import refined as refined
 from .spectrum import Spectrum as Spectrum
 from .spectrum import cifar10_spectrum as cifar10_spectrum
+from .spectrum import denoised as denoised
 from .subject import Opaque as Opaque
 from .subject import Subject as Subject
 from .subject import moments_of as moments_of

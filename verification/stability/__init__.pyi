@@ -4,5 +4,11 @@ from .fewest_steps import LeastSteps as LeastSteps
 from .fewest_steps import least_steps as least_steps
 from .fewest_steps import scan_steps as scan_steps
 from .fewest_steps import thinned as thinned
+from .growth import FACTOR as FACTOR
+from .growth import Growth as Growth
+from .growth import fastest as fastest
+from .growth import in_law_units as in_law_units
+from .growth import transient_growth as transient_growth
+from .growth import worst_growth as worst_growth
 from .regions import last_step_excess as last_step_excess
 from .regions import worst_excess as worst_excess

@@ -3,6 +3,7 @@ from .checkpoint import NetworkScore as NetworkScore
 from .checkpoint import fingerprint as fingerprint
 from .checkpoint import load_checkpoint as load_checkpoint
 from .configuration import TrainingConfig as TrainingConfig
+from .data import images_of as images_of
 from .data import load_images as load_images
 from .data import to_unit as to_unit
 from .datasets import AFHQV2 as AFHQV2

@@ -14,6 +14,7 @@ import io
 import pickle
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from ...targets import read_images
 from . import pictures
-from .datasets import CIFAR10, CIFAR10_ARCHIVE, DataSet
+from .datasets import CELEBA64, CIFAR10, CIFAR10_ARCHIVE, DataSet
 
 ARCHIVE_MD5 = CIFAR10_ARCHIVE[1]
 FOLDER = "cifar-10-batches-py"
@@ -81,6 +82,16 @@ def load_images(
     except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{str(path)!r} cannot be read: {reason}; {forms}") from error
+
+
+def images_of(path: str | Path, side: int, crop: int | None = None) -> NDArray[np.uint8]:
+    """Anybody's images, uint8 (n, 3, side, side): CIFAR-10's archive or folder as they are, 32 x 32; else a folder or
+    zip of pictures, each resized to `side` (its centre `crop` first), or an npz file. Raises ValueError as
+    `load_images`."""
+    path = Path(path)
+    batches = (path / FOLDER, path / next(iter(BATCHES["train"])))
+    known = path.name == CIFAR10_ARCHIVE[0] or any(batch.exists() for batch in batches)
+    return load_images(path, "train", CIFAR10 if known else replace(CELEBA64, side=side, archive=None), crop)
 
 
 def to_unit(images: NDArray[np.uint8] | Tensor, dtype: torch.dtype = torch.float64) -> Tensor:

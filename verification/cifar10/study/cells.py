@@ -51,7 +51,7 @@ class Model:
 @dataclass(frozen=True)
 class Cell:
     """A scheme at `steps` steps of `grid`, on the noise of `reference`, or on its own (None); `precision`: of the
-    network's products.
+    network's products; `eps`: its cut-off (None: the model's); `denoises`: whether the denoising step follows.
 
     Raises ValueError on fewer than 1 step, other dynamics than PSLD's, and sub-flows that are not sampled.
     """
@@ -61,6 +61,8 @@ class Cell:
     grid: str
     reference: Cell | None = None
     precision: str = FLOAT32
+    eps: float | None = None
+    denoises: bool = True
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -84,7 +86,7 @@ class Cell:
     @property
     def nfe(self) -> int:
         """The evaluations it should take, the denoising step's included; what it takes is counted."""
-        return self.scheme.nfe_per_step * self.steps + 1
+        return self.scheme.nfe_per_step * self.steps + self.denoises
 
     @property
     def kind(self) -> str:
@@ -96,7 +98,12 @@ class Cell:
         scheme = self.scheme
         words = [scheme.word, repr(scheme.splitting.parts), scheme.flow, scheme.lambda_s, self.steps, self.grid]
         words += [*scheme.held_key, *(part.name for part in scheme.parts if part.euler)]
+        words += [] if self.eps is None and self.denoises else [self.eps, self.denoises]
         return [*words, self.precision, self.reference.description() if self.reference and self.noise else None]
+
+    def parameters(self, params: Parameters) -> Parameters:
+        """The model's parameters with the cell's own cut-off."""
+        return params if self.eps is None else replace(params, eps=self.eps)
 
     @property
     def noise(self) -> Cell | None:

@@ -1,8 +1,9 @@
 """Samples of many schemes from one network, coupled, and kept on disk cell by cell.
 
 A cell is a scheme at a number of steps: its samples numbered 0 .. n - 1 run from the prior to the cut-off and take the
-denoising step, whose evaluation counts. A stochastic cell shares its Brownian motion with a reference, one run of the
-same dynamics with many more steps (integrators.anchored); a deterministic one shares the start, which is all there is.
+denoising step (or do not, if the cell says so), whose evaluation counts. A stochastic cell shares its Brownian motion
+with a reference, one run of the same dynamics with many more steps (integrators.anchored); a deterministic one shares
+the start, which is all there is.
 
 Sample j of a cell is a function of the network, the parameters, the scheme, the steps, the grid, the reference, the
 seed and j, and of nothing else: not of the other cells, nor of who computes it. So work is divided by samples, a batch
@@ -234,7 +235,7 @@ class _Runs:
         self.coupled: dict[Cell, Coupling] = {}
 
     def taus(self, cell: Cell) -> NDArray[np.float64]:
-        return time_grid(cell.grid, cell.steps, self.params)
+        return time_grid(cell.grid, cell.steps, cell.parameters(self.params))
 
     def anchor(self, reference: Cell) -> Anchor:
         with self.lock:
@@ -281,7 +282,8 @@ def _sample(
                 u = sample_coupled(runs.alone(cell), counted, start, numbers, seed)[0]
             else:
                 u = sample_anchored(runs.given(work.reference, cell), counted, start, normals, numbers, seed)
-            u = _denoised(cell, counted, u, params)
+            if cell.denoises:
+                u = _denoised(cell, counted, u, cell.parameters(params))
         x = u[:, 0].to(torch.float32).cpu().numpy()
         store.save(cell, work.batch, Samples(x, counted.evaluations, time.perf_counter() - began))
 
