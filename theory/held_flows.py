@@ -265,7 +265,7 @@ def drift_and_gain(
     values: Mapping[str, float],
     tau: Array | None = None,
 ) -> tuple[Array, Array]:
-    """B = A + G Phi and G Psi at theta (...): (..., d, d). tau: the amount of noise where it changes with time (...)."""
+    """B = A + G Phi and G Psi at theta (...): (..., d, d). tau (...): the noise, where it changes with time."""
     A, G, _ = _numbers(sde, values, tau)
     kernel = NumericKernel(diffusion, theta, values)
     phi, psi = (np.broadcast_to(of, (*theta.shape, *A.shape[-2:])) for of in (frozen.phi(kernel), frozen.psi(kernel)))
