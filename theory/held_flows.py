@@ -147,9 +147,10 @@ def _moved(coarse: HeldFlow, fine: HeldFlow) -> Array:
     """By how much two computations of n flows differ, the largest difference of P, the K_j and Q beside the largest
     entry of each, (n,). The K_j are one: an integral of l_j may nearly vanish, and is then right beside the others."""
     differences = []
-    for a, b in zip(coarse, fine, strict=True):
-        size, change = (np.abs(entry).reshape(len(a), -1).max(1, initial=0) for entry in (b, a - b))
-        differences.append(np.divide(change, size, out=np.where(change == 0, 0.0, np.inf), where=size > 0))
+    with np.errstate(invalid="ignore"):  # what overflows does not settle
+        for a, b in zip(coarse, fine, strict=True):
+            size, change = (np.abs(entry).reshape(len(a), -1).max(1, initial=0) for entry in (b, a - b))
+            differences.append(np.divide(change, size, out=np.where(change == 0, 0.0, np.inf), where=size > 0))
     return np.max(differences, axis=0)
 
 
