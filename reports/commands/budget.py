@@ -35,6 +35,7 @@ BUDGETS = (10, 15, 20, 30, 50, 70, 100, 150, 200)
 @GRID
 @click.option("--start", type=click.Choice(["prior", "exact"]), default="prior", show_default=True, help="Of the run.")
 @click.option("--denoise/--no-denoise", default=True, show_default=True, help="The published last step, to t = 0.")
+@click.option("--leading", is_flag=True, help="Also the leading local error of every term, as it is proven.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A folder for a figure and budget.json.")
 @EVENT
 @OUTPUT
@@ -49,6 +50,7 @@ def budget(
     grid: str,
     start: str,
     denoise: bool,
+    leading: bool,
     output: Path | None,
     event: list[int] | None,
     as_json: bool,
@@ -75,6 +77,8 @@ def budget(
     settings = (grid, start, denoise)
     found = _budgets(asked, lengths, settings)
     answer = _answer(asked, found, settings)
+    if leading:
+        answer["leading"] = {one.x: one.leading() for one in asked}
     if output is not None:
         more = lengths if len(lengths) > 1 else [("nfe", n) for n in BUDGETS]
         write_budget(output, answer | {"curves": _curves(asked, more, settings)})
@@ -120,6 +124,16 @@ class _Asked:
         from ...verification.blackbox import BlackBox
 
         self.subject = BlackBox(x, self.sampler, tuple(event or ()))
+
+    def leading(self) -> list[dict[str, Any]]:
+        """What the proof says of its terms. Raises ValueError for what has none."""
+        from ...theory.scheme import Scheme
+        from ..pages import leading_terms
+
+        if not isinstance(self.sampler, Scheme):
+            raise ValueError(f"{self.x} is a black box; --leading is for schemes, whose words are expanded")
+        params = self.measure.params
+        return leading_terms(self.sampler, params.beta_min != params.beta_max)
 
     def steps(self, kind: str, count: int, denoise: bool) -> int:
         """The steps that so many evaluations buy, or so many steps. Raises ValueError where they buy none."""
@@ -233,6 +247,10 @@ def _print(asked: Sequence[_Asked], found: Sequence[Budget], answer: dict[str, A
             ["steps", *(str(budget.steps) for budget in found)],
         ]
     print_table(header, rows)
+    for x, terms in answer.get("leading", {}).items():
+        from ..pages import leading_text
+
+        click.echo(f"leading local errors of {x}, for every score:\n{leading_text(terms)}")
     click.echo(f"network: {answer['network_says']}")
     for sentence in answer["assumes"]:
         click.echo(f"assumes: {sentence}")

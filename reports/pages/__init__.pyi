@@ -1,3 +1,5 @@
+from .budget import leading_terms as leading_terms
+from .budget import leading_text as leading_text
 from .budget import write_budget as write_budget
 from .cifar10_page import write_page as write_page
 from .derivation import derivation_text as derivation_text

@@ -117,8 +117,11 @@ class _Word(Word):
             score = self.calculus.reading(self.calculus.held_function(evaluated), here)
             half = self.scheme.flow == "euler" and token.symbol not in between.exact
             return (self._half_along if half else self._along)(step, position, score, g)
-        g = super()._token(step, position, g)
-        return self.evaluate(evaluated, g) if token.symbol in between.own else g
+        if token.symbol not in between.own:
+            return super()._token(step, position, g)
+        # What it evaluates is its own: the parts behind it hold what their S gave.
+        g = super()._token(step, position, self.calculus.renamed(g, "held", "kept"))
+        return self.calculus.renamed(self.evaluate(evaluated, g), "kept", "held")
 
     def _here(self, step: Step, position: int) -> Polynomial:
         """The offset within a part's interval."""

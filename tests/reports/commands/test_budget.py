@@ -1,17 +1,14 @@
-"""`weakorder budget` as a shell runs it, and the page of the documentation whose numbers it made."""
+"""`weakorder budget` as a shell runs it, and the table of the page on why schemes differ, whose numbers it made."""
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 from command_line import Run
 from selection import nightly_but
-
-PAGE = Path(__file__).parents[3] / "docs" / "understand" / "budget.md"
 
 BOX = """
 def step(u, tau, h, score):
@@ -65,6 +62,20 @@ def test_options_change_the_scheme(line: Run) -> None:
     assert left == pytest.approx(plain["whole"]["cov xx"], rel=1e-9)
 
 
+def test_the_leading_errors_of_all_terms_that_come_from_steps_are_printed(line: Run) -> None:
+    words = ["budget", "ROBA", "--lambda-s", "1.2", "--nfe", "5", "--data-variance", "1", "--leading"]
+    answer = json.loads(line(*words, "--json")[1])
+    terms = answer["leading"]["ROBA"]
+    assert [term["term"] for term in terms] == [term["term"] for term in answer["budgets"][0]["terms"][:-3]]
+    assert [term["power"] for term in terms] == [1] + [2] * (len(terms) - 1)
+    assert terms[0]["coefficients"] == {"dx^2": "beta*gamma*lambda_s^2 - beta*gamma"}
+    out = line(*words)[1]
+    assert all(f"{term['term']}, times h^{term['power']}\n" in out for term in terms)
+    code, out, err = line("budget", "SAB2", "--nfe", "5", "--leading")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "choose memory 1" in err
+
+
 def test_a_folder_gets_the_figure_and_the_numbers(line: Run, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "budget"
     out = line("budget", "EM", "vp-DDPM", "--nfe", "10,20", "--data-variance", "0.1", "-o", str(folder))[1]
@@ -104,26 +115,36 @@ def test_bad_input_is_one_line(line: Run, words: list[str], says: str) -> None:
     assert says in err
 
 
-# --- The page ---------------------------------------------------------------------------------------------------------
-
 _NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]\d+)?")
-SHOWN = re.findall(r"```text\n\$ weakorder (budget .*?)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+# --- The page of one screen -------------------------------------------------------------------------------------------
+
+WHY = (Path(__file__).parents[3] / "docs" / "understand" / "why-schemes-differ.md").read_text()
+
+
+def cell_of(answer: dict) -> str:
+    """A cell of its table, from the command's JSON: the distance and its three largest terms."""
+    terms = sorted(answer["terms"], key=lambda term: -abs(term["distance"]))[:3]
+    return f"{answer['whole']['distance']:.3g}: " + ", ".join(f"{t['term']} {t['distance']:.3g}" for t in terms)
 
 
 @pytest.mark.parametrize(
-    ("words", "printed"), nightly_but(lambda case: "1.2 --nfe 50 " in case[0], SHOWN), ids=[words for words, _ in SHOWN]
+    ("name", "nfe"),
+    nightly_but(
+        lambda case: case == ("EM", 20),
+        [(name, nfe) for name in ("EM", "SSCS", "ROBA", "SDE-DPM-Solver++2M") for nfe in (20, 50, 100)],
+    ),
 )
-def test_the_pages_output_is_what_the_command_prints(line: Run, words: str, printed: str) -> None:
-    """Claim: every line and every number, to one of its last digit; what is zero but for rounding stays that."""
-    code, out, _ = line(*shlex.split(words))
-    assert code == 0
-    said = [row for row in out.splitlines() if not row.startswith(("assumes: ", "network: "))]
-    for old, new in zip(printed.splitlines(), said, strict=True):
-        assert _NUMBER.sub("#", old).split() == _NUMBER.sub("#", new).split()
-        for first, second in zip(_NUMBER.findall(old), _NUMBER.findall(new), strict=True):
-            assert float(first) == pytest.approx(float(second), rel=2e-3, abs=1e-12)
+def test_why_schemes_differ_is_what_the_command_says(line: Run, name: str, nfe: int) -> None:
+    row = next(row for row in WHY.splitlines() if row.startswith(f"| {name} |"))
+    said = row.split("|")[2 + (20, 50, 100).index(nfe)].strip()
+    out = line("budget", name, "--nfe", str(nfe), "--grid", "quadratic", "--json")[1]
+    found = cell_of(json.loads(out)["budgets"][0])
+    assert _NUMBER.sub("#", said) == _NUMBER.sub("#", found)
+    shown, numbers = ([float(n) for n in _NUMBER.findall(text)] for text in (said, found))
+    assert shown == pytest.approx(numbers, rel=0.006)
 
 
-def test_the_page_shows_the_three_tricks() -> None:
-    assert len(SHOWN) >= 3
-    assert all(trick in PAGE.read_text() for trick in ("sharing", "S@1", "lambda_s"))
+def test_a_table_of_another_budget_is_seen(line: Run) -> None:
+    out = line("budget", "EM", "--nfe", "20", "--json")[1]  # on the uniform grid
+    assert cell_of(json.loads(out)["budgets"][0]) not in WHY
