@@ -33,6 +33,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "auto"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_execution_in_temp = True
 
 html_theme = "furo"
 html_title = f"weakorder {release}"

@@ -120,9 +120,10 @@ def _watching(score: Score, size: float, where: str) -> Score:
     return watching
 
 
-def as_trajectory(sampler: Sampler, taus: list[float]) -> Run:
-    """A whole run of a black box of any kind over the times taus, reset first where it can be."""
-    if kind_of(sampler) is Kind.TRAJECTORY:
+def as_trajectory(sampler: Sampler, taus: list[float], kind: Kind | None = None) -> Run:
+    """A whole run of a black box of any kind over the times taus, reset first where it can be; kind: where it is
+    known, which takes as long to tell as a step."""
+    if (kind or kind_of(sampler)) is Kind.TRAJECTORY:
         times = torch.tensor(taus, dtype=torch.float64)
         return lambda u, score: cast("Trajectory", sampler)(score, u, times.clone())
     step, reset = cast("Step", sampler), getattr(sampler, "reset", lambda: None)

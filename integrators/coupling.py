@@ -36,6 +36,7 @@ not drawn.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,11 +55,12 @@ from .grids import check_grid
 from .held import held_propagator
 from .noise import START, check_samples, draw_pairs
 from .noise_kinds import NoiseKind, joint_factor, kind_of
-from .planes import linear_image, normals
+from .planes import Updates, linear_image, normals, updates_for
 from .sampler import Score, recall_of
 from .stages import position_scale
 
 Integers = NDArray[np.int64]
+_Noises = dict[tuple[int, int], Tensor]  # what is there of the noises of segments (run, segment)
 
 # Ends of intervals are sums of a grid's time and a share of its step, with a few roundings of numbers below 1: closer
 # than this they are the same. No two grid times that differ on purpose are so close (see theory.model.SMALLEST_TIME).
@@ -172,29 +174,63 @@ def run_coupled(coupling: Coupling, score: Score, u: Tensor, normals: Callable[[
     size, shape = coupling.size, u.shape
     if size == 1:
         u = u[:, None]
-    states, noises = [u] * len(coupling.runs), dict[tuple[int, int], Tensor]()
+    states, noises = [u] * len(coupling.runs), _Noises()
     recalls = [recall_of(coupled.run, u) for coupled in coupling.runs]
+    updates = [_updates(coupled, u, recall is not None) for coupled, recall in zip(coupling.runs, recalls, strict=True)]
+    add_up = _images(coupling, u)
     for moment in coupling.plan:
         if moment.shares:
-            noise = linear_image(moment.image, normals(moment.column))
-            for k, share in enumerate(moment.shares):
-                part = noise[:, size * k : size * k + size]
-                noises[share] = noises[share] + part if share in noises else part
+            add_up(moment, normals(moment.column), noises)
         for run, segment in moment.complete:
             tables, noise = coupling.runs[run].run, noises.pop((run, segment), None)
             if segment == 0:
                 state = linear_image(tables.prologue.propagator, states[run])
             else:
-                times, (P, K, _), _ = tables.updates
-                s = score(states[run].reshape(shape), float(times[segment - 1]))  # type: ignore[index]
+                s = score(states[run].reshape(shape), float(tables.updates.time[segment - 1]))  # type: ignore[index]
                 s = s.reshape(states[run].shape)
-                gain = K[segment - 1]
                 if (recall := recalls[run]) is not None:
-                    s, gain = recall(segment - 1, states[run], s), np.eye(size)
-                table = np.concatenate([P[segment - 1], gain], axis=1)
-                state = linear_image(table, torch.cat([states[run], s], dim=1))
+                    s = recall(segment - 1, states[run], s)
+                state, noise = updates[run](segment - 1, states[run], s, noise), None
             states[run] = state if noise is None else state.add_(noise)
     return [state.reshape(shape) for state in states]
+
+
+def _images(coupling: Coupling, u: Tensor) -> Callable[[_Moment, Tensor, _Noises], None]:
+    """What adds a column's shares to the noises of their segments; as updates of states like u where it has as many
+    normals as a state has components."""
+    size = coupling.size
+
+    def by_matrix(moment: _Moment, column: Tensor, noises: _Noises) -> None:
+        noise = linear_image(moment.image, column)
+        for k, share in enumerate(moment.shares):
+            part = noise[:, size * k : size * k + size]
+            noises[share] = noises[share] + part if share in noises else part
+
+    if coupling.width != size:
+        return by_matrix
+    images = [moment.image.reshape(-1, size, size) for moment in coupling.plan if moment.shares]
+    rows = np.concatenate(images) if images else np.zeros((0, size, size))
+    updates, taken = updates_for(_rows(rows, np.zeros_like(rows)), u), itertools.count()
+
+    def by_updates(moment: _Moment, column: Tensor, noises: _Noises) -> None:
+        for share in moment.shares:
+            noises[share] = updates(next(taken), column, None, noises.get(share))
+
+    return by_updates
+
+
+def _updates(coupled: CoupledRun, u: Tensor, recalls: bool) -> Updates:
+    """Those of a run, to which its noise comes as it is, and, where it recalls, what is recalled with its gains."""
+    P, K, _ = coupled.run.updates.flow
+    return updates_for(_rows(P, np.broadcast_to(np.eye(P.shape[-1]), K.shape) if recalls else K), u)
+
+
+def _rows(state: Array, score: Array) -> Array:
+    """Rows that `updates_for` takes: the gains (rows, n, n) of a state and of a score, and 1 of the noise."""
+    size = state.shape[-1]
+    unit = np.broadcast_to(np.eye(size)[np.tril_indices(size)], (len(state), size * (size + 1) // 2))
+    flat = (len(state), size * size)
+    return np.concatenate([state.reshape(flat), score.reshape(flat), unit], axis=1)
 
 
 class _Moment(NamedTuple):

@@ -43,8 +43,8 @@ def stand_ins() -> Iterator[None]:
     _lasting += 1
     try:
         if _lasting == 1:
-            for (owner, name), original in _ORIGINALS.items():
-                setattr(owner, name, _stand_in(name, original))
+            for (owner, name), ours in _STAND_INS.items():
+                setattr(owner, name, ours)
         yield
     finally:
         _lasting -= 1
@@ -79,4 +79,5 @@ def _stand_in(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
 _ORIGINALS = {
     (owner, name): getattr(owner, name) for owner in (torch, torch.Tensor) for name in WATCHED if hasattr(owner, name)
 }
+_STAND_INS = {place: _stand_in(place[1], original) for place, original in _ORIGINALS.items()}
 _OWN = {owner: frozenset(vars(owner)) & WATCHED for owner in (torch, torch.Tensor)}

@@ -1,7 +1,7 @@
 """Hypothesis profiles: derandomised in every run, wide under --nightly. Derivations are cached per machine.
 
 Tests work on small tensors in several processes: torch gets one thread in each, and in what they start. Without a GPU
-Triton's kernels are run by its interpreter.
+Triton's kernels are run by its interpreter. What hands tests to processes runs none, and waits for no torch.
 """
 
 from __future__ import annotations
@@ -13,11 +13,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before it is imported: its kernels then run on a processor
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -57,14 +52,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(1)  # whatever OMP_NUM_THREADS was
+    if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
+        _prepare_torch()
+    gc.disable()  # while thousands of tests are collected, of which none is garbage
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background of a script ignores
     settings.load_profile("nightly" if config.getoption("--nightly") else "default")
+
+
+def _prepare_torch() -> None:
+    import torch
+
+    torch.set_num_threads(1)  # whatever OMP_NUM_THREADS was
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # before it is imported: its kernels then run on a processor
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     gc.collect()
     gc.freeze()  # what is imported by now stays: no test's garbage is looked for in it (a twentieth of the time)
+    gc.enable()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

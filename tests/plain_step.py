@@ -14,6 +14,7 @@ def deviation(u, h):
     return h**0.5 * torch.tensor([0.08, 8.02], dtype=u.dtype).sqrt().reshape(2, *(1,) * (u.ndim - 2))
 
 
-def drawing(draw):
-    """The step, with numbers of draw(u)."""
+def drawing(draw=lambda u: torch.randn_like(u)):
+    """The step, with numbers of draw(u); looked up as it draws, as most samplers do, which is probed in half the
+    time."""
     return lambda u, tau, h, score: u + h * drift(u, score(u, 1 - tau)) + deviation(u, h) * draw(u)

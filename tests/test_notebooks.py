@@ -74,6 +74,7 @@ def test_a_users_own_data_set(tmp_path: Path) -> None:
     assert "steps" in least
 
 
+@pytest.mark.nightly
 def test_a_cell_that_fails_is_an_error(tmp_path: Path) -> None:
     broken = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(1)\n1 / 0")])
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):

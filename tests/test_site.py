@@ -103,7 +103,8 @@ def test_a_formula_that_cannot_be_read_stops_the_build(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docs", source, ignore=lambda folder, names: names if folder != str(ROOT / "docs") else [])
     (source / "_ext").rmdir()
     (source / "_ext").symlink_to(ROOT / "docs" / "_ext")
-    (source / "conf.py").write_text((ROOT / "docs" / "conf.py").read_text().replace('"api_pages",', ""))
+    conf = (ROOT / "docs" / "conf.py").read_text()
+    (source / "conf.py").write_text(conf.replace('"api_pages",', "").replace('"gallery_pages",', ""))
     (source / "index.md").write_text("# Title\n\n$$\\frac{1$$\n")
     result = build(source, tmp_path / "site")
     assert result.returncode != 0

@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -31,7 +33,13 @@ from .unmodified import LIBRARIES
 from .values import parameters, subject_of
 from .verify import baseline, verify
 
+if TYPE_CHECKING:  # these take their time to import
+    from ...theory.model import Diffusion, Parameters
+    from ...verification.exact import Subject
+
 CLOSED_PIPE = 141
+# What the studies of a report import first.
+WAITED_FOR = ("weakorder.reports.pages.report", "weakorder.verification.sampled")
 
 
 @click.group(
@@ -84,7 +92,6 @@ def report(
     With --self-test the page is self-test.html: the mutants, how large each fault is, and what catches it (minutes).
     """
     from ...integrators.catalogue import CATALOGUE
-    from ..pages import write_report
 
     if not str(output).strip() or str(output) == ".":
         raise ValueError("no folder to write to; name one with -o DIR")
@@ -103,12 +110,21 @@ def report(
     chosen = [subject_of(name, tuple(event or ())) for name in names] or list(CATALOGUE.values())
     own = partial(parameters, device, model)  # of each diffusion, its defaults where nothing is given
     with contextlib.redirect_stdout(sys.stderr):  # what black boxes print is not our answer
-        bar = partial(progress, delay=0)
-        page = write_report(chosen, own, output, progress=bar, workers=os.cpu_count() or 1)
+        page = _report(chosen, own, output)
     if as_json:
         click.echo((page.parent / "results.json").read_text(), nl=False)
     else:
         click.echo(f"wrote {page}")
+
+
+def _report(schemes: list[Subject], params: Callable[[Diffusion], Parameters], output: Path) -> Path:
+    """The page of the schemes. What takes seconds to import is imported in all processes at once."""
+    from ..pages import Workers
+
+    with Workers(os.cpu_count() or 1, WAITED_FOR) as workers:
+        from ..pages import write_report
+
+        return write_report(schemes, params, output, progress=partial(progress, delay=0), workers=workers)
 
 
 def _survey(libraries: tuple[str, ...], output: Path, as_json: bool) -> None:

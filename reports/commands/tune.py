@@ -213,7 +213,10 @@ def _print(results: dict[str, Any], output: Path | None) -> None:
         click.echo("\n" + "\n".join(tune_text.papers_text(results["papers"])))
     if results["network"] is not None:
         click.echo("\n" + "\n".join(tune_text.network_text(results["network"])))
-    elif results["data"]["name"] == "CIFAR-10":
-        click.echo("\nA network is no Gaussian's score: --on-network runs them on the one that ships, with error bars.")
+    click.echo(f"\n{tune_text.TRUST}")
+    if results["network"] is None and results["data"]["name"] == "CIFAR-10":
+        click.echo(
+            "--on-network runs these settings on the network that ships, beside the published ones, with error bars."
+        )
     if output is None:
         click.echo("-o DIR keeps the grids, as files for --grid, and draws the curves.")

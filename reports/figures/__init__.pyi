@@ -4,6 +4,8 @@ from .cifar10_figures import measured as measured
 from .cifar10_figures import names as names
 from .curves import Curve as Curve
 from .curves import log_log as log_log
+from .functions import MIXTURE as MIXTURE
+from .functions import SAMPLED_FUNCTIONS as SAMPLED_FUNCTIONS
 from .laws import drifting_laws as drifting_laws
 from .search import front as front
 from .step_picture import describe_step as describe_step
@@ -11,7 +13,5 @@ from .step_picture import draw_step as draw_step
 from .style import as_png as as_png
 from .style import as_svg as as_svg
 from .survey import distances as distances
-from .targets import MIXTURE as MIXTURE
-from .targets import SAMPLED_FUNCTIONS as SAMPLED_FUNCTIONS
 from .tune import tuned_curves as tuned_curves
 from .tune import tuned_distances as tuned_distances

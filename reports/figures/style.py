@@ -21,6 +21,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from .ticks import placed_once
+
 Results = dict[str, Any]
 End = tuple[str, str, float, float]  # a curve's label, colour and last point
 Panel = tuple[Axes, list[End]]
@@ -75,7 +77,7 @@ def drawings() -> dict[str, Callable[[Results], Figure]]:
 def as_svg(figure: Figure) -> bytes:
     """The figure as SVG, reproducible to the byte, text as outlines."""
     buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE), placed_once(figure):
         figure.savefig(buffer, format="svg", metadata=_NO_METADATA)
     return buffer.getvalue()
 
@@ -83,7 +85,7 @@ def as_svg(figure: Figure) -> bytes:
 def as_png(figure: Figure, dpi: int = 200) -> bytes:
     """The figure as PNG."""
     buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE), placed_once(figure):
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
@@ -222,7 +224,8 @@ def _finish(figure: Figure, panels: list[Panel]) -> Figure:
 def _lay_out(figure: Figure) -> None:
     """Places the axes, without drawing anything."""
     if layout := figure.get_layout_engine():
-        layout.execute(figure)
+        with placed_once(figure):
+            layout.execute(figure)
 
 
 def _groups(results: Results) -> list[tuple[str, list[tuple[int, Results]]]]:

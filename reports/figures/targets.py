@@ -17,13 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from . import style as style
+from .functions import FUNCTIONS, MIXTURE, SAMPLED_FUNCTIONS
 
 Results = dict[str, Any]
-
-# The target that needs no sampling, and the functions shown, as they are written: without sampling, and sampled.
-MIXTURE = "mixture"
-FUNCTIONS = {"x^2": "$x^2$", "mode x > 0": r"$\Phi(4x)$"}
-SAMPLED_FUNCTIONS = {"x^2": "$x^2$", "mode 1": "$r_1$"}
 
 DESCRIPTIONS = {
     "targets-noise-free": "weak error on the bimodal mixture against network evaluations, log-log, a line per scheme",

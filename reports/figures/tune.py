@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from . import style
 
@@ -58,8 +58,9 @@ def _panel(axes: Any, curve: Results, limit: float) -> None:
     axes.set_yscale("log")
     if curve["name"] != "blend":
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_locator(FixedLocator(sorted({values[0], curve["at"], values[-1]})))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.plot(values, distance, color=_GROWS, linestyle=(0, (1, 1.2)), linewidth=1)
     axes.plot(values, np.where(stable, distance, np.nan), color=_STABLE, linewidth=1.4)
     low, high = (edge if edge is not None else values[i] for edge, i in zip(curve["near"], (0, -1), strict=True))
@@ -104,6 +105,8 @@ def tuned_distances(results: Results) -> Figure:
             axes.set_xlabel("network evaluations (NFE)")
         for axes in grid[:, 0]:
             axes.set_ylabel("Fréchet distance to the data")
+        limit = results["settings"]["limit"]
+        figure.suptitle(f"{results['data']['name']}'s spectrum (cross: growth above {limit:g})", fontsize=8.5)
     return style._finish(figure, panels)
 
 

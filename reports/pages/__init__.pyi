@@ -4,6 +4,7 @@ from .budget import write_budget as write_budget
 from .cifar10_page import write_page as write_page
 from .derivation import derivation_text as derivation_text
 from .derivation import derive as derive
+from .jobs import Workers as Workers
 from .orders import order_rows as order_rows
 from .report import write_report as write_report
 from .search import write_search as write_search

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing import get_context, parent_process
 from multiprocessing.pool import Pool
 from typing import Any
@@ -70,13 +71,19 @@ class Jobs:
 
 
 class Workers:
-    """So many processes, which are started for the first jobs and end with the context: later jobs find them warm."""
+    """So many processes, which end with the context: later jobs find them warm.
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    They are started for the first jobs; where `modules` are named, at once, and import these while this process does
+    something else.
+    """
+
+    def __init__(self, count: int, modules: Sequence[str] = ()) -> None:
+        self.count, self.modules = count, tuple(modules)
         self._pool: Pool | None = None
 
     def __enter__(self) -> Workers:
+        if self.modules and self.count > 1:
+            self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,10 +93,12 @@ class Workers:
 
     def answers(self, asked: list[tuple[int, Callable[..., Any], tuple[Any, ...]]]) -> Iterator[tuple[int, Any]]:
         """The places and results of calls, as they come."""
-        if self._pool is None:
-            # a fresh interpreter each: a copy of this one would have its locks, but not the threads that hold them
-            self._pool = get_context("spawn").Pool(self.count, _prepare)
-        return self._pool.imap_unordered(_answer, asked)
+        return (self._pool or self._start()).imap_unordered(_answer, asked)
+
+    def _start(self) -> Pool:
+        # a fresh interpreter each: a copy of this one would have its locks, but not the threads that hold them
+        self._pool = get_context("spawn").Pool(self.count, _prepare, (self.modules,))
+        return self._pool
 
 
 class _Counted(Sequence[Any]):
@@ -108,7 +117,7 @@ class _Counted(Sequence[Any]):
         raise TypeError("jobs come as they finish")
 
 
-def _prepare() -> None:
+def _prepare(modules: Sequence[str]) -> None:
     def follow() -> None:
         if parent := parent_process():
             parent.join()
@@ -117,6 +126,8 @@ def _prepare() -> None:
     threading.Thread(target=follow, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers it, and ends the others
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy and torch are imported
+    for module in modules:
+        import_module(module)
 
 
 def _answer(asked: tuple[int, Callable[..., Any], tuple[Any, ...]]) -> tuple[int, Any]:

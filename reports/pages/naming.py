@@ -9,8 +9,7 @@ from dataclasses import asdict
 from ...integrators.catalogue import is_catalogued
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
-from ...verification.blackbox import BLACK_BOX_STEPS, BlackBox
-from ...verification.exact import Subject, order
+from ...verification.exact import Opaque, Subject, order
 
 
 def labels_of(schemes: Sequence[Subject]) -> list[str]:
@@ -35,7 +34,7 @@ def command_of(
     more: Sequence[str] = (),
 ) -> str:
     """The command that prints a study of the scheme; what has its default value is left out."""
-    options: list[object] = [] if isinstance(scheme, BlackBox) else ["--splitting", scheme.splitting.name]
+    options: list[object] = [] if isinstance(scheme, Opaque) else ["--splitting", scheme.splitting.name]
     if scheme.flow != "euler":
         options += ["--flow", scheme.flow]
     if isinstance(scheme, Scheme) and not scheme.holds_score:
@@ -45,7 +44,9 @@ def command_of(
         options += ["--lambda-s", scheme.lambda_s]
     if scheme.order not in (None, 1):
         options += ["--order", scheme.order]
-    levels = BLACK_BOX_STEPS if isinstance(scheme, BlackBox) else tuple(default_steps)
+    levels = tuple(default_steps)
+    if isinstance(scheme, Opaque):
+        from ...verification.blackbox import BLACK_BOX_STEPS as levels  # which brings torch
     if tuple(steps) not in (levels, tuple(default_steps)):
         options += ["--steps", ",".join(map(str, steps))]
     if t_end != order.T_END:
@@ -53,5 +54,5 @@ def command_of(
     for name, default in asdict(scheme.splitting.diffusion.parameters()).items():
         if (value := getattr(params, name)) != default:
             options += [f"--{name.replace('_', '-')}", value]
-    subject = scheme.name if isinstance(scheme, BlackBox) else scheme.word
+    subject = scheme.name if isinstance(scheme, Opaque) else scheme.word
     return shlex.join(["weakorder", "verify", subject, *map(str, options), *more])

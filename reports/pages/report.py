@@ -13,6 +13,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -25,7 +26,6 @@ from ...integrators.grids import GRIDS, time_grid
 from ...theory.model import Parameters
 from ...theory.scheme import Scheme
 from ...theory.weak_order import prove_order
-from ...verification.blackbox import BlackBox, order_study_of
 from ...verification.exact import Opaque, Subject, exact_moments, noise_free, order, predicted_errors, spectrum
 from ...verification.files import explained, make_folder, write_atomically
 from ...verification.targets import GaussianTarget
@@ -38,8 +38,10 @@ from .naming import command_of, labels_of
 from .strict_json import dumps
 from .templates import inline, number, template
 
-if TYPE_CHECKING:  # matplotlib waits until there is something to draw
+if TYPE_CHECKING:  # matplotlib waits until there is something to draw, and torch is for black boxes
     from matplotlib.figure import Figure
+
+    from ...verification.blackbox import BlackBox
 
 Results = dict[str, Any]
 
@@ -83,11 +85,12 @@ def collect_results(
     # what stability shows of a word, its regions and conditions, a black box does not have
     words = [scheme for scheme in schemes if isinstance(scheme, Scheme)]
     curved, refused = targets.known_of(words, models)
+    # first what tells bad input, then the dearest: no process is left with one of those when the others have no more
     ordered = [jobs.add(_order, s, models.of(s), steps, t_end, here=isinstance(s, Opaque)) for s in schemes]
     asked_targets = targets.ask(jobs, curved, models, t_end, settings) if curved else None
     asked_stability = stability.ask(jobs, words, models, grids)
-    spectra = [jobs.add(_spectrum, s, models.of(s), budgets, grids, here=isinstance(s, Opaque)) for s in schemes]
     controls = jobs.add(_controls)
+    spectra = [jobs.add(_spectrum, s, models.of(s), budgets, grids, here=isinstance(s, Opaque)) for s in schemes]
     jobs.run(progress, workers)
     stability_study, found = stability.answer(asked_stability, words, models, grids) if words else (None, [])
     stabilities = dict(zip(map(id, words), found, strict=True))
@@ -172,9 +175,10 @@ def write_report(
     budgets: Sequence[int] = spectrum.BUDGETS,
     grids: Sequence[str] = tuple(GRIDS),
     nonlinear: targets.Settings | None = None,
-    workers: int = 1,
+    workers: int | Workers = 1,
 ) -> Path:
-    """Write the report on `schemes` into `directory`, made if need be; returns the path of its index.html.
+    """Write the report on `schemes` into `directory`, made if need be; returns the path of its index.html. workers: how
+    many processes, or those that the caller started.
 
     Whether the folder can be written is tried first; nothing else is written before everything has been computed, and
     each file appears whole or not at all, the page last.
@@ -182,7 +186,7 @@ def write_report(
     """
     directory = Path(directory)
     _check_writable(directory)
-    with Workers(workers) as both:
+    with Workers(workers) if isinstance(workers, int) else nullcontext(workers) as both:
         results = collect_results(schemes, params, progress, steps, t_end, budgets, grids, nonlinear, both)
         svgs = {}
         contents: dict[Path, bytes] = {directory / "results.json": dumps(results).encode()}
@@ -229,6 +233,8 @@ def _order(
     subject: Scheme | BlackBox, params: Parameters, steps: Sequence[int], t_end: float
 ) -> tuple[order.OrderStudy, float | None]:
     """The order study, and the error constant that the proof predicts."""
+    from ...verification.blackbox import order_study_of
+
     study = order_study_of(subject, params, steps=steps, t_end=t_end)
     return study, _predicted(subject, study, params, t_end)
 
@@ -274,7 +280,7 @@ def _scheme_row(
         "nfe_per_step": scheme.nfe_per_step,
         "palindrome": scheme.is_palindrome,
         "reference": scheme.reference,
-        "warnings": [*scheme.warnings, *(study.warnings if isinstance(scheme, BlackBox) else ())],
+        "warnings": [*scheme.warnings, *(study.warnings if isinstance(scheme, Opaque) else ())],
         "error_constant": next((c for c in study.constants()[::-1].tolist() if math.isfinite(c)), None),
         "predicted_constant": predicted,
         **errors,

@@ -36,6 +36,7 @@ from ...verification.advice import (
     elsewhere,
     jitter,
     measure,
+    rank,
     tuned,
     untuned,
 )
@@ -47,7 +48,7 @@ from .strict_json import dumps
 
 Results = dict[str, Any]
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
-FORMAT = 1  # of the parts in a folder: the next number whenever the same key would give others
+FORMAT = 2  # of the parts in a folder: the next number whenever the same key would give others
 BEGIN, END = "<!-- tune: begin -->", "<!-- tune: end -->"
 
 
@@ -185,20 +186,21 @@ def _searched(
     published = measure(scheme, params, data, untuned(scheme, params, budget))
     return {
         "published": _plain(published, limit),
-        "family": _optimum(found.family, limit),
-        "free": None if found.free is None else _optimum(found.free, limit),
+        "family": _optimum(found.family),
+        "free": None if found.free is None else _optimum(found.free),
         "unlimited": found.unlimited,
     }
 
 
-def _optimum(optimum: Optimum, limit: float) -> Results:
+def _optimum(optimum: Optimum) -> Results:
     searched = {
         "starts": optimum.starts,
         "followed": optimum.followed,
         "agreeing": optimum.agreeing,
         "at_bounds": list(optimum.at_bounds),
     }
-    return _plain(optimum.measured, limit) | searched
+    ranked = {"stable": optimum.is_stable, "limit": optimum.limit, "rank": list(rank(optimum))}
+    return _plain(optimum.measured, optimum.limit) | ranked | searched
 
 
 def _plain(measured: Measured, limit: float) -> Results:
@@ -224,8 +226,8 @@ def tuned_settings(entry: Results) -> Settings:
     return Settings(entry["lambda_s"], entry["eps"], entry["denoise"], tuple(entry["fractions"]), entry["rho"])
 
 
-def _rank(entry: Results) -> tuple[bool, float]:
-    return not entry["stable"], entry["distance"] if entry["stable"] else entry["growth"]["growth"]
+def _rank(entry: Results) -> list[float]:
+    return entry["rank"]
 
 
 def _chosen(found: Sequence[Results]) -> Results:
@@ -313,13 +315,12 @@ def write_tune(results: Results, folder: Path) -> list[Path]:
 def table(results: Results) -> str:
     """The catalogue's table in Markdown: by budget, the schemes by their best stable distance."""
     lines = []
+    has_free = any(entry["free"] for s in results["schemes"] for entry in s["budgets"])
+    header = "| scheme | distance | as published | lambda_s | grid | eps | denoise | growth |"
+    rule = "| --- | ---: | ---: | ---: | --- | ---: | --- | ---: |"
     for budget in results["settings"]["nfe"]:
-        lines += [
-            f"**{budget} evaluations**",
-            "",
-            "| scheme | distance | as published | lambda_s | grid | eps | denoise | growth | free grid |",
-            "| --- | ---: | ---: | ---: | --- | ---: | --- | ---: | ---: |",
-        ]
+        lines += [f"**{budget} evaluations**", ""]
+        lines += [header + " free grid |", rule + " ---: |"] if has_free else [header, rule]
         rows = [(s, entry) for s in results["schemes"] for entry in s["budgets"] if entry["nfe"] == budget]
         for scheme, entry in sorted(rows, key=lambda row: _rank(row[1]["family"])):
             one, free = entry["family"], entry["free"]
@@ -327,7 +328,8 @@ def table(results: Results) -> str:
             scale = f"{one['lambda_s']:.3f}" if scheme["kind"] == "stochastic" else "-"
             cells = [scheme["name"], f"{one['distance']:.3g}", f"{entry['published']['distance']:.3g}", scale]
             cells += [f"rho = {one['rho']:.2f}", f"{one['eps']:.2g}", "yes" if one["denoise"] else "no", grown]
-            cells.append("-" if free is None else f"{free['distance']:.3g}" + ("" if free["stable"] else " (!)"))
+            if has_free:
+                cells.append("-" if free is None else f"{free['distance']:.3g}" + ("" if free["stable"] else " (!)"))
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines).rstrip()

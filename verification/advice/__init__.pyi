@@ -15,6 +15,7 @@ from .tune import Optimum as Optimum
 from .tune import Tuned as Tuned
 from .tune import check_growth as check_growth
 from .tune import measure as measure
+from .tune import rank as rank
 from .tune import tuned as tuned
 from .tune_curves import NEAR as NEAR
 from .tune_curves import curves as curves

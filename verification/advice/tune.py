@@ -11,7 +11,9 @@ on a fine one, on which distances are right to some 1e-4; what is then said of t
 each with and without the denoising step. Stability is a constraint: a perturbation must grow by no more than
 `stability.FACTOR` along the run (stability.growth), since a network's errors are such perturbations. Its excess over
 that, in log, is one more residual for each of some eigenvalues, with weights that grow until it is gone; whether it is
-gone is then asked of the whole spectrum.
+gone is then asked of the whole spectrum. Where nothing that was found meets the limit (schemes that look back grow by
+tens, from states that their old answers do not know), a perturbation must grow by no more than under the published
+settings.
 
 What the optimum is worth is said with it: the distance that an exact sampler would have with the same cut-off and
 denoising step (`floor`), and how far the run is from that sampler's law (`from_exact`). A distance to the data rewards
@@ -72,12 +74,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Optimum:
-    """The best settings found: measured; whether the growth is within the limit; of how many starts, how many were
-    followed to their ends and how many of those ended there, to 1e-6 of the distance; the names of what stands at a
-    bound of the search."""
+    """The best settings found: measured; whether the growth is within the limit, and the `limit` that was kept to: the
+    one asked for, or the published run's growth; of how many starts, how many were followed to their ends and how many
+    of those ended there, to 1e-6 of the distance; the names of what stands at a bound of the search."""
 
     measured: Measured
     is_stable: bool
+    limit: float
     starts: int
     followed: int
     agreeing: int
@@ -110,10 +113,12 @@ def check_growth(limit: float) -> None:
         raise ValueError(f"growth = {limit:g}: the exact dynamics have growth 1; allow more than that")
 
 
-def rank(optimum: Optimum) -> tuple[bool, float]:
-    """Stable ones by distance, then the others by growth."""
+def rank(optimum: Optimum) -> tuple[int, float]:
+    """Those within the limit by distance, then those within the published run's growth, then others by growth."""
     measured = optimum.measured
-    return not optimum.is_stable, measured.distance if optimum.is_stable else measured.growth.growth
+    if measured.growth.growth > optimum.limit:
+        return 2, measured.growth.growth
+    return 0 if optimum.is_stable else 1, measured.distance
 
 
 def measure(scheme: Scheme, params: Parameters, data: Spectrum, settings: Settings) -> Measured:
@@ -178,13 +183,20 @@ def tuned(
         raise ValueError(f"nfe = {budget}: no step of {scheme.name!r} is left beside the denoising step; give more")
     base = replace(base, denoise=denoise, fractions=tuple(power_fractions(steps, 2.0).tolist()))
     longest = longest_cutoff(scheme, params, data, budget, denoise)
-    family = Search(scheme, params, data, limit, Variables(scheme, base, False, kept, longest))
-    found = family.best(family.lattice())
-    free = None
+    published = measure(scheme, params, data, untuned(scheme, params, budget)).growth.growth
+
+    def within(variables: Variables, starts: list[Settings] | None = None) -> Optimum:
+        first = Search(scheme, params, data, limit, variables)
+        found = first.best(starts or first.lattice())
+        if found.is_stable or published <= limit:
+            return found
+        second = Search(scheme, params, data, published, variables)
+        return replace(second.best(starts or second.lattice()), is_stable=False)
+
+    found, free = within(Variables(scheme, base, False, kept, longest)), None
     if free_grid and "grid" not in kept and steps > 1:
         start = found.measured.settings
-        free = Search(scheme, params, data, limit, Variables(scheme, start, True, kept, longest))
-        free = free.best(_grids(start))
+        free = within(Variables(scheme, start, True, kept, longest), _grids(start))
     unlimited = None
     if max(found.measured.growth.growth, free.measured.growth.growth if free else 1.0) > 0.98 * limit:
         best = min((one for one in (found, free) if one is not None), key=rank)
@@ -257,6 +269,7 @@ class Search:
         return Optimum(
             measured,
             bool(excess <= 1),
+            self.limit,
             len(starts),
             searched.followed,
             searched.agreeing,

@@ -18,6 +18,7 @@ from ...theory.scheme import Scheme
 from ..cifar10.model import available_threads, batch_size
 from ..cifar10.study import Cell, Store, compare_images, kind_of, missing_work, ratios, run_work
 from ..cifar10.study import design as studies
+from ..files import make_folder
 from .tune_settings import Settings
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Validation:
                 f"the network that ships has the parameters {asdict(checkpoint.params)}; settings that are tuned at "
                 "others say nothing of it: drop --gamma, --nu, --kappa, --beta-min, --beta-max"
             )
+        make_folder(self.folder)
         model = studies.model_of(checkpoint)
         cells = self._cells([candidate for group in groups for candidate in group], params)
         store = Store(self.folder, model, self.seed, self._batch(model, list(cells.values()), device))

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...integrators.blackbox import Sampler, Score, as_trajectory
+from ...integrators.blackbox import Sampler, Score, as_trajectory, kind_of
 from ...integrators.draws import unwatched
 from ...integrators.light_draws import stand_ins
 from ...integrators.threads import one_thread
@@ -143,7 +143,7 @@ class Dissection:
     """
 
     def __init__(self, sampler: Sampler, event: tuple[int, ...] = ()) -> None:
-        self.sampler, self.event = sampler, event
+        self.sampler, self.event, self.kind = sampler, event, kind_of(sampler)
         self._known = dict[int, _Read | None]()  # by the number of times; None where it was no use
 
     @one_thread()
@@ -151,7 +151,7 @@ class Dissection:
     def __call__(self, taus: Array) -> Anatomy:
         """The anatomy on a run over taus (N + 1,). Raises BlackBoxError."""
         times = tuple(float(tau) for tau in taus)
-        run = as_trajectory(self.sampler, list(times))
+        run = as_trajectory(self.sampler, list(times), self.kind)
         if (known := self._known.get(len(times))) is not None:
             known.asked.clear()
             if (columns := known.lightly(run, discover=True)) is not None:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...integrators.blackbox import Kind, Sampler, kind_of
+from ...integrators.light_draws import stand_ins
 from ...theory.model import PSLD_DIFFUSION, Parameters
 from ..verdicts import Array, Finding, Weight, extrapolate
 from ..verdicts import Kind as About
@@ -50,6 +51,7 @@ class Examination(NamedTuple):
     until: float
 
 
+@stand_ins()
 def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, ...] = ()) -> Examination:
     """What short runs say of a black box that is held to an order. Raises BlackBoxError if it cannot be probed."""
     is_step = kind_of(sampler) is Kind.STEP

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import json
 import pickle
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 from matplotlib.text import Annotation
 from parsed_page import Page
 from selection import nightly_but
+from undrawn import leave_undrawn
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.reports.figures import style as figures
@@ -52,14 +51,6 @@ FIGURES = (
 def _schemes() -> list[Scheme]:
     hostile = dataclasses.replace(CATALOGUE["ROBA"], name=HOSTILE, lambda_s=1.1, reference="<b>me</b>")
     return [hostile, CATALOGUE["NSE"]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _controls_once() -> Iterator[None]:
-    """The control studies, which are the same in every report, are computed for the first."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "_controls", functools.cache(report._controls))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -166,18 +157,11 @@ def test_the_verdicts_are_the_studies(results: dict[str, Any]) -> None:
     assert plain["error_constant"] == plain["levels"][-1]["constant"]
 
 
-def _leave_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blank figures, for a page of which only the text is looked at."""
-    monkeypatch.setattr(report, "_drawings", lambda *_: dict.fromkeys(FIGURES, lambda: None))
-    monkeypatch.setattr(figures, "as_svg", lambda _: b"<svg ></svg>")
-    monkeypatch.setattr(figures, "as_png", lambda _: b"")
-
-
 def test_diverged_runs_are_null_in_the_results_and_named_on_the_page(
     results: dict[str, Any], page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NSE with one step of 3 evaluations ends beyond the prior."""
-    _leave_undrawn(monkeypatch)
+    leave_undrawn(monkeypatch)
     curve = results["schemes"][1]["spectrum"]["uniform"]
     assert curve["diverged"][0] is True
     assert curve["distance"][0] is None
@@ -279,7 +263,7 @@ def test_an_interrupted_write_leaves_the_old_file(
     page = tmp_path / "index.html"
     page.write_text("the old page")
     monkeypatch.setattr(report, "collect_results", lambda *_: results)
-    _leave_undrawn(monkeypatch)
+    leave_undrawn(monkeypatch)
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt

@@ -253,6 +253,20 @@ def test_tuning_is_nearer_than_the_published_settings_and_a_free_grid_nearer_sti
     assert all(measure(scheme, PARAMS, SMALL, settings).distance > free.distance for settings in looked_at)
 
 
+@pytest.mark.nightly
+def test_where_no_settings_meet_the_limit_growth_is_that_of_the_published_run_at_most() -> None:
+    """Claim: of RVV at 9 evaluations no grid of one exponent grows by 2 or less; what is advised grows by no more than
+    the published run, is nearer than it, and is said not to be stable."""
+    scheme, kept = CATALOGUE["RVV"], ("eps", "denoise")
+    published = measure(scheme, PARAMS, SMALL, untuned(scheme, PARAMS, 9))
+    found = tuned(scheme, PARAMS, SMALL, 9, free_grid=False, kept=kept).family
+    assert published.growth.growth > 2
+    assert not found.is_stable
+    assert found.limit == published.growth.growth
+    assert 2 < found.measured.growth.growth <= published.growth.growth
+    assert found.measured.distance < published.distance
+
+
 def test_a_cutoff_is_looked_at_only_where_an_exact_sampler_loses_next_to_nothing() -> None:
     """Claim: at the largest one an exact sampler is at most a hundredth of the published run's distance from the data,
     and a little beyond more; without the denoising step it is smaller."""

@@ -77,7 +77,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
     monkeypatch.setattr(tune_network.studies, "model_of", lambda found: tiny_models.gaussian()[0])
 
     def run(*groups: list[Candidate], params: Parameters = PARAMS) -> dict:
-        validation = Validation(tmp_path, samples=8, refinement=2)
+        validation = Validation(tmp_path / "new", samples=8, refinement=2)
         done: list[int] = []
         found = validation.study(groups, params, torch.device("cpu"), lambda total: done.append)
         return found | {"done": sum(done)}

@@ -27,7 +27,7 @@ def then(change):
     return lambda u, *rest: change(drawing(torch.randn_like)(u, *rest))
 
 
-plain = drawing(torch.randn_like)
+plain = drawing()
 
 
 class OfTheSameBatch:

@@ -177,7 +177,7 @@ def test_rounded_times_are_named_with_their_grid_and_are_no_inconsistency(rounde
     found = examine(step, PARAMS, 1)
     assert found.problems == ()
     assert f"rounds the times of its scores to {grid}: they are off by up to" in found.rounding[0].text
-    assert examine(drawing(torch.randn_like), PARAMS, 1).rounding == ()
+    assert examine(drawing(), PARAMS, 1).rounding == ()
 
 
 def test_a_clock_that_stops_is_not_taken_for_rounding() -> None:
@@ -239,7 +239,7 @@ def test_a_branch_on_the_step_size_is_found_in_runs_of_every_kind(kind) -> None:
 
     (problem, *_) = examine(kind(coarse), PARAMS, 1).problems
     assert "jumps with the step size: in steps longer than 0.006 it is 0.81 times" in problem
-    assert examine(kind(drawing(torch.randn_like)), PARAMS, 1).problems == ()
+    assert examine(kind(drawing()), PARAMS, 1).problems == ()
 
 
 @pytest.mark.nightly
@@ -279,7 +279,7 @@ def test_a_rounded_step_size_is_named_with_its_grid_and_is_no_missing_noise(kind
         found = examine(sampler, PARAMS, 1)
         assert found.problems == ()
         assert f"rounds the step size to 1/{number} in the noise covariance" in found.rounding[0].text
-    assert examine(kind(drawing(torch.randn_like)), PARAMS, 1).rounding == ()
+    assert examine(kind(drawing()), PARAMS, 1).rounding == ()
     (problem, *_) = examine(lambda *a: step(*a, size=1.1), PARAMS, 1).problems  # in steps of its own grid
     assert "the noise covariance of x and x is 1.21 times what is right" in problem
 
@@ -350,7 +350,7 @@ def test_what_rounding_of_times_changes_is_what_errors_are_said_to_scatter_by(ro
         return drawing(torch.randn_like)(u, tau, h, lambda v, t: score(v, rounding(300 * t) / 300))
 
     study = study_black_box("table", step, PARAMS, steps=steps)
-    plain = study_black_box("plain", drawing(torch.randn_like), PARAMS, steps=steps)
+    plain = study_black_box("plain", drawing(), PARAMS, steps=steps)
     assert plain.scatter == {}
     for quantity, scatter in study.scatter.items():
         off = np.abs(study.errors[quantity] - plain.errors[quantity])
