@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from . import style
@@ -36,7 +37,10 @@ def log_log(panels: Mapping[str, Sequence[Curve]], xlabel: str, ylabel: str, slo
         if not any(ends for _, ends in drawn):
             return None
         row[0].set_ylabel(ylabel)
-        bottom = min(float(style._shown(axes)[1].min()) for axes, ends in drawn if ends) / 4
+        x, y = np.concatenate([style._shown(axes) for axes, _ in drawn], axis=1)
+        bottom = float(y.min()) / 4
+        if slopes:  # room for slope 1 over half of the width, so that the two do not lie on each other
+            bottom = min(bottom, 0.4 * float(y.min() * (x.min() / x.max()) ** 0.5))
         row[0].set_ylim(bottom, None)
         style._nfe_ticks(row[0], sorted({int(x) for curves in panels.values() for curve in curves for x in curve.x}))
         for axes, _ in drawn if slopes else ():

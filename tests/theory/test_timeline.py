@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import FEW, schemes
 from weakorder.integrators.catalogue import CATALOGUE, EXPONENTIAL, POSITION
 from weakorder.integrators.grids import time_grid
-from weakorder.integrators.held import _last
+from weakorder.integrators.held import evaluations_before
 from weakorder.integrators.stages import PartStage, ScoreStage, stages
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import Scheme
@@ -79,6 +79,6 @@ def test_evaluations_are_those_that_samplers_look_back_on(memory: int) -> None:
     for place, act in enumerate(acts):
         if act.takes:
             number = sum(entry.token.is_score for entry in acts[:place]) - 1
-            times = (begin - _last(evaluated, number, memory)[5]) / h
+            times = (begin - evaluations_before(evaluated, number, memory)[5]) / h
             np.testing.assert_allclose(times, [float(taken.time) for taken in act.takes], atol=1e-12)
     assert Evaluation(0, Fraction(0)) in acts[1].takes

@@ -115,7 +115,7 @@ def replacements(scheme: Scheme) -> Iterator[tuple[Source, Between]]:
     sampler that is left when it and all before it are gone."""
     scheme = replace(scheme, lambda_s=1.0)
     users = [part.name for part in scheme.parts if part.sde.uses_score]
-    now = Between(scheme, followed=frozenset(users if scheme.flow == "true" else ()))
+    now = first_of(scheme)
     for name in users if scheme.flow != "true" else ():
         if name in _sharing(scheme):
             now = replace(now, own=now.own | {name})
@@ -133,6 +133,12 @@ def replacements(scheme: Scheme) -> Iterator[tuple[Source, Between]]:
     for number in _clocks(scheme):
         now = replace(now, running=now.running | {number})
         yield Source("time", f"{_ORDINALS[number]}S" if number < len(_ORDINALS) else f"{number + 1}th S"), now
+
+
+def first_of(scheme: Scheme) -> Between:
+    """The scheme itself, nothing replaced: under flow "true" parts hold nothing but the time of their S."""
+    users = (part.name for part in scheme.parts if part.sde.uses_score)
+    return Between(scheme, followed=frozenset(users if scheme.flow == "true" else ()))
 
 
 def _sharing(scheme: Scheme) -> set[str]:

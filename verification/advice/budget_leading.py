@@ -24,7 +24,7 @@ from ...theory.scheme import Scheme
 from ...theory.weak_order import Coefficient, coefficients
 from ..exact import integrated
 from ..targets import GaussianLaw, GaussianTarget
-from .budget import Source, is_whole, replacements
+from .budget import Source, first_of, is_whole, replacements
 from .budget_between import Between
 
 
@@ -63,7 +63,7 @@ def leading_errors(scheme: Scheme, searched: int = 1, linear_beta: bool = True) 
     calculus, step, test = _setting(scheme, searched, linear_beta)
     plain = replace(scheme, lambda_s=1.0)
     chain = list(replacements(plain))
-    before = _Word(_first(plain), calculus).step(step, test)
+    before = _Word(first_of(plain), calculus).step(step, test)
     for source, between in chain:
         after = _Word(between, calculus).step(step, test)
         found.append(_leading(source, before, after, calculus, searched))
@@ -78,11 +78,6 @@ def _setting(scheme: Scheme, searched: int, linear_beta: bool) -> tuple[Calculus
     general = scheme.frozen != SCORE_HELD
     calculus = Calculus(scheme.splitting, 1, searched + 1, linear_beta, general)
     return calculus, Step(ZERO, ONE), calculus.test_function()
-
-
-def _first(scheme: Scheme) -> Between:
-    users = [part.name for part in scheme.parts if part.sde.uses_score]
-    return Between(scheme, followed=frozenset(users if scheme.flow == "true" else ()))
 
 
 def _leading(source: Source, before: Series, after: Series, calculus: Calculus, searched: int) -> Leading:

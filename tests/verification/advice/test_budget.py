@@ -1,36 +1,34 @@
-"""Error budgets: the terms add up, each of them is what it is called, and the proof says the same at small h.
+"""Error budgets: the terms add up, and what is between a scheme and the exact dynamics is what it is called.
 
-What is between a scheme and the exact dynamics is held to the scheme language wherever that can say it, to the exact
-law where nothing is approximated, and, term by term, to the leading local errors of advice.budget_leading, which share
-no line with it. Every check of a term is shown to fail for a budget that leaves the term's replacement out.
+It is held to the scheme language wherever that can say it, and to the exact law where nothing is approximated; the
+ends of a run are held to laws that no budget made, and fail for a budget that leaves a replacement out. The terms of
+the steps are held to the proof in test_budget_leading.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
-from itertools import pairwise
 
 import numpy as np
 import pytest
-import sympy as sp
+from budget_cases import leave_out, params_of
 from diffusions import THIRD
-from error_constants import BALANCED, T_END
+from error_constants import BALANCED
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
-from selection import nightly_but
+from selection import examples, nightly_but
+from strategies import PHASE_SPACE, words
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE, EXPONENTIAL, POSITION, conjugate_scheme
 from weakorder.integrators.grids import time_grid
 from weakorder.theory.flows import exact_flow
 from weakorder.theory.frozen import DATA_HELD, EPS_HELD, RESIDUAL_HELD
 from weakorder.theory.model import Parameters
-from weakorder.theory.scheme import Scheme
+from weakorder.theory.scheme import FLOWS, Scheme
 from weakorder.theory.splitting import PSLD, PSLD_FLOW, PSLD_LINEAR, PSLD_WHOLE, Part, Splitting
-from weakorder.theory.weak_order import prove_order
-from weakorder.verification.advice.budget import Budget, Source, _Ends, budget_of, replacements
+from weakorder.verification.advice.budget import Budget, budget_of, first_of, replacements
 from weakorder.verification.advice.budget_between import Between, merged
-from weakorder.verification.advice.budget_leading import leading_errors
 from weakorder.verification.advice.budget_measures import OnGaussian, OnSpectrum
 from weakorder.verification.blackbox.subject import BlackBox
 from weakorder.verification.exact.moments import exact_moments
@@ -65,14 +63,6 @@ WORDS = (
 FEW = ("ROBAB", "RVV", "clocks", "two answers", "vp-DEIS-2", "S F")
 
 
-def params_of(scheme: Scheme) -> Parameters:
-    """Of which no part is small beside another, and under which few steps are stable."""
-    diffusion = scheme.splitting.diffusion
-    if diffusion == THIRD:
-        return Parameters(beta_min=0.5, beta_max=0.5)
-    return BALANCED if diffusion.name == "psld" else diffusion.parameters()
-
-
 def target_of(scheme: Scheme) -> GaussianTarget:
     return GaussianTarget.of([0.5, -1.0, 0.3], [0.25, 1.5, 0.04], scheme.splitting.diffusion, params_of(scheme))
 
@@ -92,9 +82,23 @@ def difference(first: GaussianLaw, second: GaussianLaw) -> float:
 def test_with_nothing_replaced_it_is_the_scheme(scheme: Scheme) -> None:
     target = target_of(scheme)
     taus = time_grid("quadratic", 6, target.params, 0.05)
-    (first, *_) = [Between(scheme, followed=frozenset("AB"))] if scheme.flow == "true" else [Between(scheme)]
-    computed = first.law(target, taus, target.prior())
+    computed = first_of(scheme).law(target, taus, target.prior())
     assert difference(computed, exact_moments(scheme, target, taus, "prior").computed) < 1e-12
+
+
+@examples(5)
+@given(st.data())
+def test_with_nothing_replaced_any_word_is_itself(data: st.DataObject) -> None:
+    """Claim: whatever its parts, times, clocks and sub-flows, consistent or not."""
+    splitting = PHASE_SPACE[data.draw(st.sampled_from(list(PHASE_SPACE)))]
+    word = data.draw(words(splitting, consistent=data.draw(st.booleans()), within_step=True))
+    scheme = Scheme(word, splitting, flow=data.draw(st.sampled_from(FLOWS)))
+    target = GaussianTarget.of([0.5, -1.0], [0.25, 1.5], splitting.diffusion, BALANCED)
+    taus = time_grid("uniform", 2, BALANCED, 0.05)
+    expected = exact_moments(scheme, target, taus).computed
+    found = first_of(scheme).law(target, taus, target.law(1.0))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-10 * np.abs(other).max())
 
 
 @pytest.mark.parametrize(
@@ -247,12 +251,10 @@ def test_the_ends_are_what_they_are_called() -> None:
     ends(of_ends(), *ENDS)
 
 
-@pytest.mark.parametrize("name", ["exactly_from_exact", "at_cutoff"])
+@pytest.mark.parametrize("name", ["prior", "denoising", "cut-off"])
 def test_an_end_that_is_not_replaced_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Claim: without the exact start the prior's term is 0, without the end of the run the denoising step's."""
-    kept = {"exactly_from_exact": _Ends.exactly, "at_cutoff": _Ends.exactly_from_exact}[name]
-    monkeypatch.setattr(_Ends, name, kept)
-    with pytest.raises((AssertionError, RecursionError)):
+    leave_out(name, monkeypatch)
+    with pytest.raises(AssertionError):
         ends(of_ends(), *ENDS)
 
 
@@ -260,135 +262,6 @@ def test_without_prior_and_denoising_step_there_are_no_such_terms() -> None:
     found = budget_of(CATALOGUE["ROBA"], OnGaussian(0, 1, PSLD.diffusion, BALANCED), 5, start="exact", denoise=False)
     assert [term.source.kind for term in found.terms[-2:]] == ["splitting", "cut-off"]
     assert found.nfe == 5
-
-
-# --- Small steps ------------------------------------------------------------------------------------------------------
-
-PROVEN = (
-    replace(CATALOGUE["ROBA"], lambda_s=1.2),
-    CATALOGUE["ROBAB"],
-    CATALOGUE["RVV"],
-    CATALOGUE["SSCS"],
-    CATALOGUE["EM"],
-    Scheme("S@1/2 B(1/3) O S@1/4 A B(2/3)@1/4", PSLD, "clocks"),
-    replace(CATALOGUE["ROBAB"], flow="midpoint"),
-    Scheme("S B(1/2) A S@1 B(1/2)", PSLD_FLOW, "eps", "exact", frozen=EPS_HELD),
-    conjugate_scheme("CSPS-D"),
-    POSITION["vp-DDPM"],
-)
-SMALL = ("ROBA", "eps")
-STEPS = (40, 80, 160)
-
-
-def measured(scheme: Scheme, orders: dict[str, int]) -> dict[str, Array]:
-    """Every step's term over h^p as h -> 0, moment by moment: three runs, and the terms in h and h^2 removed."""
-    measure = OnGaussian(0.5, 0.25, scheme.splitting.diffusion, params_of(scheme))
-    runs = [budget_of(scheme, measure, steps, start="exact", denoise=False, t_end=T_END) for steps in STEPS]
-    found = {}
-    for term in runs[0].terms[:-1]:
-        name = str(term.source)
-        hs = [(1 - T_END) / steps for steps in STEPS]
-        ratios = [run[name].values[1:] / h ** orders[name] for run, h in zip(runs, hs, strict=True)]
-        once = [2 * fine - coarse for coarse, fine in pairwise(ratios)]
-        found[name] = (4 * once[1] - once[0]) / 3
-    return found
-
-
-@cache
-def predicted(scheme: Scheme) -> dict[str, tuple[int, Array]]:
-    """The order and the constants of every term that comes from steps."""
-    target = OnGaussian(0.5, 0.25, scheme.splitting.diffusion, params_of(scheme)).target
-    found = {}
-    for leading in leading_errors(scheme):
-        law = leading.constants(scheme, target, T_END)
-        pairs = np.triu_indices(len(law.mean))
-        found[str(leading.source)] = leading.order, np.array([*law.mean[:, 0], *law.cov[pairs][:, 0]])
-    return found
-
-
-def disagreements(scheme: Scheme) -> dict[str, float]:
-    """By term, how far the measured constants are off, relative to the largest of all terms'."""
-    claimed = predicted(scheme)
-    seen = measured(scheme, {name: order for name, (order, _) in claimed.items()})
-    assert seen.keys() == claimed.keys()
-    size = max(float(np.abs(values).max()) for _, values in claimed.values())
-    return {name: float(np.abs(seen[name] - values).max()) / size for name, (_, values) in claimed.items()}
-
-
-@pytest.mark.parametrize("scheme", nightly_but(lambda scheme: scheme.name in SMALL, PROVEN), ids=named)
-def test_at_small_steps_every_term_is_what_its_leading_error_predicts(scheme: Scheme) -> None:
-    """Claim: every moment, to 1e-3 of the largest term."""
-    assert max(disagreements(scheme).values()) < 1e-3
-
-
-MUTATED = [
-    (scheme, str(source)) for scheme in (CATALOGUE["ROBA"], CATALOGUE["ROBAB"]) for source, _ in replacements(scheme)
-]
-
-
-@pytest.mark.parametrize(
-    ("scheme", "name"),
-    nightly_but(lambda case: case[0].name == "ROBA", MUTATED),
-    ids=lambda value: value.name if isinstance(value, Scheme) else value,
-)
-def test_a_replacement_that_is_left_out_is_caught(scheme: Scheme, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Claim: where one replacement is not made its term is off by more than 1%, and the sum is what it was."""
-
-    def without(scheme: Scheme) -> Iterator[tuple[Source, Between]]:
-        kept = Between(scheme)
-        for source, between in replacements(scheme):
-            if str(source) != name:
-                kept = between
-            yield source, kept
-
-    monkeypatch.setattr("weakorder.verification.advice.budget.replacements", without)
-    assert disagreements(scheme)[name] > 0.01
-
-
-def test_dynamics_that_are_not_merged_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Claim: without the merging the splitting's term vanishes, and with the noise of the position scaled on, the
-    scale's."""
-    scheme = replace(CATALOGUE["ROBA"], lambda_s=1.2)
-    *_, (_, last) = replacements(scheme)
-    with monkeypatch.context() as patched:
-        patched.setattr(_Ends, "exactly", property(lambda self: lambda target: self.between(last)(target)))
-        assert disagreements(scheme)["splitting"] > 0.01
-    monkeypatch.setattr(
-        _Ends,
-        "of_scheme",
-        lambda self, _: lambda target: exact_moments(scheme, target, self.taus, self.start, self.denoise).computed,
-    )
-    assert disagreements(scheme)["lambda_s"] > 0.01
-
-
-@pytest.mark.parametrize(
-    "scheme",
-    [CATALOGUE["ROBAB"], CATALOGUE["RVV"], PROVEN[5], PROVEN[7], replace(CATALOGUE["SSCS"], flow="midpoint")],
-    ids=named,
-)
-def test_leading_errors_add_up_to_what_is_proven(scheme: Scheme) -> None:
-    """Claim: coefficient by coefficient, for every score."""
-    proof = prove_order(scheme)
-    total: dict[tuple[int, ...], sp.Expr] = {}
-    for entry in leading_errors(scheme):
-        for coefficient in entry.coefficients:
-            value = _parsed(coefficient.text)
-            total[coefficient.powers] = total.get(coefficient.powers, sp.S.Zero) + value
-    expected = {coefficient.powers: _parsed(coefficient.text) for coefficient in proof.coefficients}
-    for powers in total.keys() | expected.keys():
-        assert sp.simplify(total.get(powers, 0) - expected.get(powers, 0)) == 0
-
-
-def _parsed(text: str) -> sp.Expr:
-    from weakorder.theory.formulas import parse
-    from weakorder.theory.symbols import PARAMETERS
-
-    return parse(text, {str(symbol): symbol for symbol in PARAMETERS})
-
-
-def test_steps_that_remember_have_no_leading_errors_of_terms() -> None:
-    with pytest.raises(ValueError, match="choose memory 1"):
-        leading_errors(EXPONENTIAL["SAB2"])
 
 
 # --- Black boxes ------------------------------------------------------------------------------------------------------
