@@ -33,8 +33,11 @@ from numpy.typing import ArrayLike, NDArray
 from .clock import Running
 from .frozen import Frozen, NumericKernel
 from .model import Diffusion, LinearSDE
+from .noise_amount import TAU
 
 Array = NDArray[np.float64]
+# tau of intervals by the theta (n,) where they begin.
+Amount = Callable[[Array], Array]
 
 # What a doubling of the panels may change, relative to the largest entry.
 TOLERANCE = 1e-13
@@ -71,16 +74,19 @@ def held_flow(
     times: ArrayLike,
     values: Mapping[str, float],
     clock: Running | None = None,
+    amount: Amount | None = None,
 ) -> HeldFlow:
     """The flows of `sde` over n intervals that run down from theta = `begin` by `length` (n,), > 0.
 
     times (n, k): when the q_j were evaluated, in theta elapsed since the interval's beginning, so <= 0 for what lies
     behind; nan where there is no such evaluation (its gain is 0), distinct otherwise. values: the parameters' numbers.
-    clock: the variable of the polynomial; None: theta. Raises ValueError where it cannot be computed to `TOLERANCE`, as
+    clock: the variable of the polynomial; None: theta. amount: tau of an interval by the theta where it begins, of
+    noise that changes with time. Raises ValueError where it cannot be computed to `TOLERANCE`, as
     down to theta = 0, where Sigma_t is singular.
     """
     begin, length, times = (np.asarray(a, dtype=float) for a in (begin, length, times))
-    return _in_blocks(partial(_on_panels, sde, frozen, diffusion, values, clock), frozen.name, begin, length, times)
+    on_panels = partial(_on_panels, sde, frozen, diffusion, values, clock, amount)
+    return _in_blocks(on_panels, frozen.name, begin, length, times)
 
 
 def _in_blocks(
@@ -153,6 +159,7 @@ def _on_panels(
     diffusion: Diffusion,
     values: Mapping[str, float],
     clock: Running | None,
+    amount: Amount | None,
     begin: Array,
     length: Array,
     times: Array,
@@ -162,10 +169,11 @@ def _on_panels(
     with np.errstate(all="ignore"):  # down to theta = 0 nothing is finite, and nothing settles
         nodes = nodes_of(begin, length, panels, clock is None and is_steady(frozen, diffusion, values))
         scale = nodes.scale
-        drift, gain = drift_and_gain(sde, frozen, diffusion, nodes.left, values)
+        tau = None if amount is None else amount(begin)[:, None]
+        drift, gain = drift_and_gain(sde, frozen, diffusion, nodes.left, values, tau)
         drift, gain = drift * scale, gain * scale
         weights = weights_of(clock, begin, times, nodes, panels)  # (n, k, nodes)
-        D, total = sde.numbers(values)[2], None
+        D, total = _numbers(sde, values, tau)[2], None
         for panel in range(panels):
             here = slice(panel * NODES, panel * NODES + NODES)
             Y = to_end(drift[:, here])
@@ -250,13 +258,23 @@ def nodes_of(begin: Array, length: Array, panels: int, steady: bool) -> Nodes:
 
 
 def drift_and_gain(
-    sde: LinearSDE, frozen: Frozen, diffusion: Diffusion, theta: Array, values: Mapping[str, float]
+    sde: LinearSDE,
+    frozen: Frozen,
+    diffusion: Diffusion,
+    theta: Array,
+    values: Mapping[str, float],
+    tau: Array | None = None,
 ) -> tuple[Array, Array]:
-    """B = A + G Phi and G Psi at theta (...): (..., d, d)."""
-    A, G, _ = sde.numbers(values)
+    """B = A + G Phi and G Psi at theta (...): (..., d, d). tau (...): the noise, where it changes with time."""
+    A, G, _ = _numbers(sde, values, tau)
     kernel = NumericKernel(diffusion, theta, values)
-    phi, psi = (np.broadcast_to(of, (*theta.shape, *A.shape)) for of in (frozen.phi(kernel), frozen.psi(kernel)))
+    phi, psi = (np.broadcast_to(of, (*theta.shape, *A.shape[-2:])) for of in (frozen.phi(kernel), frozen.psi(kernel)))
     return A + G @ phi, G @ psi
+
+
+def _numbers(sde: LinearSDE, values: Mapping[str, float], tau: Array | None) -> Array:
+    """A, G and D, (3, d, d), or with tau (...), (3, ..., d, d)."""
+    return sde.numbers(values if tau is None else {**values, TAU: tau})
 
 
 def to_end(drift: Array) -> Array:
