@@ -283,6 +283,7 @@ def test_a_cutoff_is_looked_at_only_where_an_exact_sampler_loses_next_to_nothing
             assert (floor <= 0.01 * published.distance) is is_small
 
 
+@pytest.mark.nightly
 def test_growth_is_held_to_the_limit_and_costs_distance() -> None:
     """Claim: ROBA's nearest settings at 20 evaluations grow; with a limit on growth they do not, and are farther."""
     scheme, kept = CATALOGUE["ROBA"], ("eps", "denoise")
