@@ -115,7 +115,7 @@ def _composed(
         if isinstance(stage, ScoreStage):
             segments.append(Segment(stage.time, identity))
         else:
-            flow = scale_noise(stage.part.flow(scheme.flow, stage.length, params), scheme.lambda_s)
+            flow = scale_noise(stage.part.flow(scheme.flow, stage.length, params, stage.begin), scheme.lambda_s)
             before = segments[-1]
             segments[-1] = before._replace(flow=before.flow.then(flow))
     return segments
@@ -170,7 +170,7 @@ def _behind(memory: Memory | None, propagator: Array) -> Memory | None:
 def denoising_step(splitting: Splitting, t: float, params: Parameters) -> Segment:
     """The last step of the published samplers: Euler on the whole reverse drift, without noise, from t over a time t
     (arXiv 2303.01748, appendix). One evaluation of the score, at t."""
-    flow = euler_flow(splitting.whole, np.array([t * params.beta(t)]), params.values())
+    flow = euler_flow(splitting.whole, np.array([t * params.beta(t)]), splitting.whole.values(params, np.array([t])))
     return Segment(np.array([t]), flow._replace(noise_cov=np.zeros_like(flow.noise_cov)))
 
 

@@ -111,8 +111,8 @@ class Coupling:
 def couple(runs: Sequence[tuple[Scheme, Array]], params: Parameters) -> Coupling:
     """Put the runs (scheme, taus) on one Brownian motion. Schemes and grids may differ in every respect.
 
-    Raises ValueError on states of different numbers of components, a bad grid, or a sub-flow that is not sampled (see
-    `compile_step`).
+    Raises ValueError on states of different numbers of components, a bad grid, a sub-flow that is not sampled (see
+    `compile_step`), or noise that changes with time.
     """
     first = runs[0][0]
     diffusion, size = first.splitting.diffusion, first.splitting.diffusion.size
@@ -121,6 +121,11 @@ def couple(runs: Sequence[tuple[Scheme, Array]], params: Parameters) -> Coupling
             raise ValueError(
                 f"states of {scheme.name!r} have {scheme.splitting.diffusion.size} components and those of "
                 f"{first.name!r} {size}; couple schemes of one diffusion"
+            )
+        if (amount := scheme.splitting.whole.amount) is not None:
+            raise ValueError(
+                f"noise {amount} of {scheme.name!r} changes with time: two runs have other amounts over one piece of a "
+                "Brownian motion, and are not coupled; give a number as noise, or take what needs no sampling"
             )
     drawn = [_occurrences(scheme, check_grid(taus, params), params) for scheme, taus in runs]
     edges = _edges([o for occurrences in drawn for o in occurrences])

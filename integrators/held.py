@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..theory.clock import time_at
 from ..theory.flows import Flow
 from ..theory.frozen import NumericKernel, inverse
 from ..theory.held_flows import HeldFlow, extrapolated_flow, held_flow
@@ -69,7 +70,7 @@ def compile_held(
                 last = np.where(since >= np.arange(scheme.memory), last, np.nan)
             flow = held_part(scheme, stage, last, params, past)
         else:
-            P, _, Q = stage.part.flow("exact", stage.length[past:], params)
+            P, _, Q = stage.part.flow("exact", stage.length[past:], params, stage.begin[past:])
             flow = HeldFlow(P, nothing, Q)
         scale = position_scale(scheme.lambda_s, size)
         time, before = found[-1]
@@ -80,7 +81,7 @@ def compile_held(
 def held_propagator(scheme: Scheme, stage: PartStage, params: Parameters) -> Array:
     """What a part makes of noise that was drawn before it in its segment, in each step (steps, d, d): P with q held."""
     if scheme.holds_score or not stage.part.sde.uses_score:
-        return stage.part.flow(scheme.flow, stage.length, params).propagator
+        return stage.part.flow(scheme.flow, stage.length, params, stage.begin).propagator
     nothing = np.full((len(stage.length), 1), np.nan)
     return held_part(scheme, stage, nothing, params, 0).propagator
 
@@ -108,7 +109,9 @@ def held_part(scheme: Scheme, stage: PartStage, evaluated: Array, params: Parame
     if scheme.flow == "euler":
         found = extrapolated_flow(stage.part.sde, begin, length, elapsed, values, clock)
     else:
-        found = held_flow(stage.part.sde, scheme.frozen, diffusion, begin, length, elapsed, values, clock)
+        noise = stage.part.sde.amount
+        amount = None if noise is None else lambda theta: noise.at(time_at(theta, params), params)
+        found = held_flow(stage.part.sde, scheme.frozen, diffusion, begin, length, elapsed, values, clock, amount)
     if kept is not None:
         for entry in found:
             entry.setflags(write=False)

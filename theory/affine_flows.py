@@ -25,13 +25,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from .clock import Running
 from .frozen import Frozen
-from .held_flows import _B, _BLOCK, _NODES, _drift, _is_steady, _Nodes, _nodes, _solved, _to_end, _weights
+from .held_flows import (
+    BLOCK,
+    NODES,
+    WEIGHTS,
+    Nodes,
+    drift_and_gain,
+    is_steady,
+    nodes_of,
+    solved_on_panels,
+    to_end,
+    weights_of,
+)
 from .model import Diffusion, LinearSDE
 
 Array = NDArray[np.float64]
 # s = slope u + offset at theta = int_0^t beta of shape (n, m): slope (n, m, V, d, d), offset (n, m, V, d), V scores.
 AffineScore = Callable[[Array], tuple[Array, Array]]
-_Coefficients = Callable[[_Nodes, Array, NDArray[np.int64], int], tuple[Array, Array]]
+_Coefficients = Callable[[Nodes, Array, NDArray[np.int64], int], tuple[Array, Array]]
 
 
 class AffineFlow(NamedTuple):
@@ -61,7 +72,7 @@ def true_flow(
     """
     A, G, D = sde.numbers(values)
 
-    def coefficients(nodes: _Nodes, _begin: Array, _which: NDArray[np.int64], _panels: int) -> tuple[Array, Array]:
+    def coefficients(nodes: Nodes, _begin: Array, _which: NDArray[np.int64], _panels: int) -> tuple[Array, Array]:
         slope, offset = score(nodes.left)
         return A + G @ slope, offset @ G.T
 
@@ -89,14 +100,14 @@ def followed_flow(
     there = np.isfinite(times)[..., None, None]
     slopes, offsets = np.where(there[..., None], held[0], 0), np.where(there, held[1], 0)
 
-    def coefficients(nodes: _Nodes, begin: Array, which: NDArray[np.int64], panels: int) -> tuple[Array, Array]:
-        drift, gain = _drift(sde, frozen, diffusion, nodes.left, values)  # (n, m, d, d)
-        weights = _weights(clock, begin, times[which], nodes, panels)  # (n, k, m)
+    def coefficients(nodes: Nodes, begin: Array, which: NDArray[np.int64], panels: int) -> tuple[Array, Array]:
+        drift, gain = drift_and_gain(sde, frozen, diffusion, nodes.left, values)  # (n, m, d, d)
+        weights = weights_of(clock, begin, times[which], nodes, panels)  # (n, k, m)
         slope = np.einsum("nkm,nkvij->nmvij", weights, slopes[which])
         offset = np.einsum("nkm,nkvi->nmvi", weights, offsets[which])
         return drift[:, :, None] + gain[:, :, None] @ slope, (gain[:, :, None] @ offset[..., None])[..., 0]
 
-    steady = clock is None and _is_steady(frozen, diffusion, values)
+    steady = clock is None and is_steady(frozen, diffusion, values)
     return _affine_flow(coefficients, sde.numbers(values)[2], steady, begin, length)
 
 
@@ -109,10 +120,10 @@ def _affine_flow(
         return _on_panels(coefficients, D, steady, begin, length, which, panels)
 
     which: Any = np.arange(len(begin))
-    batch = coefficients(_nodes(begin[:1], length[:1], 1, steady), begin[:1], which[:1], 1)[0].shape[2]
-    size = max(1, _BLOCK // batch)
+    batch = coefficients(nodes_of(begin[:1], length[:1], 1, steady), begin[:1], which[:1], 1)[0].shape[2]
+    size = max(1, BLOCK // batch)
     blocks = [
-        _solved(
+        solved_on_panels(
             on_panels, "along its score", *(a[i : i + size] for a in (begin, length, which)), cure="take shorter steps"
         )
         for i in range(0, len(begin), size)
@@ -131,17 +142,17 @@ def _on_panels(
 ) -> AffineFlow:
     """By collocation on so many panels."""
     with np.errstate(all="ignore"):  # down to theta = 0 nothing is finite, and nothing settles
-        nodes = _nodes(begin, length, panels, steady)
+        nodes = nodes_of(begin, length, panels, steady)
         drift, pull = coefficients(nodes, begin, which, panels)
         scale = nodes.scale[:, :, None]
         drift, pull, noise = (np.moveaxis(a, 1, 2) for a in (drift * scale, pull * scale[..., 0], D * scale))
         n, batch, _, d, _ = drift.shape
         total = None
         for panel in range(panels):
-            here = slice(panel * _NODES, panel * _NODES + _NODES)
+            here = slice(panel * NODES, panel * NODES + NODES)
             B = drift[:, :, here]
-            Y = _to_end(B.reshape(n * batch, _NODES, d, d)).reshape(B.shape)
-            weighted = _B[:, None, None] * Y
+            Y = to_end(B.reshape(n * batch, NODES, d, d)).reshape(B.shape)
+            weighted = WEIGHTS[:, None, None] * Y
             one = AffineFlow(
                 np.eye(d) + (weighted @ B).sum(2),
                 (weighted @ pull[:, :, here, :, None]).sum(2)[..., 0],

@@ -47,7 +47,10 @@ def conjugate(splitting: Splitting, strength: float | Fraction, coupled: bool = 
         f"{splitting.name} conjugate {kind} lambda {float(strength):g}",
         splitting.diffusion,
         splitting.whole,
-        tuple(Part.of(name, LinearSDE.declared(declaration), euler) for name, declaration, euler in parts),
+        tuple(
+            Part.of(name, LinearSDE.declared(declaration, splitting.whole.amount), euler)
+            for name, declaration, euler in parts
+        ),
     )
 
 

@@ -17,7 +17,7 @@ not cancel.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from threading import Lock
@@ -157,8 +157,7 @@ class ExactFlow:
     def _computed(self, length: Array, values: Mapping[str, float]) -> Flow:
         A, G, D = self.sde.numbers(values)
         if self.terms is None:
-            E, Phi, Q = linear_flow(A, D, length)
-            return Flow(E + np.eye(len(A)), Phi @ G, Q)
+            return summed_flow((A, G, D), length)
         with np.errstate(all="ignore"):  # poles of the closed form (Gamma = 0, equal rates) give inf or nan: not used
             numbers = self._numbers(frozenset(values.items()))
             closed = [_closed_form(length, terms, pairs) for terms, pairs in zip(self.terms, numbers, strict=True)]
@@ -196,6 +195,13 @@ def _closed_form(
     return matrix, use
 
 
+def summed_flow(numbers: Iterable[Array], length: ArrayLike) -> Flow:
+    """The exact flow over theta = `length` of A, G and D (..., n, n), others for each length, by series."""
+    A, G, D = numbers
+    E, Phi, Q = linear_flow(A, D, length)
+    return Flow(E + np.eye(A.shape[-1]), Phi @ G, Q)
+
+
 @cache
 def exact_flow(sde: LinearSDE) -> ExactFlow:
     """The exact flow of `sde`, derived and proven once."""
@@ -214,7 +220,7 @@ def derivation(sde: LinearSDE) -> dict[str, Any]:
     return cached(("flows", sde.declaration), derive)
 
 
-def euler_flow(sde: LinearSDE, length: ArrayLike, values: Mapping[str, float]) -> Flow:
+def euler_flow(sde: LinearSDE, length: ArrayLike, values: Mapping[str, Any]) -> Flow:
     """Explicit Euler(-Maruyama) over theta = `length`: P = 1 + A theta, K = G theta, Q = D theta."""
     scale = np.asarray(length, dtype=float)[..., None, None]
     A, G, D = sde.numbers(values)

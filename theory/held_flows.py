@@ -10,9 +10,9 @@ So a flow is u <- P u + sum_j K_j q_j + xi, xi ~ N(0, Q). With Y(r) = the propag
 
     Y' = -Y B,  Y(length) = 1:     P = Y(0),    K_j = int Y G Psi l_j dr,    Q = int Y D Y^T dr.
 
-All is one ordinary differential equation, solved by Gauss-Legendre collocation with `_NODES` nodes on 1, 2, 4, ...
+All is one ordinary differential equation, solved by Gauss-Legendre collocation with `NODES` nodes on 1, 2, 4, ...
 equal panels, until a doubling changes nothing by more than `TOLERANCE` of the largest entry. The rule has order 2
-`_NODES`, so what a doubling changed bounds the error that is left, some 2^16 times too large. Where Phi or Psi depend
+`NODES`, so what a doubling changed bounds the error that is left, some 2^16 times too large. Where Phi or Psi depend
 on time the panels are equal in log theta: near the data Sigma_t^-1 grows as a power of 1 / theta, which is as smooth
 there as an exponential. All steps of a run are solved at once.
 
@@ -33,15 +33,18 @@ from numpy.typing import ArrayLike, NDArray
 from .clock import Running
 from .frozen import Frozen, NumericKernel
 from .model import Diffusion, LinearSDE
+from .noise_amount import TAU
 
 Array = NDArray[np.float64]
+# tau of intervals by the theta (n,) where they begin.
+Amount = Callable[[Array], Array]
 
 # What a doubling of the panels may change, relative to the largest entry.
 TOLERANCE = 1e-13
-_NODES = 8
+NODES = 8
 _MOST_DOUBLINGS = 8
 # Intervals that are solved at once: some 10 MB.
-_BLOCK = 1 << 12
+BLOCK = 1 << 12
 
 
 class HeldFlow(NamedTuple):
@@ -71,24 +74,29 @@ def held_flow(
     times: ArrayLike,
     values: Mapping[str, float],
     clock: Running | None = None,
+    amount: Amount | None = None,
 ) -> HeldFlow:
     """The flows of `sde` over n intervals that run down from theta = `begin` by `length` (n,), > 0.
 
     times (n, k): when the q_j were evaluated, in theta elapsed since the interval's beginning, so <= 0 for what lies
     behind; nan where there is no such evaluation (its gain is 0), distinct otherwise. values: the parameters' numbers.
-    clock: the variable of the polynomial; None: theta. Raises ValueError where it cannot be computed to `TOLERANCE`, as
+    clock: the variable of the polynomial; None: theta. amount: tau of an interval by the theta where it begins, of
+    noise that changes with time. Raises ValueError where it cannot be computed to `TOLERANCE`, as
     down to theta = 0, where Sigma_t is singular.
     """
     begin, length, times = (np.asarray(a, dtype=float) for a in (begin, length, times))
-    return _in_blocks(partial(_on_panels, sde, frozen, diffusion, values, clock), frozen.name, begin, length, times)
+    on_panels = partial(_on_panels, sde, frozen, diffusion, values, clock, amount)
+    return _in_blocks(on_panels, frozen.name, begin, length, times)
 
 
 def _in_blocks(
     on_panels: Callable[[Array, Array, Array, int], HeldFlow], name: str, begin: Array, length: Array, times: Array
 ) -> HeldFlow:
     blocks = [
-        _solved(on_panels, f"that holds {name!r}", begin[i : i + _BLOCK], length[i : i + _BLOCK], times[i : i + _BLOCK])
-        for i in range(0, max(1, len(begin)), _BLOCK)
+        solved_on_panels(
+            on_panels, f"that holds {name!r}", begin[i : i + BLOCK], length[i : i + BLOCK], times[i : i + BLOCK]
+        )
+        for i in range(0, max(1, len(begin)), BLOCK)
     ]
     return HeldFlow(*(np.concatenate(entries) for entries in zip(*blocks, strict=True)))
 
@@ -109,7 +117,7 @@ def extrapolated_flow(
     return _in_blocks(partial(_extrapolated_on_panels, sde, values, clock), "drift", begin, length, times)
 
 
-def _solved(
+def solved_on_panels(
     on_panels: Callable[[Array, Array, Array, int], HeldFlow],
     which: str,
     begin: Array,
@@ -139,9 +147,10 @@ def _moved(coarse: HeldFlow, fine: HeldFlow) -> Array:
     """By how much two computations of n flows differ, the largest difference of P, the K_j and Q beside the largest
     entry of each, (n,). The K_j are one: an integral of l_j may nearly vanish, and is then right beside the others."""
     differences = []
-    for a, b in zip(coarse, fine, strict=True):
-        size, change = (np.abs(entry).reshape(len(a), -1).max(1, initial=0) for entry in (b, a - b))
-        differences.append(np.divide(change, size, out=np.where(change == 0, 0.0, np.inf), where=size > 0))
+    with np.errstate(invalid="ignore"):  # what overflows does not settle
+        for a, b in zip(coarse, fine, strict=True):
+            size, change = (np.abs(entry).reshape(len(a), -1).max(1, initial=0) for entry in (b, a - b))
+            differences.append(np.divide(change, size, out=np.where(change == 0, 0.0, np.inf), where=size > 0))
     return np.max(differences, axis=0)
 
 
@@ -151,6 +160,7 @@ def _on_panels(
     diffusion: Diffusion,
     values: Mapping[str, float],
     clock: Running | None,
+    amount: Amount | None,
     begin: Array,
     length: Array,
     times: Array,
@@ -158,16 +168,17 @@ def _on_panels(
 ) -> HeldFlow:
     """By collocation on so many panels."""
     with np.errstate(all="ignore"):  # down to theta = 0 nothing is finite, and nothing settles
-        nodes = _nodes(begin, length, panels, clock is None and _is_steady(frozen, diffusion, values))
+        nodes = nodes_of(begin, length, panels, clock is None and is_steady(frozen, diffusion, values))
         scale = nodes.scale
-        drift, gain = _drift(sde, frozen, diffusion, nodes.left, values)
+        tau = None if amount is None else amount(begin)[:, None]
+        drift, gain = drift_and_gain(sde, frozen, diffusion, nodes.left, values, tau)
         drift, gain = drift * scale, gain * scale
-        weights = _weights(clock, begin, times, nodes, panels)  # (n, k, nodes)
-        D, total = sde.numbers(values)[2], None
+        weights = weights_of(clock, begin, times, nodes, panels)  # (n, k, nodes)
+        D, total = _numbers(sde, values, tau)[2], None
         for panel in range(panels):
-            here = slice(panel * _NODES, panel * _NODES + _NODES)
-            Y = _to_end(drift[:, here])
-            weighted = _B[:, None, None] * Y
+            here = slice(panel * NODES, panel * NODES + NODES)
+            Y = to_end(drift[:, here])
+            weighted = WEIGHTS[:, None, None] * Y
             one = HeldFlow(
                 np.eye(sde.size) + (weighted @ drift[:, here]).sum(1),
                 np.einsum("nkm,nmij->nkij", weights[..., here], weighted @ gain[:, here]),
@@ -189,15 +200,15 @@ def _extrapolated_on_panels(
     panels: int,
 ) -> HeldFlow:
     with np.errstate(all="ignore"):
-        nodes = _nodes(begin, length, panels, clock is None)
-        weights = _weights(clock, begin, times, nodes, panels)
-        gains = (weights * (np.tile(_B, panels) * nodes.scale[..., 0, 0])[:, None]).sum(-1)
+        nodes = nodes_of(begin, length, panels, clock is None)
+        weights = weights_of(clock, begin, times, nodes, panels)
+        gains = (weights * (np.tile(WEIGHTS, panels) * nodes.scale[..., 0, 0])[:, None]).sum(-1)
     one = np.eye(sde.size)
     unit = np.tile(one, (len(length), 1, 1))
     return HeldFlow(unit, gains[..., None, None] * one, sde.numbers(values)[2] * length[:, None, None])
 
 
-class _Nodes(NamedTuple):
+class Nodes(NamedTuple):
     """Where flows are computed: theta elapsed and theta left, (n, nodes), and d theta per panel, (n, nodes, 1, 1). What
     is left is not a difference: near the data it would have no digits."""
 
@@ -206,13 +217,13 @@ class _Nodes(NamedTuple):
     scale: Array
 
 
-def _weights(clock: Running | None, begin: Array, times: Array, nodes: _Nodes, panels: int) -> Array:
+def weights_of(clock: Running | None, begin: Array, times: Array, nodes: Nodes, panels: int) -> Array:
     """l_j at the nodes, (n, k, nodes), or where the clock is half way."""
     elapsed = nodes.elapsed
     if clock is None:
         return lagrange(times, elapsed)
-    speed = (clock.rate(nodes.left) * nodes.scale[..., 0, 0]).reshape(len(begin), panels, _NODES)
-    after = np.cumsum(speed @ _B, axis=1)
+    speed = (clock.rate(nodes.left) * nodes.scale[..., 0, 0]).reshape(len(begin), panels, NODES)
+    after = np.cumsum(speed @ WEIGHTS, axis=1)
     told = after[:, :, None] - speed @ _TO_END.T  # the clock at the nodes, from the interval's beginning on
     known = _told(clock, begin, times, panels)
     if clock.midpoint:
@@ -228,12 +239,12 @@ def _told(clock: Running, begin: Array, times: Array, panels: int) -> Array:
     found = np.where(r == 0, 0.0, np.nan)
     some = np.flatnonzero(np.isfinite(r) & (r != 0))
     if some.size:
-        nodes = _nodes(start[some], r[some], panels, steady=False)
-        found[some] = (clock.rate(nodes.left) * nodes.scale[..., 0, 0]) @ np.tile(_B, panels)
+        nodes = nodes_of(start[some], r[some], panels, steady=False)
+        found[some] = (clock.rate(nodes.left) * nodes.scale[..., 0, 0]) @ np.tile(WEIGHTS, panels)
     return found.reshape(n, k)
 
 
-def _nodes(begin: Array, length: Array, panels: int, steady: bool) -> _Nodes:
+def nodes_of(begin: Array, length: Array, panels: int, steady: bool) -> Nodes:
     """Of equal panels, in theta or, unless `steady`, in log theta."""
     nodes = (np.arange(panels)[:, None] + _C).reshape(-1) / panels  # in [0, 1]
     if steady:
@@ -244,20 +255,30 @@ def _nodes(begin: Array, length: Array, panels: int, steady: bool) -> _Nodes:
         rate = -np.log1p(-length / begin)[:, None]
         elapsed, left = -begin[:, None] * np.expm1(-rate * nodes), begin[:, None] * np.exp(-rate * nodes)
         slope = rate * left
-    return _Nodes(elapsed, left, slope[..., None, None] / panels)
+    return Nodes(elapsed, left, slope[..., None, None] / panels)
 
 
-def _drift(
-    sde: LinearSDE, frozen: Frozen, diffusion: Diffusion, theta: Array, values: Mapping[str, float]
+def drift_and_gain(
+    sde: LinearSDE,
+    frozen: Frozen,
+    diffusion: Diffusion,
+    theta: Array,
+    values: Mapping[str, float],
+    tau: Array | None = None,
 ) -> tuple[Array, Array]:
-    """B = A + G Phi and G Psi at theta (...): (..., d, d)."""
-    A, G, _ = sde.numbers(values)
+    """B = A + G Phi and G Psi at theta (...): (..., d, d). tau (...): the noise, where it changes with time."""
+    A, G, _ = _numbers(sde, values, tau)
     kernel = NumericKernel(diffusion, theta, values)
-    phi, psi = (np.broadcast_to(of, (*theta.shape, *A.shape)) for of in (frozen.phi(kernel), frozen.psi(kernel)))
+    phi, psi = (np.broadcast_to(of, (*theta.shape, *A.shape[-2:])) for of in (frozen.phi(kernel), frozen.psi(kernel)))
     return A + G @ phi, G @ psi
 
 
-def _to_end(drift: Array) -> Array:
+def _numbers(sde: LinearSDE, values: Mapping[str, float], tau: Array | None) -> Array:
+    """A, G and D, (3, d, d), or with tau (...), (3, ..., d, d)."""
+    return sde.numbers(values if tau is None else {**values, TAU: tau})
+
+
+def to_end(drift: Array) -> Array:
     """Y at the nodes of one panel, (n, nodes, d, d): Z = Y^T solves Z_i = 1 + sum_j a_ij B_j^T Z_j, a_ij = int_(c_i)^1
     l_j. Where B is not finite Y is nan."""
     n, m, d = drift.shape[:3]
@@ -271,7 +292,7 @@ def _to_end(drift: Array) -> Array:
     return np.swapaxes(solved, -1, -2)
 
 
-def _is_steady(frozen: Frozen, diffusion: Diffusion, values: Mapping[str, float]) -> bool:
+def is_steady(frozen: Frozen, diffusion: Diffusion, values: Mapping[str, float]) -> bool:
     """Whether Phi and Psi do not depend on time: they are then given without its axis."""
     kernel = NumericKernel(diffusion, np.ones(1), values)
     return np.ndim(frozen.phi(kernel)) == np.ndim(frozen.psi(kernel)) == 2
@@ -322,22 +343,22 @@ def _joint_on_panels(
                 if first.drivers[axis] == second.drivers[axis]:
                     pair = (noise.sde.numbers(values)[2][axis, axis] for noise in (first, second))
                     D[d * i + axis, d * j + axis] = np.sqrt(np.prod(list(pair)))
-    elapsed, left, scale = _nodes(begin, length, panels, steady=False)
+    elapsed, left, scale = nodes_of(begin, length, panels, steady=False)
     Y, P = np.zeros((*elapsed.shape, size, size)), np.zeros((panels, len(begin), size, size))
     for k, noise in enumerate(noises):
         own = slice(d * k, d * k + d)
         if noise.frozen is None:
             Y[..., own, own] = P[..., own, own] = np.eye(d)
             continue
-        drift = _drift(noise.sde, noise.frozen, diffusion, left, values)[0] * scale
+        drift = drift_and_gain(noise.sde, noise.frozen, diffusion, left, values)[0] * scale
         for panel in range(panels):
-            here = slice(panel * _NODES, panel * _NODES + _NODES)
-            Y[:, here, own, own] = _to_end(drift[:, here])
-            P[panel][:, own, own] = np.eye(d) + (_B[:, None, None] * Y[:, here, own, own] @ drift[:, here]).sum(1)
+            here = slice(panel * NODES, panel * NODES + NODES)
+            Y[:, here, own, own] = to_end(drift[:, here])
+            P[panel][:, own, own] = np.eye(d) + (WEIGHTS[:, None, None] * Y[:, here, own, own] @ drift[:, here]).sum(1)
     total = np.zeros((len(begin), size, size))
     for panel in range(panels):
-        here = slice(panel * _NODES, panel * _NODES + _NODES)
-        weighted = _B[:, None, None] * scale[:, here] * Y[:, here]
+        here = slice(panel * NODES, panel * NODES + NODES)
+        weighted = WEIGHTS[:, None, None] * scale[:, here] * Y[:, here]
         total = P[panel] @ total @ np.swapaxes(P[panel], 1, 2)
         total += (weighted @ D @ np.swapaxes(Y[:, here], -1, -2)).sum(1)
     return (total + np.swapaxes(total, 1, 2)) / 2
@@ -364,16 +385,16 @@ def lagrange(times: Array, elapsed: Array) -> Array:
 
 def _collocation() -> tuple[Array, Array, Array]:
     """Gauss-Legendre nodes and weights on [0, 1], and int_(c_i)^1 l_j of their Lagrange polynomials."""
-    x, w = np.polynomial.legendre.leggauss(_NODES)
+    x, w = np.polynomial.legendre.leggauss(NODES)
     c = (x + 1) / 2
     # By orthogonality l_j = sum_n (2 n + 1) / 2 w_j L_n(x_j) L_n, and int_x^1 L_n = (L_(n-1) - L_(n+1))(x) / (2 n + 1).
-    L = np.polynomial.legendre.legvander(x, _NODES)
-    integrals = np.empty((_NODES, _NODES))
+    L = np.polynomial.legendre.legvander(x, NODES)
+    integrals = np.empty((NODES, NODES))
     integrals[:, 0] = 1 - x
-    for n in range(1, _NODES):
+    for n in range(1, NODES):
         integrals[:, n] = (L[:, n - 1] - L[:, n + 1]) / (2 * n + 1)
-    coefficients = (2 * np.arange(_NODES)[:, None] + 1) / 2 * w * L[:, :_NODES].T
+    coefficients = (2 * np.arange(NODES)[:, None] + 1) / 2 * w * L[:, :NODES].T
     return c, w / 2, integrals @ coefficients / 2
 
 
-_C, _B, _TO_END = _collocation()
+_C, WEIGHTS, _TO_END = _collocation()

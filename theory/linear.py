@@ -13,7 +13,7 @@ Nothing here depends on how many components there are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sympy as sp
@@ -54,13 +54,15 @@ def checked(drift: Any, diffusion: Any) -> dict[str, Vector]:
     return found
 
 
-def facts(drift: Vector, diffusion: Vector) -> dict[str, list[str]]:
-    """A, G and D in text, row-major. Raises ValueError if the drift is not A u + G s."""
+def facts(drift: Vector, diffusion: Vector, more: Sequence[str] = ()) -> dict[str, list[str]]:
+    """A, G and D in text, row-major; more: names of symbols besides the parameters. Raises ValueError if the drift is
+    not A u + G s."""
     state, score = STATE[: len(drift)], SCORE[: len(drift)]
     A, G = Matrix(drift).jacobian(state), Matrix(drift).jacobian(score)
     linear = A * Matrix(state) + G * Matrix(score)
     difference = (Matrix(drift) - linear).applyfunc(sp.simplify)
-    if not (A.free_symbols | G.free_symbols <= set(PARAMETERS) and difference.is_zero_matrix):
+    known = {*map(str, PARAMETERS), *more}
+    if not ({str(symbol) for symbol in A.free_symbols | G.free_symbols} <= known and difference.is_zero_matrix):
         names = ", ".join(map(str, (*state, *score)))
         raise ValueError(f"drift {drift} is not linear in {names}; add multiples of these alone")
     D = sp.diag(*(sp.simplify(g**2) for g in diffusion))

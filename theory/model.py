@@ -16,14 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .cache import cached
 from .derivations import declared
 from .formulas import Compiled, compiled
+from .noise_amount import TAU, NoiseAmount, reverse_family
 from .parameters import COMPONENTS, LARGEST, NAMES, SMALLEST_TIME, Parameters, critical_mass_inverse
 
 if TYPE_CHECKING:
@@ -83,12 +85,14 @@ class LinearSDE:
 
     `drift` is (dx, dm) per unit theta, or as many entries as the state has components, as expressions in x, m, s_x, s_m
     (the first n of x, m, a, j) and the parameters gamma, nu, kappa; `diffusion` holds the coefficients of dw_x, dw_m,
-    none given: no noise. Two SDEs of the same declaration are equal.
+    none given: no noise. amount: of a family of SDEs, whose entries hold the symbol tau, what tau is as a function of
+    time (theory.noise_amount). Two SDEs of the same declaration, and amount, are equal.
     Raises ValueError if the drift is not linear or an unknown symbol occurs.
     """
 
     drift: tuple[Expr, ...]
     diffusion: tuple[Expr, ...] = field(default_factory=tuple)
+    amount: NoiseAmount | None = None
 
     def __post_init__(self) -> None:
         from .linear import checked
@@ -98,10 +102,11 @@ class LinearSDE:
         _ = self._facts
 
     @classmethod
-    def declared(cls, declaration: Sequence[str]) -> LinearSDE:
+    def declared(cls, declaration: Sequence[str], amount: NoiseAmount | None = None) -> LinearSDE:
         """The SDE of a declaration in text, which was checked when it was written."""
         sde = object.__new__(cls)
         object.__setattr__(sde, "declaration", tuple(declaration))
+        object.__setattr__(sde, "amount", amount)
         return sde
 
     def __getattr__(self, name: str) -> Any:
@@ -112,13 +117,15 @@ class LinearSDE:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __reduce__(self) -> Any:
-        return LinearSDE.declared, (self.declaration,)
+        return LinearSDE.declared, (self.declaration, self.amount)
 
     def __eq__(self, other: object) -> bool:
-        return self.declaration == other.declaration if isinstance(other, LinearSDE) else NotImplemented
+        if not isinstance(other, LinearSDE):
+            return NotImplemented
+        return (self.declaration, self.amount) == (other.declaration, other.amount)
 
     def __hash__(self) -> int:
-        return hash(self.declaration)
+        return hash((self.declaration, self.amount))
 
     @cached_property
     def declaration(self) -> tuple[str, ...]:
@@ -139,7 +146,7 @@ class LinearSDE:
         def derive() -> dict[str, list[str]]:
             from .linear import facts
 
-            return facts(self.drift, self.diffusion)
+            return facts(self.drift, self.diffusion, [] if self.amount is None else [TAU])
 
         return cached(("linear sde", self.declaration), derive, keep=False)
 
@@ -167,13 +174,27 @@ class LinearSDE:
     def _numbers(self) -> Compiled:
         return compiled([entry for name in "AGD" for entry in self._facts[name]])
 
-    def numbers(self, values: Mapping[str, float]) -> NDArray[np.float64]:
-        """A, G and D at the parameters `values`, stacked: (3, n, n), float64."""
+    def values(self, params: Parameters, t: ArrayLike | None) -> dict[str, Any]:
+        """What the symbols stand for: the parameters' numbers and, of a family, tau at the times t, in their shape.
+        Raises ValueError as `NoiseAmount.at`, and where there is no time."""
+        if self.amount is None:
+            return params.values()
+        if t is None:
+            raise self.amount.without_time
+        return {**params.values(), TAU: self.amount.at(t, params)}
+
+    def numbers(self, values: Mapping[str, Any]) -> NDArray[np.float64]:
+        """A, G and D at the parameters `values`, stacked: (3, n, n), float64, or (3, ..., n, n) with tau (...)."""
+        if self.amount is not None and TAU not in values:
+            raise self.amount.without_time
         with np.errstate(all="ignore"):
             entries = self._numbers({name: np.float64(value) for name, value in values.items()})
-            numbers = np.array(entries, dtype=float).reshape(3, self.size, self.size)
+            if self.amount is not None:
+                entries = np.broadcast_arrays(*entries, values[TAU])[:-1]
+            numbers = np.stack(entries, axis=-1).reshape(*np.shape(entries[0]), 3, self.size, self.size)
+            numbers = np.moveaxis(numbers, -3, 0)
         if not np.isfinite(numbers).all():
-            shown = ", ".join(f"{name} = {value:g}" for name, value in values.items())
+            shown = ", ".join(f"{name} = {value:g}" for name, value in values.items() if name != TAU)
             raise ValueError(
                 f"the drift ({', '.join(map(str, self.drift))}) or its noise is singular at {shown}; choose others"
             )
@@ -318,13 +339,16 @@ class Diffusion:
         """Parameters with the diffusion's defaults where nothing is given. Raises ValueError as `Parameters`."""
         return Parameters(**{**self.defaults, **given})
 
-    def reverse(self, noise: float | Fraction = 1) -> LinearSDE:
+    def reverse(self, noise: float | Fraction | str | Expr | NoiseAmount = 1) -> LinearSDE:
         """The reverse dynamics du = [-f + (1 + noise^2) / 2 g^2 s] dtheta + noise g dw, which all have the laws p_t.
 
-        noise: a constant >= 0; 1 is the reverse SDE (Anderson 1982), 0 the probability flow (Song et al. 2021), the
+        noise: a number >= 0; 1 is the reverse SDE (Anderson 1982), 0 the probability flow (Song et al. 2021), the
         numbers between and beyond are the family of Zhang and Chen 2023 (arXiv 2204.13902, equation 4) and SA-Solver's
-        constant tau (Xue et al. 2023, arXiv 2309.05019). Raises ValueError on another noise.
+        tau (Xue et al. 2023, arXiv 2309.05019). A function of time is a `NoiseAmount`, or what it is made of: a formula
+        or a sympy expression in t and theta = int_0^t beta. Raises ValueError on another noise.
         """
+        if not isinstance(noise, float | int | Real):
+            return LinearSDE.declared(reverse_family(self.forward), NoiseAmount.of(noise))
         if not 0 <= noise <= LARGEST:
             raise ValueError(f"noise = {noise} of reverse dynamics must be a number in [0, {LARGEST:g}]; 1 is the SDE")
         amount = Fraction(noise)

@@ -237,6 +237,11 @@ class Scheme(Shown):
 
     def _check_extrapolated_drift(self) -> None:
         """Raises ValueError unless every part with score stands where its drift was evaluated."""
+        if (amount := self.splitting.whole.amount) is not None:
+            raise ValueError(
+                f"memory {self.memory} under flow 'euler' extrapolates drifts, of older times with the noise of these, "
+                f"which {amount} changes; choose flow 'exact', memory 1 or a number as noise"
+            )
         users = {part.name for part in self.parts if part.sde.uses_score}
         for before, token in itertools.pairwise(self.tokens):
             if token.symbol in users and not (before.is_score and len(users) == 1):

@@ -22,12 +22,14 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from .cache import cached
 from .derivations import declared
-from .flows import ExactFlow, Flow, euler_flow, exact_flow
+from .flows import ExactFlow, Flow, euler_flow, exact_flow, summed_flow
 from .model import DIFFUSIONS, Diffusion, LinearSDE, Parameters
+from .noise_amount import NoiseAmount
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -105,15 +107,18 @@ class Part:
         """The exact flow with the score frozen, derived by sympy."""
         return exact_flow(self.sde)
 
-    def flow(self, kind: str, length: ArrayLike, params: Parameters) -> Flow:
+    def flow(self, kind: str, length: ArrayLike, params: Parameters, begin: ArrayLike | None = None) -> Flow:
         """The flow over theta = `length` (any shape), "exact" or "euler"; a part without score is always exact, unless
-        it says otherwise."""
+        it says otherwise. begin: the times where these intervals begin, which noise that changes with time asks for."""
+        values = self.sde.values(params, begin)
         if self.euler:
-            return euler_flow(self.sde, length, params.values())
+            return euler_flow(self.sde, length, values)
         if kind == "exact" or not self.sde.uses_score:
-            return self.exact(length, params.values())
+            return (
+                self.exact(length, values) if self.sde.amount is None else summed_flow(self.sde.numbers(values), length)
+            )
         if kind == "euler":
-            return euler_flow(self.sde, length, params.values())
+            return euler_flow(self.sde, length, values)
         raise ValueError(
             f"sub-flow {kind!r} of part {self.name} has no frozen score; frozen ones are 'exact' and 'euler'"
         )
@@ -151,6 +156,11 @@ class Splitting:
 
     def check(self) -> None:
         """Raises ValueError unless the parts add up to the whole, and the whole keeps the laws of the diffusion."""
+        if other := {part.sde.amount for part in self.parts} - {None, self.whole.amount}:
+            raise ValueError(
+                f"the parts of splitting {self.name!r} have noise {other.pop()}, and its whole {self.whole.amount}; "
+                "give both the same"
+            )
         sums = {} if [part.sde for part in self.parts] == [self.whole] else self._differences
         for what, difference in sums.items():
             if any(entry != "0" for entry in difference):
@@ -213,28 +223,30 @@ class Splitting:
                 return part
         raise KeyError(name)
 
-    def with_noise(self, noise: float | Fraction) -> Splitting:
+    def with_noise(self, noise: float | Fraction | str | Expr | NoiseAmount) -> Splitting:
         """The same single part with the reverse dynamics of another amount of noise (`Diffusion.reverse`): 0 is the
-        probability flow, 1 the reverse SDE; a float is the decimal that it prints as.
+        probability flow, 1 the reverse SDE; a float is the decimal that it prints as; a function of time is a formula
+        in t and theta, or a `NoiseAmount`.
 
         Raises ValueError on several parts, between which nothing says how the noise is shared, on a diffusion without
         noise, and on a bad amount.
         """
+        said = f"{float(noise):g}" if isinstance(noise, Real) else str(noise)
         if len(self.parts) != 1:
             raise ValueError(
-                f"noise = {float(noise):g} of splitting {self.name!r}: how its parts {', '.join(self.part_names)} "
+                f"noise = {said} of splitting {self.name!r}: how its parts {', '.join(self.part_names)} "
                 "share it is not said; take a splitting of one part, such as psld-whole or vp-whole"
             )
         if not self.diffusion.forward.has_noise:
             raise ValueError(
-                f"noise = {float(noise):g} of splitting {self.name!r}: {self.diffusion.name!r} adds none that dynamics "
+                f"noise = {said} of splitting {self.name!r}: {self.diffusion.name!r} adds none that dynamics "
                 "could have more or less of; take a splitting of another diffusion"
             )
         exact = Fraction(repr(noise)) if isinstance(noise, float) and math.isfinite(noise) else noise
         whole = self.diffusion.reverse(exact)
         if whole == self.whole:
             return self
-        name = f"{self.name} (noise {float(noise):g})"
+        name = f"{self.name} (noise {said})"
         return Splitting(name, self.diffusion, whole, (Part.of(self.parts[0].name, whole, self.parts[0].euler),))
 
     @property

@@ -93,9 +93,14 @@ def frozen_map(scheme: Scheme, at: Matrix | None = None) -> FrozenMap:
     """R and Q of one step of `scheme` on the test equation with the precision `at` (n x n; default: in symbols), in
     theta over the step.
 
-    Raises ValueError for sub-flows that follow the score inside a part, and on a scheme that has no step map in closed
-    form.
+    Raises ValueError for sub-flows that follow the score inside a part, on a scheme that has no step map in closed
+    form, and on noise that changes with time.
     """
+    if (amount := scheme.splitting.whole.amount) is not None:
+        raise ValueError(
+            f"noise {amount} of {scheme.name!r} changes with time, and so does its step map: it has no stable step of "
+            "its own; give a number as noise"
+        )
     at = symbolic_precision(scheme.splitting.diffusion.size) if at is None else at
     return _closed([segment.flow for segment in step_map(scheme)], at)
 

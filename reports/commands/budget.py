@@ -165,15 +165,14 @@ def _budgets(
 def _curves(
     asked: Sequence[_Asked], lengths: Sequence[tuple[str, int]], settings: tuple[str, str, bool]
 ) -> list[dict[str, Any]]:
-    """A budget of every X at each length that buys a step."""
+    """A budget of every X at each length that buys steps, and short enough ones."""
     found = []
     for one in asked:
-        bought = []
-        for kind, count in lengths:
+        budgets = []
+        for length in progress(lengths):
             with contextlib.suppress(ValueError):
-                _ = one.steps(kind, count, settings[2])
-                bought.append((kind, count))
-        found.append({"sampler": one.x, "budgets": [b.as_dict() for b in _budgets([one], bought, settings)]})
+                budgets += [budget.as_dict() for budget in _budgets([one], [length], settings)]
+        found.append({"sampler": one.x, "budgets": budgets})
     return found
 
 

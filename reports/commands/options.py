@@ -91,6 +91,24 @@ class Grid(click.ParamType):
         return value
 
 
+class Noise(click.ParamType):
+    """An amount of noise: a number, or a formula in t and theta, kept as its text."""
+
+    name = "X"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        try:
+            float(value)
+        except ValueError:
+            from ...theory.noise_amount import NoiseAmount
+
+            try:
+                return NoiseAmount.of(value).formula
+            except ValueError as error:
+                self.fail(str(error), param, ctx)
+        return REAL.convert(value, param, ctx)
+
+
 REAL, WHOLE = Real(), Whole()
 
 
@@ -131,7 +149,7 @@ class Chosen(NamedTuple):
     """What SCHEME's options say of a scheme; None where they say nothing."""
 
     splitting: str | None = None
-    noise: float | None = None
+    noise: float | str | None = None
     flow: str | None = None
     lambda_s: float | None = None
     frozen: str | None = None
@@ -142,7 +160,10 @@ class Chosen(NamedTuple):
 _SCHEME = together(
     click.option("--splitting", metavar="NAME|FILE.py:OBJ", help="The splitting that a bare word belongs to."),
     click.option(
-        "--noise", type=REAL, help="Noise of a one-part splitting's reverse dynamics: 1 the SDE, 0 the flow, any other."
+        "--noise",
+        type=Noise(),
+        help="Noise of a one-part splitting's reverse dynamics: 1 the SDE, 0 the flow, any other; or an expression in "
+        "t and theta = int beta, such as 1-t.",
     ),
     click.option(
         "--flow", type=click.Choice(["euler", "exact", "midpoint", "true"]), help="Sub-flow of the parts with score."

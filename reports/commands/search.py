@@ -172,5 +172,5 @@ def _error(entry: dict[str, Any]) -> str:
 
 
 def _row(place: str, entry: dict[str, Any]) -> list[str]:
-    values = (entry["nfe"], entry["order"], entry["distance"], entry["growth_from_start"])
+    values = (entry["nfe"], entry["order"], entry["distance"], entry["growth"])
     return [place, entry["word"], entry["splitting"], entry["sub_flows"], *map(cell, values), entry["name"] or "-"]

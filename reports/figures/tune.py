@@ -40,8 +40,8 @@ def tuned_curves(scheme: Results, settings: Results) -> Figure:
                 _panel(axes, found[0], settings["limit"])
                 axes.axhline(entry["published"]["distance"], color=style._GREY, linewidth=0.8, linestyle=(0, (4, 2)))
             row[0].set_ylabel(f"distance, {entry['nfe']} NFE")
-        for axes, name in zip(grid[-1], names, strict=False):
-            axes.set_xlabel(_LABELS[name])
+        for column, name in zip(grid.T, names, strict=False):
+            [axes for axes in column if axes.get_visible()][-1].set_xlabel(_LABELS[name])
         figure.suptitle(
             f"{scheme['name']}: around the optimum (dotted: growth above {settings['limit']:g}; dashed: as published)",
             fontsize=8.5,

@@ -97,7 +97,7 @@ def network_text(network: Results) -> list[str]:
     steps = ", ".join(f"{kind} {count}" for kind, count in network["reference_steps"].items())
     lines = [
         f"on {network['network']}, {network['samples']} samples, against a fine run ({steps} steps), weak error of the "
-        "power spectrum, relative, +- a standard error:"
+        "power spectrum, relative, +- a standard error; spectral Fréchet distance:"
     ]
     for group in network["groups"]:
         for entry in group["candidates"]:
@@ -107,8 +107,10 @@ def network_text(network: Results) -> list[str]:
                 continue
             weak = entry["weak"]
             text = f"{weak['relative']:.3g} +- {weak['standard_error']:.2g}" + ("" if weak["sure"] else " ?")
+            if (distance := entry["distance"]) is not None:
+                text += f", distance {distance['value']:.3g} +- {distance['standard_error']:.2g}"
             if (ratio := entry["ratio"]) is not None:
-                text += f", {ratio['value']:.3g} +- {ratio['standard_error']:.2g} of the published"
+                text += f"; weak error {ratio['value']:.3g} +- {ratio['standard_error']:.2g} of the published"
             lines.append(f"  {name}: {text}" + (f": {entry['says']}" if "says" in entry else ""))
     lines.append("?: not four times its noise")
     return lines

@@ -89,7 +89,9 @@ class OnSpectrum(Measure):
         """The measures, from Chebyshev points where these resolve the law."""
         variances = self.spectrum.variances
         # Beside the noise of the cut-off smaller variances are as good as 0, where log s2 has no end.
-        scale = float(GaussianTarget.of(0, 0, self.diffusion, self.params).law(self.params.eps).cov[0, 0, 0])
+        least = variances.min() * np.array([1.0, 2.0])
+        once, twice = GaussianTarget.of(0, least, self.diffusion, self.params).law(self.params.eps).cov[0, 0]
+        scale = max(2 * once - twice, 0.0)
         ends = np.log([variances.min() + scale, variances.max() + scale])
         centre, half = ends.mean(), (ends[1] - ends[0]) / 2
         place = (np.log(variances + scale) - centre) / half if half > 0 else np.zeros_like(variances)

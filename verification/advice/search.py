@@ -127,9 +127,12 @@ class _Run:
     def __init__(self, search: Search, state: SearchState, answers: Answers, progress: Progress) -> None:
         self.search, self.state, self.answers, self.progress = search, state, answers, progress
 
-    def asked(self, what: str, calls: dict[str, tuple[int, Callable[..., Any], tuple[Any, ...]]]) -> dict[str, Any]:
-        """The answers of calls by name, each of so many things; what is known is not asked."""
-        tick = self.progress(what, sum(size for size, _, _ in calls.values()))
+    def asked(
+        self, what: str | None, calls: dict[str, tuple[int, Callable[..., Any], tuple[Any, ...]]]
+    ) -> dict[str, Any]:
+        """The answers of calls by name, each of so many things; what is known is not asked. what: they are, where they
+        are all that there is to do."""
+        tick = silent() if what is None else self.progress(what, sum(size for size, _, _ in calls.values()))
         missing = [name for name in calls if name not in self.state]
         tick(sum(size for name, (size, _, _) in calls.items() if name in self.state))
         for place, answer in self.answers([(i, *calls[name][1:]) for i, name in enumerate(missing)]):
@@ -145,7 +148,7 @@ class _Run:
         for place, (family, own) in enumerate(zip(self.search.families, words, strict=True)):
             for first in range(0, len(own), _CHUNK):
                 chunk = own[first : first + _CHUNK]
-                name = f"filter {place} {first}"
+                name = f"filter {place} {first} {len(chunk)}"
                 calls[name] = (len(chunk), filtered, (self.search, family, chunk))
                 places[name] = (place, chunk)
         ranked, ends = [], Counter({"refused": 0, "too dear": 0, "diverged": 0})
@@ -163,22 +166,26 @@ class _Run:
         self, ranked: Sequence[Ranked], keep: int
     ) -> tuple[list[Found], list[tuple[tuple[Ranked, int], Judged]]]:
         """The nearest that stand, and what was found of all that were looked at."""
-        search, kept = self.search, list[Found]()
+        search, kept, tick = self.search, list[Found](), self.progress("kept", keep)
         judgements: list[tuple[tuple[Ranked, int], Judged]] = []
         for first in range(0, len(ranked), _BLOCK):
             if len(kept) >= keep and ranked[first].bound > _distance(kept[keep - 1]):
                 break
             block = ranked[first : first + _BLOCK]
             schemes = [search.families[at.family].scheme(at.word) for at in block]
-            calls = {
-                f"judge {first + i}": (len(schemes[i : i + _CALL]), judged, (search, schemes[i : i + _CALL]))
-                for i in range(0, len(block), _CALL)
-            }
-            answers = [Judged(*entry) for found in self.asked("judged", calls).values() for entry in found]
+            calls = {}
+            for start in range(0, len(block), _CALL):
+                some = schemes[start : start + _CALL]
+                calls[f"judge {first + start} {len(some)}"] = (len(some), judged, (search, some))
+            asked = self.asked(None, calls)
+            answers = [Judged(*entry) for found in asked.values() for entry in found]
+            before = len(kept)
             for at, scheme, entry in zip(block, schemes, answers, strict=True):
                 judgements.append(((at, scheme.memory), entry))
                 if entry.distance is not None:
                     self._enter(kept, scheme, entry)
+            tick(min(len(kept), keep) - min(before, keep))
+        tick(keep - min(len(kept), keep))
         return kept[:keep], judgements
 
     def _enter(self, kept: list[Found], scheme: Scheme, entry: Judged) -> None:

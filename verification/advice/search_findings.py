@@ -40,6 +40,11 @@ class Found:
         return self.steps * self.scheme.nfe_per_step + 1
 
     @property
+    def growth(self) -> float:
+        """The growth that is judged: of a word with memory, that of a perturbation which the run begins with."""
+        return self.judged.growth if self.scheme.memory == 1 else self.judged.from_start
+
+    @property
     def label(self) -> str:
         """Its name in the catalogue, or its word with splitting and sub-flows."""
         return self.name or described(self.scheme)
@@ -61,8 +66,8 @@ class Found:
             "steps": self.steps,
             "nfe": self.nfe,
             "distance": self.judged.distance,
-            "growth": self.judged.growth,
-            "growth_from_start": self.judged.from_start,
+            "growth": self.growth,
+            "growth_anywhere": self.judged.growth,
             "stable": self.is_stable,
             "order": self.order,
             "unproven": self.unproven,

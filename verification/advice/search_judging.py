@@ -106,14 +106,16 @@ def _judged(search: Search, scheme: Scheme) -> Judged:
 def growths(scheme: Scheme, params: Parameters, taus: Array, limit: float) -> tuple[float, float]:
     """The largest growth of a perturbation made at any time, and of one made at the beginning.
 
-    What is judged, the first of a word without memory, the second of one with it, is of the whole spectrum, unless it
-    is well beyond the limit at the nodes; the other is of the nodes.
+    What is judged, the first of a word without memory, the second of one with it, is of the whole spectrum, and the
+    other of the nodes; where it is well beyond the limit at the nodes, both are at least what is returned.
     """
     nodes, whole = cifar10_nodes().variances, cifar10_spectrum().variances
-    anywhere = stability.worst_growth(scheme, params, taus, Spectrum(nodes, np.zeros_like(nodes), 1)).growth
     from_start = growth_from_start(scheme, params, taus, nodes)
+    if from_start > BEYOND * limit:
+        return from_start, from_start
+    anywhere = stability.worst_growth(scheme, params, taus, Spectrum(nodes, np.zeros_like(nodes), 1)).growth
     if scheme.memory > 1:
-        return anywhere, growth_from_start(scheme, params, taus, whole) if from_start <= BEYOND * limit else from_start
+        return anywhere, growth_from_start(scheme, params, taus, whole)
     return stability.worst_growth(scheme, params, taus).growth if anywhere <= BEYOND * limit else anywhere, from_start
 
 

@@ -128,16 +128,17 @@ class Validation:
                 entry["distance"] = statistics.distances[DISTANCE]._asdict()
                 if candidate is not group[0]:
                     entry["ratio"] = ratios(statistics, first).get(QUANTITY)
-            found.append(entry | {"says": said(entry)} if candidate is not group[0] else entry)
+            found.append(entry | {"says": said(entry, first.diverged)} if candidate is not group[0] else entry)
         return found
 
 
-def said(entry: dict[str, Any]) -> str:
-    """What a candidate's ratio to the published settings says of the advice."""
+def said(entry: dict[str, Any], diverged: bool = False) -> str:
+    """What a candidate's ratio to the published settings, which may have `diverged`, says of the advice."""
     if entry["diverged"]:
         return "diverges on the network"
     if (ratio := entry["ratio"]) is None:
-        return "not compared: the published settings diverge on the network"
+        why = "diverge" if diverged else "end within their noise of the fine run"
+        return f"no ratio: the published settings {why}"
     away = _TELLING * ratio["standard_error"]
     if ratio["value"] + away < 1:
         return "better on the network too"

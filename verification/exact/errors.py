@@ -44,6 +44,7 @@ from ..verdicts import (
     matmul,
     spectral_radius,
 )
+from .moments import coefficients_at
 
 QUANTITIES = ("mean", "covariance", "w2")
 # A limit is biased if it is off by this many times its uncertainty, and by more than constants rounded to float32 leave
@@ -149,8 +150,8 @@ def stiffness(sde: LinearSDE, target: GaussianTarget, taus: Array) -> float:
     taus = check_grid(taus, target.params)
     stride = max(1, (len(taus) - 1) // _TIMES)
     later, h = taus[1:][::-stride], np.diff(taus)[::-stride]  # the last step, where rates are largest, is among them
-    A, G, _ = (matrix[..., None, None] for matrix in sde.numbers(target.params.values()))
     t = target.params.T - later
+    A, G, _ = coefficients_at(sde, t, target.params)
     drift = target.params.beta(t)[:, None] * (A - matmul(G, target.precision(target.law(t))))
     return float((spectral_radius(drift) * h[:, None]).max())
 

@@ -30,7 +30,7 @@ from ...integrators.compiled import PartStage, ScoreStage, Segment, compile_run,
 from ...integrators.grids import check_grid
 from ...integrators.stages import position_scale
 from ...theory.flows import linear_flow
-from ...theory.model import Diffusion
+from ...theory.model import Diffusion, LinearSDE, Parameters
 from ...theory.scheme import FROZEN_FLOWS, Scheme
 from ..targets import GaussianLaw, GaussianTarget
 from ..verdicts import Array, components_first, congruence, least_eigenvalue, matmul, matvec
@@ -298,17 +298,17 @@ def _unfrozen(
     S.
     """
     if score is None or not stage.part.sde.uses_score:
-        flow = stage.part.flow("exact", stage.length, target.params)
+        flow = stage.part.flow("exact", stage.length, target.params, stage.begin)
         P, _, Q = (components_first(entry) for entry in flow)
         return since.then(AffineMap(P, np.zeros(P.shape[1:]), _scaled(Q, scheme.lambda_s)))
-    A, G, D = stage.part.sde.numbers(target.params.values())
-    gain = matmul(G[..., None, None], score.precision)
+    A, G, D = coefficients_at(stage.part.sde, stage.begin, target.params)
+    gain = matmul(G, score.precision)
     pull = matvec(gain, score.mean)
-    drift = A[..., None, None] - gain
+    drift = A - gain
     length = stage.length[:, None]
     unit = np.eye(len(A))[..., None, None]
     if scheme.flow == "true":
-        flows = linear_flow(np.moveaxis(drift, (0, 1), (-2, -1)), D, length)
+        flows = linear_flow(np.moveaxis(drift, (0, 1), (-2, -1)), np.moveaxis(D, (0, 1), (-2, -1)), length)
         E, Phi, Q = (np.moveaxis(entry, (-2, -1), (0, 1)) for entry in flows)
         return since.then(AffineMap(E + unit, matvec(Phi, pull), _scaled(Q, scheme.lambda_s)))
     matrix, on_score, offset, noise_cov = midpoint_rule(stage, score.mean, score.precision, target)
@@ -322,13 +322,20 @@ def midpoint_rule(
 ) -> tuple[Array, Array, Array, Array]:
     """A part by the midpoint rule along the score -precision (u - mean), both (d, ..., n, V), in each of n steps:
     u <- P u + K sigma + b + xi, sigma the score where its S was evaluated. P, K, b and Q."""
-    A, G, D = (entry[..., None, None] for entry in stage.part.sde.numbers(target.params.values()))
+    A, G, D = coefficients_at(stage.part.sde, stage.begin, target.params)
     length = stage.length[:, None]
     unit = np.eye(len(A))[..., None, None]
     gain = matmul(G, precision)
     drift = A - gain
     matrix = unit + length * matmul(drift, unit + length / 2 * A)
     return matrix, length**2 / 2 * matmul(drift, G), length * matvec(gain, mean), D * length
+
+
+def coefficients_at(sde: LinearSDE, t: Array, params: Parameters) -> tuple[Array, Array, Array]:
+    """A, G and D of an SDE at the times t (n,), for the laws of several targets: (d, d, n or 1, 1)."""
+    found = sde.numbers(sde.values(params, t))
+    A, G, D = (components_first(entry).reshape(*entry.shape[-2:], -1, 1) for entry in found)
+    return A, G, D
 
 
 def _scaled(Q: Array, lambda_s: float) -> Array:

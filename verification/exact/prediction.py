@@ -33,6 +33,7 @@ import numpy as np
 from ...integrators.grids import base_of, is_graded, label, time_grid
 from ...theory.formulas import compiled
 from ...theory.model import Parameters
+from ...theory.noise_amount import TAU
 from ...theory.parameters import COMPONENTS
 from ...theory.scheme import Scheme
 from ...theory.taylor import TaylorKernel, covariance, moved
@@ -40,6 +41,7 @@ from ...theory.weak_order import Coefficient, OrderProof, prove_order
 from ..targets import GaussianLaw, GaussianTarget
 from ..verdicts import Array, matmul, matvec, sqrtm, transpose
 from .errors import errors_of
+from .moments import coefficients_at
 
 # Gauss-Hermite nodes a coordinate: exact for polynomials of degree 9, the integrands' is 4 at most for orders 1 and 2.
 _NODES = 5
@@ -172,7 +174,7 @@ def _integrate(
 ) -> GaussianLaw:
     params = target.params
     t, steps = clock.t, len(clock.t) // 2
-    A, G, _ = (matrix[..., None, None] for matrix in scheme.splitting.whole.numbers(params.values()))
+    A, G, _ = coefficients_at(scheme.splitting.whole, t, params)
     closed = (clock.density * params.beta(t))[:, None] * (A - matmul(G, target.precision(target.law(t))))
     local_mean, local_cov = (clock.density[:, None] ** (order + 1) * entry for entry in local(target, t))
 
@@ -215,6 +217,8 @@ def _compile(error: Sequence[Coefficient], scheme: Scheme) -> Local:
         law, held = target.law(t), _Held(scheme, target, t, in_time)
         w = matvec(sqrtm(law.cov)[:, :, None], grid)  # (d, nodes, n, V)
         values: dict[str, Any] = {**target.params.values(), "lambda_s": scheme.lambda_s}
+        if (amount := scheme.splitting.whole.amount) is not None:
+            values[TAU] = amount.at(t, target.params)[:, None]
         values |= {"beta": target.params.beta(t)[:, None], "dbeta": target.params.beta_max - target.params.beta_min}
         values |= dict(zip(components, w + law.mean[:, None], strict=True))
         values |= {f"c_{k}": c[:, None] for k, c in enumerate(_curvature(scheme, target, t, names), 2)}

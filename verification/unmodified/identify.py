@@ -42,6 +42,7 @@ AGREES_IN_NOISE = 2e-5
 STEPS = (6, 11)
 LONGEST = 4  # a memory
 _BISECTIONS, _DEGREE = 60, 64  # of a path's t, and of the polynomial through it
+_NO_NOISE = 1e-20  # a variance, of states of variance 1, below which it is what rounding makes of none
 _LEAST = 1e-10  # a time of vp, relative to the first, below which there is no noise to speak of
 
 
@@ -200,7 +201,7 @@ def _compare(own: Steps, word: Steps) -> tuple[float, list[str], float]:
         at = ages == age
         name = "the weight of the last answer" if age == 0 else f"the weight of the answer {age} before it"
         entries.append((name, (own.G * at).sum(1), (word.G * at).sum(1), np.where(at.any(1), size, np.inf)))
-    largest = np.maximum(np.maximum(own.Q, word.Q), 1e-300)
+    largest = np.maximum(np.maximum(own.Q, word.Q), _NO_NOISE)
     entries.append(("the variance of the noise", own.Q, word.Q, largest))
     entries.append(
         ("noise that returns", np.abs(own.shared).sum(1), np.abs(word.shared).sum(1), np.maximum(largest, 1e-3))

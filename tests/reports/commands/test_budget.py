@@ -104,6 +104,7 @@ def test_a_black_box_has_its_steps_as_one_term(line: Run, tmp_path: Path) -> Non
         (["ROBA", "--steps", "0"], "steps = 0"),
         (["ROBA", "--data-variance", "-1"], "variance is finite and >= 0"),
         (["ROBA", "-o", ""], "no folder to write to"),
+        (["SDE-DPM-Solver++2M", "--steps", "2"], "take shorter steps"),
         (["NOSUCH"], "neither a scheme of the catalogue nor a word"),
         (["ROBA", "--grid", "nowhere"], "grid 'nowhere' is unknown"),
         ([], "Missing argument"),

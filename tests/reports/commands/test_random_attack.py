@@ -75,6 +75,7 @@ COMMANDS = [
     ["moments"],
     ["derive"],
     ["stability"],
+    ["budget"],
     ["baseline", "record"],
     ["baseline", "check"],
     ["identify"],
@@ -95,7 +96,12 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     if draw(st.booleans()):
         words.append("--json")
     # what is right is answered at few steps
-    short = {"verify": ["--steps", "2,4,8,16"], "moments": ["--steps", "2"], "baseline": ["--steps", "2,4,8,16"]}
+    short = {
+        "verify": ["--steps", "2,4,8,16"],
+        "moments": ["--steps", "2"],
+        "budget": ["--steps", "2"],
+        "baseline": ["--steps", "2,4,8,16"],
+    }
     if "--steps" not in words and words[:2] != ["baseline", "check"]:
         words += short.get(words[0], [])
     return words

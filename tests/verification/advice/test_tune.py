@@ -132,6 +132,7 @@ def test_the_gradient_is_that_of_torch() -> None:
     distance.backward()
     found = ending(scheme, FEW, params, taus.detach().numpy(), True)
     assert float(found.residuals @ found.residuals) == pytest.approx(distance.item(), rel=1e-12)
+    assert taus.grad is not None
     gradient, truth = 2 * found.residuals @ found.by_tau, np.asarray(taus.grad.tolist())
     assert np.abs((gradient - truth)[1:]).max() < 1e-8 * np.abs(truth).max()
     assert np.abs((1.0001 * gradient - truth)[1:]).max() > 1e-8 * np.abs(truth).max()
@@ -145,11 +146,12 @@ def test_the_slope_of_growth_is_that_of_whole_runs(name: str) -> None:
     growth, slope = log_growth_slope(scheme, variances, PARAMS, taus)
     assert (growth > 0.1).all()
     for i in range(2):
-        truth = approx_fprime(
+        found = approx_fprime(
             taus[1:-1],
             lambda inner, i=i: log_growth(scheme, variances, PARAMS, np.concatenate([taus[:1], inner, taus[-1:]]))[i],
             1e-8,
         )
+        truth = np.array(found, dtype=float)
         assert np.abs(slope[i, 1:-1] - truth).max() < 1e-4 * np.abs(truth).max()
         assert np.abs(1.01 * slope[i, 1:-1] - truth).max() > 1e-3 * np.abs(truth).max()
 
@@ -281,6 +283,7 @@ def test_a_cutoff_is_looked_at_only_where_an_exact_sampler_loses_next_to_nothing
             assert (floor <= 0.01 * published.distance) is is_small
 
 
+@pytest.mark.nightly
 def test_growth_is_held_to_the_limit_and_costs_distance() -> None:
     """Claim: ROBA's nearest settings at 20 evaluations grow; with a limit on growth they do not, and are farther."""
     scheme, kept = CATALOGUE["ROBA"], ("eps", "denoise")

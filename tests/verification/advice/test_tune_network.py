@@ -127,6 +127,8 @@ def test_settings_tuned_at_other_parameters_are_refused(study: Callable[..., dic
 def test_what_is_said_takes_two_standard_errors(value: float, error: float, words: str) -> None:
     assert said({"diverged": False, "ratio": {"value": value, "standard_error": error}}) == words
     assert said({"diverged": True, "ratio": None}) == "diverges on the network"
+    assert said({"diverged": False, "ratio": None}, True) == "no ratio: the published settings diverge"
+    assert said({"diverged": False, "ratio": None}).endswith("end within their noise of the fine run")
 
 
 @pytest.mark.parametrize(

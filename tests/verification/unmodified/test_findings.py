@@ -11,6 +11,9 @@ SIZES = {
         n["many"] > 3 * n["few"] > 20 * n["second"] and n["repaired_many"] < n["repaired_few"] / 2
     ),
     "So has its single-step form with heun": lambda n: n["heun"] > 30 > 100 * n["repaired_heun"],
+    "Third-order DPM-Solver++ weighs the second difference by half": lambda n: (
+        n["few"] / n["many"] < 20 < 40 < n["repaired_few"] / n["repaired_many"] and n["many"] > 5 * n["repaired_many"]
+    ),
     "Single-step SDE-DPM-Solver++ of order 2 and 3 is of order 1": lambda n: (
         n["of_1"] < n["of_2"] < n["of_3"] and n["at_80"] < 2.2 * n["of_2"]
     ),

@@ -13,9 +13,10 @@ from weakorder.integrators.unmodified.diffusers import schedulers
 from weakorder.integrators.unmodified.k_diffusion import samplers
 from weakorder.integrators.unmodified.lifting import float64_throughout
 from weakorder.theory.frozen import DATA_HELD
+from weakorder.theory.noise_amount import between
 from weakorder.theory.paths import PATHS, table_of
 from weakorder.theory.scheme import Scheme
-from weakorder.theory.splitting import VP_FLOW
+from weakorder.theory.splitting import VP_FLOW, VP_WHOLE
 from weakorder.verification.unmodified import identify
 from weakorder.verification.unmodified.identify import of_word, steps_of, thetas_of
 from weakorder.verification.unmodified.transcript import transcribe
@@ -139,7 +140,8 @@ def sa_predictor(tau, order=3):
     def sample(model, x, steps):
         with float64_throughout("diffusers.schedulers"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            settings = {"predictor_order": order, "tau_func": lambda _: tau, "lower_order_final": False}
+            of_time = tau if callable(tau) else lambda _: tau
+            settings = {"predictor_order": order, "tau_func": of_time, "lower_order_final": False}
             made = schedulers().SASolverScheduler(trained_betas=betas.numpy(), **settings)
             made.set_timesteps(steps)
             for t in made.timesteps:
@@ -166,6 +168,18 @@ def test_the_predictor_of_sa_solver_is_a_word_but_for_its_second_order(tau, firs
     assert described(second) == ("vp-whole" if tau else "vp-flow", "data", 2, "logsnr")
     assert_differs_in_two_weights(nearest, "in step 2")
     assert nearest.scheme.name == third
+
+
+@pytest.mark.parametrize(("edges", "is_same"), [((200, 800), True), ((200, 700), False)])
+def test_sa_solver_s_noise_between_two_times_is_an_amount_that_changes_with_time(edges, is_same):
+    """Claim: its predictor of order 1 with the published tau, 1 at timesteps 200 to 800 and 0 elsewhere, is the word
+    whose dynamics are declared so, and no other."""
+    sampler = sa_predictor(lambda t: 1.0 if 200 <= t <= 800 else 0.0, 1)
+    path = sampler.prepare(10, True)
+    low, high = (at.sigma / at.alpha for at in map(path.level, edges))
+    declared = VP_WHOLE.with_noise(between(low * (1 - 1e-9), high * (1 + 1e-9)))
+    (found,) = identify(sampler, [Scheme("S F", declared, flow="exact", frozen=DATA_HELD)])
+    assert found.is_same == is_same, found.differs
 
 
 def test_the_third_order_predictor_of_unipc_is_a_word_but_for_its_second_step():

@@ -75,7 +75,8 @@ class Cell:
         if self.scheme.splitting.diffusion != PSLD_DIFFUSION:
             raise ValueError(
                 f"scheme {self.scheme.name!r} moves under {self.scheme.splitting.diffusion.name!r}; the network's "
-                f"dynamics are {PSLD_DIFFUSION.name!r}; give a scheme of those"
+                f"dynamics are {PSLD_DIFFUSION.name!r}; give a scheme of those: its score is that of (x, m) together, "
+                "and what x alone has is the average of that over m, which no evaluation gives"
             )
         if self.scheme.flow not in FROZEN_FLOWS or self.scheme.nfe_per_step == 0:
             raise ValueError(
