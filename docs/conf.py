@@ -23,6 +23,7 @@ extensions = [
     "mathml",
     "docstrings",
     "api_pages",
+    "json_schema",
     "gallery_pages",
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
@@ -50,4 +51,7 @@ autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 100
 autodoc_inherit_docstrings = False
 # Types in signatures that have no page: other packages', and those of rooms that do not offer them.
-nitpick_ignore_regex = [("py:.*", r"(?!weakorder\.).*"), ("py:class", r"weakorder\.(verification|.*\.kernels|.*\._).*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!weakorder\.).*"),
+    ("py:class", r"weakorder\.(verification|reports|.*\.kernels|.*\._).*"),
+]

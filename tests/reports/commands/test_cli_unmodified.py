@@ -4,11 +4,13 @@ import json
 import shutil
 
 import pytest
+from json_schemas import complaints
 from weakorder.examples import own_grid
 from weakorder.integrators.unmodified import PREDICTIONS, TIMES, diffusers_sampler, function_sampler
 from weakorder.reports.commands import cli
 from weakorder.reports.commands.unmodified import LIBRARIES
 from weakorder.reports.commands.verify import verify
+from weakorder.reports.pages.strict_json import dumps
 from weakorder.reports.pages.survey import render, run_survey
 from weakorder.theory.paths import PATHS
 from weakorder.verification.testing import WeakorderWarning, assert_weak_order
@@ -162,6 +164,12 @@ def test_a_survey_ranks_by_the_distance_at_50_evaluations_and_drops_none(survey)
     ]
     verdicts = [entry["verdict"] for entry in survey["samplers"]]
     assert verdicts == ["PASS", "PASS", "FAIL"]
+
+
+def test_a_survey_is_as_its_schema_says(survey):
+    assert complaints("survey", json.loads(dumps(survey))) == []
+    assert complaints("survey", survey | {"samplers": [{"sampler": "mine"}]}) != []
+    assert complaints("survey", survey | {"budgets": ["ten"]}) != []
 
 
 def test_a_run_uses_no_more_evaluations_than_its_budget_and_nearly_all(survey):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from json_schemas import complaints
 from matplotlib.text import Annotation
 from parsed_page import Page
 from selection import nightly_but
@@ -98,6 +99,23 @@ def test_all_files_are_written(folder: Path) -> None:
     for name in FIGURES:
         assert (folder / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         assert (folder / f"figures/{name}.svg").read_text("utf-8").rstrip().endswith("</svg>")
+
+
+def test_the_schema_sees_what_is_missing_new_or_of_another_kind(results: dict[str, Any]) -> None:
+    """That results.json is as its schema says every test here shows (conftest.py)."""
+    assert complaints("results", results) == []
+    for change in (
+        lambda r: r["schemes"][0].pop("verdict"),
+        lambda r: r["schemes"][0].update(mood="good"),
+        lambda r: r["schemes"][1]["levels"][0].update(steps="25"),
+        lambda r: r["schemes"][1].update(verdict="MAYBE"),
+        lambda r: r["stability_study"]["twins"].append({}),
+        lambda r: r["targets_study"]["sampled"][0]["estimates"].update(x=[{"steps": 1}]),
+        lambda r: r.update(seed=0.5),
+    ):
+        broken = copy.deepcopy(results)
+        change(broken)
+        assert complaints("results", broken) != []
 
 
 def test_every_study_of_words_can_travel_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from json_schemas import complaints
 from published_step import PARAMS, euler_maruyama, with_fault
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
@@ -53,6 +54,15 @@ def rewritten(u, tau, h, score):
         kick = h * beta / 2 * drift[i] + (h * beta / 2 * gain[i]) * s[:, i]
         out[:, i] = (gain[i] / 2 * beta * h) ** 0.5 * xi[i] + (u[:, i] + kick)
     return out
+
+
+def test_a_baseline_is_as_its_schema_says(recorded, short) -> None:
+    assert complaints("baseline", recorded) == []
+    assert complaints("baseline", short) == []
+    for change in ({"format": "weakorder baseline 1"}, {"mood": "good"}, {"short_runs": [{"taus": [0.0, 0.1]}]}):
+        assert complaints("baseline", short | change) != []
+    (run, *_) = short["short_runs"]
+    assert complaints("baseline", short | {"short_runs": [run | {"score_gain_one": run["score_gain_1"]}]}) != []
 
 
 def test_the_same_sampler_written_otherwise_matches(short) -> None:
