@@ -39,7 +39,7 @@ def drawing(draw, of=lambda u: u):
     return lambda u, tau, h, score: u + h * drift(u, score(of(u), 1 - tau)) + deviation(u, h) * draw(u)
 
 
-plain = drawing()
+plain = drawing(lambda u: torch.randn_like(u))
 
 
 class Leapfrog:
