@@ -161,7 +161,7 @@ def check_exists(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert targets <= set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     elif words[:2] == ["pip", "install"]:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        found = [re.fullmatch(r"weakorder(?:\[(.+)\])?", word) for word in words[2:]]
+        found = [re.fullmatch(r"(?:weakorder|\.)(?:\[(.+)\])?", word) for word in words[2:]]
         assert {extra for match in found if match and match[1] for extra in match[1].split(",")} <= extras.keys()
     elif "weakorder" in words:
         with monkeypatch.context() as patch:
@@ -284,6 +284,7 @@ def test_a_page_that_does_not_fails(true: str, false: str, page: Page) -> None:
         ("make tests", False),
         ("pip install 'weakorder[fid]'", True),
         ("pip install 'weakorder[fidd]'", False),
+        ("pip install '.[fidd]'", False),
         ("cowsay moo", False),
     ],
 )
