@@ -36,6 +36,8 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_execution_in_temp = True
 
+smartquotes = False  # of two hyphens it would make a dash
+
 html_theme = "furo"
 html_title = f"weakorder {release}"
 html_static_path = ["_static"]
