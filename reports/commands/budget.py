@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ BUDGETS = (10, 15, 20, 30, 50, 70, 100, 150, 200)
 @click.option("--start", type=click.Choice(["prior", "exact"]), default="prior", show_default=True, help="Of the run.")
 @click.option("--denoise/--no-denoise", default=True, show_default=True, help="The published last step, to t = 0.")
 @click.option("--leading", is_flag=True, help="Also the leading local error of every term, as it is proven.")
+@click.option("--study", type=click.Path(path_type=Path), help="A folder of `cifar10 study`: what the network adds.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A folder for a figure and budget.json.")
 @EVENT
 @OUTPUT
@@ -51,6 +52,7 @@ def budget(
     start: str,
     denoise: bool,
     leading: bool,
+    study: Path | None,
     output: Path | None,
     event: list[int] | None,
     as_json: bool,
@@ -70,13 +72,17 @@ def budget(
             raise ValueError(f"--nfe {count}: a run has at least 1 evaluation; 50 is usual")
     if output is not None and (not str(output).strip() or str(output) == "."):
         raise ValueError("no folder to write to; name one with -o DIR")
+    from ...verification.advice import read_study
     from ..pages import write_budget
 
+    results = None if study is None else read_study(study)
     asked = [_Asked(x, chosen, event, data_mean, data_variance, device, model) for x in xs]
     lengths: list[tuple[str, int]] = [("steps", steps)] if steps is not None else [("nfe", n) for n in nfe or [NFE]]
     settings = (grid, start, denoise)
     found = _budgets(asked, lengths, settings)
     answer = _answer(asked, found, settings)
+    if results is not None:
+        answer |= _network(results, [one for one in asked for _ in lengths], found)
     if leading:
         answer["leading"] = {one.x: one.leading() for one in asked}
     if output is not None:
@@ -191,6 +197,27 @@ def _answer(asked: Sequence[_Asked], found: Sequence[Budget], settings: tuple[st
         "network_says": NETWORK,
         "budgets": [budget.as_dict() for budget in found],
     }
+
+
+def _network(study: Mapping[str, Any], asked: Sequence[_Asked], found: Sequence[Budget]) -> dict[str, Any]:
+    """What a study says of the runs, one for each budget, and in words. Raises ValueError for a black box."""
+    from ...theory.scheme import Scheme
+    from ...verification.advice import network_shares
+
+    entries, says = [], []
+    for one, budget in zip(asked, found, strict=True):
+        if not isinstance(one.sampler, Scheme):
+            raise ValueError(f"{one.x} is a black box; --study is for schemes, which a study samples by their words")
+        shares = network_shares(study, one.sampler, one.measure.params, budget.steps, budget.grid)
+        run = f"{budget.name} @ {budget.nfe}"
+        entries += [{"sampler": one.x, "nfe": budget.nfe, "steps": budget.steps, **share._asdict()} for share in shares]
+        says += [
+            f"{run}, {share.space} of {share.samples} samples: {share.whole:.4g} from the data, of which "
+            f"{share.by_network:.4g} the network's (a fine run's) and {share.by_steps:.4g} +- "
+            f"{share.standard_error:.2g} the steps'"
+            for share in shares
+        ] or [f"{run}: not known, the study has no such run with a fine one, on this grid and of this model"]
+    return {"network": entries, "network_says": "\n  ".join(["on the study's network", *says])}
 
 
 def _assumptions(asked: Sequence[_Asked], start: str) -> list[str]:

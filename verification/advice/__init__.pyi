@@ -6,6 +6,9 @@ from .budget_leading import leading_errors as leading_errors
 from .budget_measures import Measure as Measure
 from .budget_measures import OnGaussian as OnGaussian
 from .budget_measures import OnSpectrum as OnSpectrum
+from .budget_network import OnNetwork as OnNetwork
+from .budget_network import network_shares as network_shares
+from .budget_network import read_study as read_study
 from .search import find_words as find_words
 from .search_network import on_network as on_network
 from .search_settings import Search as Search

@@ -90,6 +90,7 @@ class Probe(Calls):
         self.checks = _Checks(components)
         self.widths: list[int] | None = None
         self.alone: Array | None = None
+        self.uneven = False  # whether some of what no probe fills went elsewhere
         self.repeats = False  # whether run after run is read, each with the same draws
         self._prepared = dict[int, Prepared]()  # of the probes, by their first row
         self._known: tuple[list[int], Array] | None = None
@@ -120,6 +121,8 @@ class Probe(Calls):
             if columns is not None:
                 return columns
             cause = cause_of(error, self, run, self.sampler)
+            if named is not None and str(cause) == NOT_ALIKE:  # the least that can be said
+                cause = named
             raise (cause or named or error) from error
 
     def lightly(self, run: Run, discover: bool = False) -> Columns | None:
@@ -195,6 +198,7 @@ class Probe(Calls):
 
     def read(self, run: Run) -> Columns:
         """The map of `run`, of nan if it diverges. Raises BlackBoxError."""
+        self.uneven = False
         columns, several = self._read(run), False
         while self.next_order():  # the cells that share numbers with those before, and do the same
             other, several = self._read(run), True
@@ -202,6 +206,8 @@ class Probe(Calls):
                 one, two = (np.asarray(getattr(each, name)[-1 if name == "map" else ...]) for each in (columns, other))
                 if not np.abs(one - two).max() <= max(_TOLERANCE, 4 * columns.rounding) * max(1.0, np.abs(one).max()):
                     raise NamedCause("entries that share their noise are treated differently; draw noise for each")
+        if self.uneven:  # and not because they share their noise
+            raise NamedCause(NOT_ALIKE)
         # who listens to the scores' states hears those of the map that is returned
         return self._read(run) if several else columns
 
@@ -221,7 +227,7 @@ class Probe(Calls):
         else:
             rounding = self._departure(checked, offset[:, None] + given @ columns)
             self._check_alone(checked, rounding)
-            self._check_spare(offset, columns, rounding)
+            self.uneven |= not self._spare_agree(offset, columns, rounding)
         offset, draws, increments = self.centred(offset, columns[:, n:])
         is_of = np.repeat(np.arange(len(counts)), counts)
         return Columns(offset, columns[:, :n], draws, is_of, increments, rounding, response)
@@ -276,17 +282,16 @@ class Probe(Calls):
             )
         self.alone = None
 
-    def _check_spare(self, offset: Array, columns: Array, rounding: float) -> None:
-        """What no row fills, the last pixels of an image among it, must go where the columns say, too."""
+    def _spare_agree(self, offset: Array, columns: Array, rounding: float) -> bool:
+        """Whether what no row fills, the last pixels of an image among it, goes where the columns say, too."""
         if self.copies > 1 or self.spare is None:
-            return
+            return True
         given = [self.spare.states]
         for values, law in zip(self.spare.draws, self.laws, strict=False):
             given.append(values if law.nodes is None else _one_hot(values, len(law.nodes)))
         predicted = offset[0] + np.concatenate(given, axis=1) @ columns[0]
         error = float(np.abs(predicted - self.spare.result).max() / max(1.0, float(np.abs(predicted).max())))
-        if not error <= (FLOAT32 if rounding else _TOLERANCE):
-            raise NamedCause(NOT_ALIKE)
+        return error <= (FLOAT32 if rounding else _TOLERANCE)
 
     def _respond_in_blocks(self, run: Run, widths: list[int]) -> tuple[Array, Response]:
         """All probes, in as many calls as their number needs: (V, rows, components). Row 0 is zero, then come the unit

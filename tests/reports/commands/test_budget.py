@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Run
 from selection import nightly_but
+from synthetic_study import synthetic
 
 BOX = """
 def step(u, tau, h, score):
@@ -149,3 +150,41 @@ def test_why_schemes_differ_is_what_the_command_says(line: Run, name: str, nfe: 
 def test_a_table_of_another_budget_is_seen(line: Run) -> None:
     out = line("budget", "EM", "--nfe", "20", "--json")[1]  # on the uniform grid
     assert cell_of(json.loads(out)["budgets"][0]) not in WHY
+
+
+def test_a_study_says_what_the_network_adds(line: Run, tmp_path: Path) -> None:
+    """The fine run's distance to the data, and with it what is left to the steps, of the study's own cell."""
+    study = synthetic(("ROBA", "EM"), (20, 50))
+    (tmp_path / "results.json").write_text(json.dumps(study))
+    asked = ["budget", "ROBA", "--nfe", "50", "--grid", "quadratic", "--data-variance", "1", "--study", str(tmp_path)]
+    answer = json.loads(line(*asked, "--json")[1])
+    (scheme,) = (scheme for scheme in study["schemes"] if scheme["name"] == "ROBA")
+    (cell,) = (cell for cell in scheme["cells"] if cell["nfe"] == 50)
+    assert [entry["space"] for entry in answer["network"]] == ["pixels", "features"]
+    for entry in answer["network"]:
+        distances = cell["frechet"][entry["space"]]
+        assert entry["whole"] == distances["to_data"]
+        assert (entry["sampler"], entry["nfe"], entry["steps"]) == ("ROBA", 50, 49)
+        assert entry["by_network"] + entry["by_steps"] == pytest.approx(distances["to_data"], rel=1e-12)
+        assert (entry["by_steps"], entry["standard_error"]) == tuple(distances["excess"].values())
+    out = line(*asked)[1]
+    assert f"features of 64 samples: {cell['frechet']['features']['to_data']:.4g} from the data" in out
+    for other in (["--grid", "uniform"], ["--nfe", "30"], ["--nu", "4"], ["--lambda-s", "1.1"]):
+        out = line(*asked, *other)[1]
+        assert "ROBA @ " in out
+        assert "not known, the study has no such run" in out
+
+
+def test_what_is_no_study_is_refused_in_one_line(line: Run, tmp_path: Path) -> None:
+    (tmp_path / "box.py").write_text(BOX)
+    (tmp_path / "results.json").write_text(json.dumps(synthetic(("ROBA",), (20,))))
+    (tmp_path / "other.json").write_text("[]")
+    for x, study, message in (
+        ("ROBA", tmp_path / "none", "No such file"),
+        ("ROBA", tmp_path / "other.json", "it holds no study"),
+        (f"{tmp_path / 'box.py'}:step", tmp_path, "is a black box; --study is for schemes"),
+    ):
+        code, _, err = line("budget", x, "--steps", "3", "--data-variance", "1", "--study", str(study))
+        assert code == 2
+        assert message in err
+        assert err.count("\n") == 1
