@@ -41,6 +41,7 @@ smartquotes = False  # of two hyphens it would make a dash
 html_theme = "furo"
 html_title = f"weakorder {release}"
 html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"  # without one a browser asks for one
 html_css_files = ["weakorder.css"]
 html_math_renderer = "mathml"
 html_show_sourcelink = False

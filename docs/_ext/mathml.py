@@ -23,7 +23,10 @@ _AROUND = re.compile(r"\\(?:begin|end)\{(?:align|equation|gather)\*?\}")
 
 def _mathml(node: nodes.math | nodes.math_block, as_block: bool) -> str:
     latex = _AROUND.sub("", node.astext()).strip()
+    braces = re.sub(r"\\[{}]", "", latex)
     try:
+        if braces.count("{") != braces.count("}"):  # which the converter closes as it likes
+            raise MathError("its braces do not match")
         return latex2mathml.tex2mathml(latex, as_block=as_block)
     except MathError as error:
         logger.warning("cannot set %r: %s", latex, error, location=node)

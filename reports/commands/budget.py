@@ -73,7 +73,6 @@ def budget(
     if output is not None and (not str(output).strip() or str(output) == "."):
         raise ValueError("no folder to write to; name one with -o DIR")
     from ...verification.advice import read_study
-    from ..pages import write_budget
 
     results = None if study is None else read_study(study)
     asked = [_Asked(x, chosen, event, data_mean, data_variance, device, model) for x in xs]
@@ -86,6 +85,8 @@ def budget(
     if leading:
         answer["leading"] = {one.x: one.leading() for one in asked}
     if output is not None:
+        from ..pages import write_budget
+
         more = lengths if len(lengths) > 1 else [("nfe", n) for n in BUDGETS]
         write_budget(output, answer | {"curves": _curves(asked, more, settings)})
     if as_json:

@@ -284,9 +284,9 @@ def _psi_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def _uniform(monkeypatch: pytest.MonkeyPatch) -> None:
     right = held.held_flow
 
-    def as_if_uniform(sde, frozen, diffusion, begin, length, times, values, clock):
+    def as_if_uniform(sde, frozen, diffusion, begin, length, times, values, clock, amount):
         even = np.where(np.isfinite(times), -length[:, None] * np.arange(times.shape[1]), np.nan)
-        return right(sde, frozen, diffusion, begin, length, even, values, clock)
+        return right(sde, frozen, diffusion, begin, length, even, values, clock, amount)
 
     monkeypatch.setattr(held, "held_flow", as_if_uniform)
 
