@@ -252,7 +252,8 @@ def _box(clouds: Sequence[Cloud], resolution: Resolution) -> tuple[Array, Array]
     low, high = (np.full(len(clouds[0].points), end) for end in (np.inf, -np.inf))
     for points, weights, noise_cov in clouds:
         deviations = np.sqrt(2 * np.log(np.maximum(np.abs(weights) / least, 1)))
-        reach = np.sqrt(np.diagonal(noise_cov))[:, None] * deviations
+        # noise that acts on the other component alone may round to a variance below 0
+        reach = np.sqrt(np.maximum(np.diagonal(noise_cov), 0))[:, None] * deviations
         low = np.minimum(low, (points - reach).min(1))
         high = np.maximum(high, (points + reach).max(1))
     margin = 0.01 * (high - low)

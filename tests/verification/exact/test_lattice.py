@@ -23,7 +23,7 @@ from weakorder.integrators.grids import time_grid
 from weakorder.theory.model import Parameters
 from weakorder.theory.scheme import FROZEN_FLOWS, Scheme
 from weakorder.verification.exact import lattice
-from weakorder.verification.exact.lattice import RESOLUTIONS, Cloud, TooCoarse, carried_law
+from weakorder.verification.exact.lattice import RESOLUTIONS, Cloud, TooCoarse, Unresolved, carried_law
 from weakorder.verification.exact.moments import exact_moments
 from weakorder.verification.exact.order import T_END
 from weakorder.verification.targets.gaussian import GaussianTarget
@@ -126,7 +126,7 @@ def frequencies_off(scheme: Scheme, target: MixtureTarget, taus: Array, believed
             ratios.append(float((np.abs(np.abs(phi) - np.exp(-(k**2) / 2)) / allowed).max()))
         return phi
 
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(TooCoarse):
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Unresolved):  # refused, of any kind
         patch.setattr(lattice, "_spread", spread)
         patch.setattr(lattice, "_coefficients", coefficients)
         carried_law(scheme, target, taus, resolution)
@@ -139,6 +139,20 @@ def test_rounding_shows_in_the_frequencies_no_more_than_its_bound(run: tuple[Sch
     """Claim: of any law that is held, and of one that is refused."""
     scheme, params, taus = run
     assert frequencies_off(scheme, one_gaussian(params, scheme.splitting.diffusion), taus) <= 1
+
+
+@pytest.mark.parametrize(
+    ("word", "of", "flow", "rates"),
+    [
+        ("S O(1/12) O(1/12) B(1/4) B(1/6)", "ROBA", "euler", {"gamma": 2.0, "nu": 0.0, "beta_min": 18.5}),
+        ("S U(1/3) U(1/3) E U(1/3)", "SSCS", "exact", {"gamma": 0.0, "nu": 5.0, "beta_min": 6.0}),
+    ],
+)
+def test_a_variance_that_rounds_below_nothing_is_nothing(word: str, of: str, flow: Any, rates: dict[str, Any]) -> None:
+    """Claim: of noise in one component alone, in a frame where none is left of it."""
+    scheme = Scheme(word, CATALOGUE[of].splitting, flow=flow)
+    params = Parameters(kappa=1.0, beta_max=rates["beta_min"], eps=0.03125, **rates)
+    assert frequencies_off(scheme, one_gaussian(params, scheme.splitting.diffusion), np.array([0.0, 0.9])) <= 1
 
 
 def test_a_law_that_rounding_hides_is_refused_for_that() -> None:
