@@ -100,6 +100,9 @@ class NoiseAmount:
             )
         return values
 
+    def __reduce__(self) -> tuple[type[NoiseAmount], tuple[str]]:
+        return NoiseAmount, (self.formula,)  # other processes compile it themselves
+
     def __str__(self) -> str:
         return self.formula
 

@@ -1,6 +1,7 @@
 """Noise that changes with time: tau(t) keeps every law p_t, orders are proven and measured, and EDM's churn is one."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from weakorder.integrators.sampler import sample
 from weakorder.integrators.unmodified import k_diffusion_sampler
 from weakorder.theory.clock import LOGSNR
 from weakorder.theory.frozen import DATA_HELD, EPS_HELD, RESIDUAL_HELD, SCORE_HELD
-from weakorder.theory.model import DIFFUSIONS, LinearSDE
+from weakorder.theory.model import DIFFUSIONS, LinearSDE, Parameters
 from weakorder.theory.noise_amount import NoiseAmount, between, churn
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import PSLD_WHOLE, VP_WHOLE, Part, Splitting
@@ -189,3 +190,9 @@ def test_churn_is_limited_to_its_range():
 
 
 ONE = VP.parameters(beta_min=1.0, beta_max=1.0)
+
+
+def test_it_goes_to_other_processes_though_it_has_been_compiled() -> None:
+    amount = NoiseAmount("1 - t")
+    assert float(amount.at(0.25, Parameters())) == 0.75
+    assert float(pickle.loads(pickle.dumps(amount)).at(0.25, Parameters())) == 0.75
