@@ -69,13 +69,13 @@ def markdown(schemes: Sequence[Scheme]) -> str:
     return "\n".join(lines)
 
 
-def with_table(text: str, table: str) -> str:
+def with_table(text: str, table: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """`text` with what stands between the marks replaced by the table. Raises ValueError if it has no marks."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"no place for the table; mark it with {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+        raise ValueError(f"no place for the table; mark it with {marks[0]} and {marks[1]}")
+    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 if __name__ == "__main__":

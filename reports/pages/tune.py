@@ -44,6 +44,7 @@ from ...verification.exact import Spectrum
 from ...verification.files import make_folder, write_atomically
 from ..figures import as_svg, tuned_curves, tuned_distances
 from .jobs import Job, Jobs
+from .orders import with_table
 from .strict_json import dumps
 
 Results = dict[str, Any]
@@ -335,17 +336,8 @@ def table(results: Results) -> str:
     return "\n".join(lines).rstrip()
 
 
-def with_table(text: str, made: str) -> str:
-    """`text` with what stands between the marks replaced. Raises ValueError if it has no marks."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"no place for the table; mark it with {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{made}\n{END}{after}"
-
-
 if __name__ == "__main__":
     page, source = map(Path, sys.argv[1:3])
     answer = json.loads(source.read_text())
-    page.write_text(with_table(page.read_text(), table(answer)))
+    page.write_text(with_table(page.read_text(), table(answer), (BEGIN, END)))
     page.with_name("tuned-distances.svg").write_bytes(as_svg(tuned_distances(answer)))

@@ -23,8 +23,7 @@ law that shrinks, turns, splits in two or spreads without bound under an unstabl
 
 A scheme that looks back on k evaluations moves (u_j, u_j-1, ..., u_j-k+1): of its old states the old answers are
 functions. Without noise that is as good as u alone, for points keep their past; with noise the law of the k states is
-carried, which for one component and k = 2 is a plane again. Three dimensions are too many: even a Gaussian takes 70
-nodes on every axis, more than `MOST_NODES`.
+carried, which for one component and k = 2 is a plane again. Three are too many: 70 nodes an axis pass `MOST_NODES`.
 
 Nothing depends on a guess: a `Resolution` says below which size weights and frequencies are dropped and by how much the
 nodes are closer than the density needs. A law that no lattice resolves (a deterministic step that folds the plane, a
@@ -252,8 +251,7 @@ def _box(clouds: Sequence[Cloud], resolution: Resolution) -> tuple[Array, Array]
     low, high = (np.full(len(clouds[0].points), end) for end in (np.inf, -np.inf))
     for points, weights, noise_cov in clouds:
         deviations = np.sqrt(2 * np.log(np.maximum(np.abs(weights) / least, 1)))
-        # noise that acts on the other component alone may round to a variance below 0
-        reach = np.sqrt(np.maximum(np.diagonal(noise_cov), 0))[:, None] * deviations
+        reach = np.sqrt(np.maximum(np.diagonal(noise_cov), 0))[:, None] * deviations  # 0 may round to below it
         low = np.minimum(low, (points - reach).min(1))
         high = np.maximum(high, (points + reach).max(1))
     margin = 0.01 * (high - low)
@@ -399,5 +397,4 @@ def _score(target: MixtureTarget, points: Array, t: float) -> Array:
         return target.score_in_plane(points, t)
     import torch
 
-    u = torch.from_numpy(np.ascontiguousarray(points.T))
-    return target.score(u, t).numpy().T
+    return target.score(torch.from_numpy(np.ascontiguousarray(points.T)), t).numpy().T

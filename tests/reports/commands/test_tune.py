@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from weakorder.integrators.grids import read_times
 from weakorder.reports.pages import tune as pages
+from weakorder.reports.pages.orders import with_table
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--nfe", "4", "--keep", "denoise", "eps", "--growth", "1e9")
@@ -127,6 +128,6 @@ def test_bad_input_is_refused_in_one_line(words: tuple[str, ...], message: str, 
 
 def test_the_table_of_the_page_stands_between_its_marks() -> None:
     text = f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter"
-    assert pages.with_table(text, "new") == f"before\n{pages.BEGIN}\nnew\n{pages.END}\nafter"
+    assert with_table(text, "new", (pages.BEGIN, pages.END)) == f"before\n{pages.BEGIN}\nnew\n{pages.END}\nafter"
     with pytest.raises(ValueError, match="no place for the table"):
-        pages.with_table("no marks", "new")
+        with_table("no marks", "new", (pages.BEGIN, pages.END))
