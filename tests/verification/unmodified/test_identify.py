@@ -18,7 +18,7 @@ from weakorder.theory.paths import PATHS, table_of
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import VP_FLOW, VP_WHOLE
 from weakorder.verification.unmodified import identify
-from weakorder.verification.unmodified.identify import of_word, steps_of, thetas_of
+from weakorder.verification.unmodified.identify import _over, _time_over, of_word, steps_of, thetas_of
 from weakorder.verification.unmodified.transcript import transcribe
 
 MAKE = {"diffusers": diffusers_sampler, "k-diffusion": k_diffusion_sampler}
@@ -207,7 +207,7 @@ def test_dpm_solver_s_third_order_weighs_the_second_difference_by_half(x, settin
     assert all("weight of" in line and "in steps 3 to 10" in line for line in nearest.differs if "noise" not in line)
     run = transcribe(sampler, 11)
     first, thetas = thetas_of(run)
-    own, word = steps_of(run, sampler, first, len(thetas)), of_word(POSITION[name], thetas)
+    own, word = steps_of(run, sampler, first, len(thetas)), of_word(POSITION[name], [thetas])[0]
     snr = -np.log(np.expm1(thetas)) / 2
     for k in range(2, len(thetas) - 1):
         h = snr[k + 1] - snr[k]
@@ -219,6 +219,24 @@ def test_dpm_solver_s_third_order_weighs_the_second_difference_by_half(x, settin
         lacking = (own.G - word.G)[k, [k, k - 1, k - 2]]
         np.testing.assert_allclose(lacking, alpha * phi * h**2 * divided, rtol=1e-7)
         assert np.abs(lacking).max() > 1e-3 * np.abs(own.G[k]).max()
+
+
+def test_words_that_are_kept_are_those_of_the_sampler_s_own_times():
+    """Claim: a sampler on another grid, or another path, in between changes nothing."""
+    few = [POSITION[DDIM], POSITION["vp-DEIS-2"]]
+
+    def distances(path, span):
+        code = DDIM_CODE.replace("0.98", span)
+        return [one.distance for one in identify(dataclasses.replace(own(0.0, code=code), path=path), few)]
+
+    cases = [(PATHS["vp"], "0.98"), (PATHS["vp"], "0.9"), (PATHS["edm"], "0.98")]
+    kept = [distances(*case) for case in cases]
+    assert all(first[0] < NEVER < 1e-3 < first[1] for first in kept)
+    assert len({first[1] for first in kept}) == 3
+    for case, before in zip(cases, kept, strict=True):
+        _over.cache_clear()
+        _time_over.cache_clear()
+        assert distances(*case) == before
 
 
 def test_the_word_of_another_clock_differs_in_its_weights():
@@ -285,7 +303,7 @@ def test_a_clock_that_is_another_is_named(changes, clock):
 def test_a_wrong_extrapolation_is_named(changes, said):
     nearest = identify(own_2m(**changes))
     assert not nearest[0].is_same
-    of_2m = next(one for one in identify(own_2m(**changes)) if one.scheme.name == "vp-DPM-Solver++2M")
+    (of_2m,) = identify(own_2m(**changes), [POSITION["vp-DPM-Solver++2M"]])
     assert any(said in line for line in of_2m.differs), of_2m.differs
 
 
