@@ -258,7 +258,7 @@ def _lines(own: Steps, word: Steps, bad: NDArray[np.bool_]) -> list[str]:
     """What differs, column by column."""
     return [
         f"{own.name(column)} {_how(own.columns[:, column], word.columns[:, column], bad[:, column])}"
-        for column in np.flatnonzero(bad.any(0))
+        for column in np.flatnonzero(bad.any(0)).tolist()
     ]
 
 
