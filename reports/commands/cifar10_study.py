@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
     from ...theory.scheme import Scheme
     from ...verification.cifar10.model import Checkpoint
-    from ...verification.cifar10.study import Processes
-    from ...verification.cifar10.study.design import Design
-    from ...verification.cifar10.study.reading import Data
+    from ...verification.cifar10.study import Data, Design, Processes
 
 BUDGETS = (20, 50, 100, 200)  # as many as a verdict takes (analysis.CONCLUSIVE)
 
@@ -155,13 +153,7 @@ def study_of(key: str) -> click.Command:
 
 
 def _study(
-    key: str,
-    output: Path | None,
-    device: str | None,
-    seed: int,
-    batch: int | None,
-    as_json: bool,
-    **options: Any,
+    key: str, output: Path | None, device: str | None, seed: int, batch: int | None, as_json: bool, **options: Any
 ) -> None:
     """Schemes on a trained network against a fine run on the same noise: errors, orders, distances, pictures.
 
@@ -362,7 +354,9 @@ def _command() -> str:
 
 
 def _summary(results: dict[str, Any]) -> None:
-    """A line for each cell, each scheme's verdict, and what each precision changes."""
+    """A line for each cell, what each budget answers, each scheme's verdict, and what each precision changes."""
+    from ..pages import answers
+
     of = [f"of {against}'s", "+-"] if (against := results["settings"]["against"]) is not None else []
     header = ["scheme", "NFE", "steps", "spectrum", "+-", *of, "energy", "+-", "strong", "predicted"]
     rows = []
@@ -385,6 +379,8 @@ def _summary(results: dict[str, Any]) -> None:
         if reference["diverged"]:
             steps = f"at {reference['steps']} steps; give a larger --refinement"
             click.echo(f"warning: the {reference['kind']} reference, {reference['name']}, diverged {steps}", err=True)
+    for answer in answers(results):
+        click.echo(answer)
     for scheme in results["schemes"]:
         if scheme["verdict"]:
             click.echo(f"{scheme['label']}: {scheme['verdict']}: {scheme['reason']}")
