@@ -9,10 +9,10 @@ A black box is a callable of one of three kinds, told apart by its arguments and
     trajectory  sample(score, u, taus) returns the state at the last of the times taus (N + 1,), a float64 tensor
 
 States u are `(batch, n, *event)` of the n components of a diffusion, position first, and `(batch, *event)` of position
-alone; tau = T - t and h are floats, and score(u, t) returns grad log p_t(u) in u's shape, t a float or a tensor of equal
-times. What a sampler draws from torch is made an input
-(integrators.draws), so that it becomes a function of its state and its noise. Anything else that it draws at random
-cannot be: it is refused, and what it draws from is named by watching it draw (integrators.other_sources).
+alone; tau = T - t and h are floats, and score(u, t) returns grad log p_t(u) in u's shape, t a float or a tensor of
+equal times. What a sampler draws from torch is made an input (integrators.draws), so that it becomes a function of its
+state and its noise. Anything else that it draws at random cannot be: it is refused, and what it draws from is named by
+watching it draw (integrators.other_sources).
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from .draws import Draw, NoiseAsInput, unwatched
 from .draws import UnseenDraws as UnseenDraws
 from .light_draws import LightNoise
 from .other_sources import PLAIN, compiled
-from .planes import shape_of
 
 Score = Callable[[Tensor, "float | Tensor"], Tensor]
 Step = Callable[[Tensor, float, float, Score], Tensor]
@@ -205,9 +204,7 @@ class _Remembering:
 
 def _apply(matrix: Tensor, u: Tensor) -> Tensor:
     """A matrix (n, n) on states (batch, n, *event), or (batch, *event) of one component."""
-    n = len(matrix)
-    apart = u.reshape(len(u), n, *u.shape[1 + len(shape_of(n, ())) :])
-    return torch.einsum("ij,bj...->bi...", matrix, apart).reshape(u.shape)
+    return torch.einsum("ij,bj...->bi..." if len(matrix) > 1 else "ij,b...->b...", matrix, u)
 
 
 class Response(NamedTuple):

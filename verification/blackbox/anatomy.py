@@ -59,9 +59,9 @@ class Place(NamedTuple):
 @dataclass(frozen=True)
 class Anatomy:
     """A short run over the times `taus`, of states of n components: propagator P (n, n), gains K (evaluations, n, n),
-    noise_cov Q (n, n), offset b (n,); times (evaluations,), where each score was conditioned, and the places, the states
-    at which it was taken; rounding: to float32, relative, else 0; increments: what each number of a discrete law adds,
-    less its mean, as weights (values,) and values (values, n)."""
+    noise_cov Q (n, n), offset b (n,); times (evaluations,), where each score was conditioned, and the places, the
+    states at which it was taken; rounding: to float32, relative, else 0; increments: what each number of a discrete law
+    adds, less its mean, as weights (values,) and values (values, n)."""
 
     taus: tuple[float, ...]
     propagator: Array
@@ -155,9 +155,7 @@ class Dissection:
     of torch alone as long as they draw what it drew (`light_draws`), which takes half the time.
     """
 
-    def __init__(
-        self, sampler: Sampler, event: tuple[int, ...] = (), diffusion: Diffusion = PSLD_DIFFUSION
-    ) -> None:
+    def __init__(self, sampler: Sampler, event: tuple[int, ...] = (), diffusion: Diffusion = PSLD_DIFFUSION) -> None:
         self.sampler, self.event, self.diffusion, self.kind = sampler, event, diffusion, kind_of(sampler)
         self._known = dict[int, _Read | None]()  # by the number of times; None where it was no use
 

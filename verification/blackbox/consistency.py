@@ -340,8 +340,8 @@ def _nothing(n: int) -> Array:
     return np.zeros((n, n))
 
 
-# Of the state at which a score is taken, and what it tends to, of n components. The gains of the scores before it may be large one by
-# one: together they are those of one score, as h -> 0.
+# Of the state at which a score is taken, and what it tends to, of n components. The gains of the scores before it may
+# be large one by one: together they are those of one score, as h -> 0.
 _PLACE: tuple[tuple[str, Callable[..., Array], Callable[[int], Array]], ...] = (
     ("the {{}} {} in terms of the old {{}}", lambda place: place.propagator, np.eye),
     ("the constant offset of the {{}} {}", lambda place: place.offset, np.zeros),

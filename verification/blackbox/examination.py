@@ -254,7 +254,9 @@ def _displacements(run: Anatomy, far: bool = False) -> Array:
     moments = [place.noise_cov + np.outer(place.offset, place.offset) for place in run.places]
     if far:
         for k, place in enumerate(run.places):
-            moments[k] = moments[k] + sum((each @ each.T for each in (place.moved, *place.gains)), np.zeros_like(moments[k]))
+            moments[k] = moments[k] + sum(
+                (each @ each.T for each in (place.moved, *place.gains)), np.zeros_like(moments[k])
+            )
     return np.einsum("nij,nkl->ijkl", run.gains, np.array(moments).reshape(run.gains.shape))
 
 

@@ -102,5 +102,7 @@ def look(
         for tau, every in lengths.items()
     }
     # networks that predict eps take the kernel there
-    point(params, anatomy.diffusion).keep([params.T - tau for each in grids.values() for runs in each for run in runs for tau in run])
+    point(params, anatomy.diffusion).keep(
+        [params.T - tau for each in grids.values() for runs in each for run in runs for tau in run]
+    )
     return [Spot(tau, lengths[tau], *(tuple(map(anatomy, runs)) for runs in each)) for tau, each in grids.items()]

@@ -88,8 +88,8 @@ def branches(anatomy: Dissection, count: int = 1, is_single: bool = False) -> li
             far, near = above[worst], beyond[worst]
             how = f"{far / near:.4g} times" if abs(near) > 1e-12 else f"{far:.4g}, not"
             return [
-                f"not consistent: {_part(worst, names)} jumps with the step size: in steps longer than {short:.4g} it is "
-                f"{how} what it is in shorter ones"
+                f"not consistent: {_part(worst, names)} jumps with the step size: in steps longer than {short:.4g} it "
+                f"is {how} what it is in shorter ones"
             ]
         return []  # what is left of coarser sizes is foreseen from both sides of the jump
     return []

@@ -188,4 +188,6 @@ def point(params: Parameters, diffusion: Diffusion = PSLD_DIFFUSION) -> Gaussian
 
 def _kernel(law: GaussianLaw, numerical_eps: float) -> Kernel:
     cov = np.moveaxis(law.cov[..., 0], (0, 1), (-2, -1))
-    return Kernel(np.moveaxis(law.mean[..., 0], 0, -1).copy(), noise_factor(cov + numerical_eps * np.eye(len(law.mean))))
+    return Kernel(
+        np.moveaxis(law.mean[..., 0], 0, -1).copy(), noise_factor(cov + numerical_eps * np.eye(len(law.mean)))
+    )
