@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ...verification.unmodified import MixtureStudy, UnmodifiedStudy
 
 LIBRARIES = ("diffusers", "k-diffusion")
-TARGETS = ("gaussian", "mixture")
 # What else of the command's options such a sampler takes.
 _TAKEN = ("x", "grid", "order", "steps", "time_limit", "as_json", "event", "target")
 OWN_GRID = together(
@@ -82,9 +81,11 @@ def over_diffusion(named: str | None) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
+        if named not in PATHS:
+            raise
         from ...integrators.blackbox import SamplerRaised
 
-        if named not in PATHS or not isinstance(error, SamplerRaised):
+        if not isinstance(error, SamplerRaised):
             raise
         raise SamplerRaised(f"{error}; a sample(model, x, steps) with a grid of its own needs --predicts") from error
 
@@ -92,7 +93,7 @@ def over_diffusion(named: str | None) -> Iterator[None]:
 def _verify(asked: Asked, options: dict[str, Any]) -> NoReturn:
     """The verdict on a sampler with a grid of its own; exits with its code. Raises ValueError on bad input."""
     from ...verification.time_limit import check_time_limit
-    from ...verification.unmodified import STEPS, study_on_mixture, study_unmodified
+    from ...verification.unmodified import STEPS, STUDIES
     from .verify import within
 
     context = click.get_current_context()
@@ -102,10 +103,10 @@ def _verify(asked: Asked, options: dict[str, Any]) -> NoReturn:
             raise ValueError(
                 f"--{name.replace('_', '-')} is not for {asked.x}, a sampler with a grid of its own; drop it"
             )
-    if (target := options["target"] or TARGETS[0]) not in TARGETS:
+    if (target := options["target"] or "gaussian") not in STUDIES:
         raise ValueError(
             f"--target {target} is not for {asked.x}, a sampler with a grid of its own: it is put on data on a line, "
-            f"{' or '.join(TARGETS)}"
+            f"{' or '.join(STUDIES)}"
         )
     check_time_limit(options["time_limit"])
     if context.get_parameter_source("grid") is ParameterSource.COMMANDLINE:
@@ -113,8 +114,7 @@ def _verify(asked: Asked, options: dict[str, Any]) -> NoReturn:
     samplers = samplers_of(asked)
 
     def study(progress: Any) -> UnmodifiedStudy | MixtureStudy:
-        reading = study_unmodified if target == TARGETS[0] else study_on_mixture
-        return reading(samplers, options["order"], options["steps"] or STEPS, progress=progress)
+        return STUDIES[target](samplers, options["order"], options["steps"] or STEPS, progress=progress)
 
     found, verdict, reason = within(options["time_limit"], study)
     answer = {"sampler": asked.x} if found is None else found.as_dict()
