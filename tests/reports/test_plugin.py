@@ -72,9 +72,9 @@ def test_three_lines_test_a_sampler_beside_the_users_own_folders(repository: Pat
     (repository / "tests").mkdir()
     (repository / "tests" / "__init__.py").touch()
     (repository / "tests" / "test_mine.py").write_text(THREE_LINES)
-    (repository / "tests" / "test_wrong.py").write_text(THREE_LINES + WRONG)
+    (repository / "tests" / "test_wrong.py").write_text((THREE_LINES + WRONG).replace("test_my_sampler", "my_test"))
     code, out = run_pytest(repository)
-    assert (code, "1 failed, 2 passed" in out) == (1, True), out
+    assert (code, "1 failed, 1 passed" in out) == (1, True), out
     assert "the noise covariance of m and m is 1.21 times what is right" in out
     assert re.search(r"steps +NFE +W2 error +slope", out)
 
