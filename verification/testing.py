@@ -42,16 +42,19 @@ def assert_weak_order(
     steps: Sequence[int] | None = None,
     event: tuple[int, ...] = (),
     time_limit: float | None = None,
+    target: str = "gaussian",
 ) -> None:
     """Assert that `weakorder verify` says PASS at this order; params: the model's, by default the published CIFAR-10
     one; time_limit: seconds after which the levels done so far are judged.
 
     A sampler with a grid of its own is an `Unmodified` (integrators.unmodified: `diffusers_sampler`,
-    `k_diffusion_sampler`, `function_sampler`); the model's parameters and the event are its own then.
+    `k_diffusion_sampler`, `function_sampler`); the model's parameters and the event are its own then. target: of these
+    alone it may be "mixture", two Gaussians on a line (verification.unmodified.mixture): the network is not affine
+    there, and Gaussian data can show an order that a sampler has not.
 
     What the command line warns of a sampler that passes is a `WeakorderWarning`. Raises AssertionError with the reason,
     the table of slopes and the warnings otherwise, or with the reason alone if the sampler cannot be verified as it
-    stands.
+    stands; ValueError on another target.
     """
     __tracebackhide__ = True
     from ..integrators.blackbox import BlackBoxError
@@ -62,13 +65,20 @@ def assert_weak_order(
     from .exact import order as orders
     from .verdicts import Verdict
 
+    if target != "gaussian" and not isinstance(sampler, Unmodified):
+        raise ValueError(
+            f"target {target!r} is for samplers with a grid of their own, and {_name(sampler)} is a step or a scheme; "
+            "study_noise_free (verification.exact) puts a scheme on a mixture"
+        )
     params = params or Parameters()
     with limits.time_limit(time_limit) as limit:
         try:
             if isinstance(sampler, Unmodified):
-                from .unmodified import STEPS, study_unmodified
+                from .unmodified import STEPS, STUDIES
 
-                study = study_unmodified({"default": sampler}, order, steps or STEPS)
+                if target not in STUDIES:
+                    raise ValueError(f"target {target!r} is none; choose {' or '.join(STUDIES)}")
+                study = STUDIES[target]({"default": sampler}, order, steps or STEPS)
             elif isinstance(sampler, Scheme):
                 study = orders.study_order(sampler, params, order, steps or orders.STEPS)
             else:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("diffusers", "k-diffusion")
 PATHS = ("vp", "sub-vp", "ve", "edm", "cosine", "flow")
-TARGETS = ("gaussian", "mixture")
 # What else of the command's options such a sampler takes.
 _TAKEN = ("x", "grid", "order", "steps", "time_limit", "as_json", "event", "target")
 OWN_GRID = together(
@@ -78,7 +77,7 @@ def UNMODIFIED(command: Any) -> Any:
 def _verify(asked: Asked, options: dict[str, Any]) -> NoReturn:
     """The verdict on a sampler with a grid of its own; exits with its code. Raises ValueError on bad input."""
     from ...verification.time_limit import check_time_limit
-    from ...verification.unmodified import STEPS, study_on_mixture, study_unmodified
+    from ...verification.unmodified import STEPS, STUDIES
     from .verify import within
 
     context = click.get_current_context()
@@ -88,10 +87,10 @@ def _verify(asked: Asked, options: dict[str, Any]) -> NoReturn:
             raise ValueError(
                 f"--{name.replace('_', '-')} is not for {asked.x}, a sampler with a grid of its own; drop it"
             )
-    if (target := options["target"] or TARGETS[0]) not in TARGETS:
+    if (target := options["target"] or "gaussian") not in STUDIES:
         raise ValueError(
             f"--target {target} is not for {asked.x}, a sampler with a grid of its own: it is put on data on a line, "
-            f"{' or '.join(TARGETS)}"
+            f"{' or '.join(STUDIES)}"
         )
     check_time_limit(options["time_limit"])
     if context.get_parameter_source("grid") is ParameterSource.COMMANDLINE:
@@ -99,8 +98,7 @@ def _verify(asked: Asked, options: dict[str, Any]) -> NoReturn:
     samplers = samplers_of(asked)
 
     def study(progress: Any) -> UnmodifiedStudy | MixtureStudy:
-        reading = study_unmodified if target == TARGETS[0] else study_on_mixture
-        return reading(samplers, options["order"], options["steps"] or STEPS, progress=progress)
+        return STUDIES[target](samplers, options["order"], options["steps"] or STEPS, progress=progress)
 
     found, verdict, reason = within(options["time_limit"], study)
     answer = {"sampler": asked.x} if found is None else found.as_dict()

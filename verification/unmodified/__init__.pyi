@@ -3,6 +3,7 @@ from .findings import measured as measured
 from .identify import identify as identify
 from .laws import Data as Data
 from .laws import laws_of as laws_of
+from .mixture import STUDIES as STUDIES
 from .mixture import MixtureStudy as MixtureStudy
 from .mixture import study_on_mixture as study_on_mixture
 from .study import STEPS as STEPS

@@ -54,7 +54,7 @@ from ..targets import MixtureTarget, make_target
 from ..time_limit import completed
 from ..verdicts import Array, Evidence, Finding, Fit, Judged, Kind, Weight, order_entry, slopes_of, stall_of
 from .chain import chain_of
-from .study import STEPS, TARGETS, called, errors_of, order_of
+from .study import STEPS, TARGETS, called, errors_of, order_of, study_unmodified
 from .transcript import Transcript, transcribe
 
 ACCURACY = 1e-7
@@ -127,7 +127,7 @@ def moved_through(sampler: Unmodified, run: Transcript, points: Array) -> Array:
 
 
 def law_of(sampler: Unmodified, run: Transcript) -> tuple[int, Callable[[Resolution], Cloud]]:
-    """The dimensions of the lattices that a run's last law takes, and it at a resolution. Raises ValueError where no
+    """The dimensions of the lattices that a run's last law takes, and it at a resolution. Raises BlackBoxError where no
     lattice holds it."""
     start = law_at(run.begin)
     if not run.is_stochastic:
@@ -149,8 +149,8 @@ def law_of(sampler: Unmodified, run: Transcript) -> tuple[int, Callable[[Resolut
 def mixture_errors(
     sampler: Unmodified, run: Transcript, observables: Sequence[Observable], accuracy: float = ACCURACY
 ) -> NoiseFreeErrors:
-    """The weak errors of a run at the last state that the network sees, and how well they are known. Raises ValueError
-    where no lattice holds its laws."""
+    """The weak errors of a run at the last state that the network sees, and how well they are known. Raises
+    BlackBoxError where no lattice holds its laws."""
     at = run.levels[-1]
     unit = at.scale * math.hypot(at.alpha, at.sigma)
     exact, estimate = expectation(observables, the_mixture(), _time(at))
@@ -304,7 +304,7 @@ def study_on_mixture(
 ) -> MixtureStudy:
     """The study of a sampler on one grid or more, as `study_unmodified`, on the mixture.
 
-    Raises BlackBoxError if it cannot be read off, ValueError on bad levels, and where no lattice holds its laws.
+    Raises BlackBoxError if it cannot be read off, and where no lattice holds its laws, ValueError on bad levels.
     """
     check_levels(steps)
     first = next(iter(samplers.values()))
@@ -342,3 +342,7 @@ def _on_grid(
     runs, *columns = zip(*done.values(), strict=True)
     sizes, known, gaussian = map(np.array, columns)
     return MixtureGrid(grid, order, np.array(list(done), dtype=float), runs, sizes, known, gaussian, decides)
+
+
+# What a sampler with a grid of its own is put on, and what studies it there.
+STUDIES = {"gaussian": study_unmodified, "mixture": study_on_mixture}
