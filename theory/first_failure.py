@@ -78,7 +78,8 @@ Terms = dict[tuple[int, Any], Any]
 
 def _collect(expression: Expr) -> Terms:
     terms: Terms = {}
-    for term in sp.Add.make_args(sp.expand(expression.rewrite(sp.exp))):
+    expanded: Any = sp.expand(expression.rewrite(sp.exp))
+    for term in () if expanded == 0 else sp.Add.make_args(expanded):
         coefficient, dependent = term.as_independent(theta, as_Add=False)
         power, rate = 0, sp.S.Zero
         for factor in sp.Mul.make_args(dependent):

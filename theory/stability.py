@@ -187,9 +187,9 @@ def largest_stable_step(scheme: Scheme, at: Matrix, values: Mapping[str, Any], l
     if rest is None or first.low == 0:
         return first
     inside = None if paired else _proven_within(rest, first.low / 2)
-    radius, how = _largest(R, first.low / 2)
+    seen_inside, how = _largest(R, first.low / 2)
     if inside is None:
-        inside, first = radius <= 1 + mp.mpf(10) ** (-DIGITS // 2), replace(first, proven=False)
+        inside, first = seen_inside, replace(first, proven=False)
     return first if inside else StableStep(Fraction(0), Fraction(0), how, proven=first.proven)
 
 
@@ -233,16 +233,17 @@ def _proven_within(polynomial: list[Expr], length: Fraction) -> bool | None:
     return None
 
 
-def _largest(R: Any, length: Fraction) -> tuple[Any, str]:
-    """The modulus of the largest eigenvalue of R at a step of this length, in floating point, and how it would leave
-    the circle."""
+def _largest(R: Any, length: Fraction) -> tuple[bool, str]:
+    """Of the largest eigenvalue of R at a step of this length, in floating point: whether it is within, or on, the
+    circle, and how it leaves, or would leave, it."""
     numbers = R.subs(theta, sp.Rational(length.numerator, length.denominator)).evalf(DIGITS)
     with mp.workdps(DIGITS):
         values = mp.eig(mp.matrix(numbers.tolist()), left=False, right=False)
-        largest = max(values, key=abs)
-        if abs(mp.im(largest)) > abs(largest) * mp.mpf(10) ** (-DIGITS // 2):
-            return abs(largest), "rotation"
-        return abs(largest), "growth" if mp.re(largest) > 0 else "flip"
+        largest, rounding = max(values, key=abs), mp.mpf(10) ** (-DIGITS // 2)
+        inside = bool(abs(largest) <= 1 + rounding)
+        if abs(mp.im(largest)) > abs(largest) * rounding:
+            return inside, "rotation"
+        return inside, "growth" if mp.re(largest) > 0 else "flip"
 
 
 def _at(entry: Expr, numbers: Mapping[Any, Any]) -> Any:

@@ -22,6 +22,15 @@ from weakorder.verification.stability import growth
 from weakorder.verification.verdicts import spectral_radius
 
 NUMBERS = {"gamma": 1.0, "nu": 0.0, "kappa": 1.0}
+# Three components apart: R = 1 - theta diag(rates).
+APART = Diffusion("apart", LinearSDE((-x / 2, -m / 2, -a / 2), (1, 1, 1)), (1, 1), (1, 1, 1))
+REVERSE = APART.reverse()
+EULER_APART = Scheme("S F", Splitting("apart", APART, REVERSE, (Part("F", REVERSE.drift, REVERSE.diffusion),)))
+
+
+def rates_of(*rates: int) -> sp.Matrix:
+    """The precision at which they are those."""
+    return sp.diag(1, 1, 1) / 2 + sp.diag(*rates)
 
 
 # --- Schur's and Cohn's recursion -------------------------------------------------------------------------------------
@@ -75,7 +84,7 @@ def test_values_are_exact_or_enclosed() -> None:
     with working_with(60):
         assert bounds.delta < 1e-55
         assert whole.delta == 0
-    assert float(bounds.mid) == pytest.approx(np.exp(-1 / 3) + 1 / 3, rel=1e-15)
+    assert float(bounds.a) == pytest.approx(np.exp(-1 / 3) + 1 / 3, rel=1e-15)
     assert vanishes((1 + theta) ** 2 - 1 - 2 * theta - theta**2)
     assert vanishes(sp.exp(theta) * sp.exp(-theta) - 1)
     assert not vanishes(sp.exp(theta) - 1)
@@ -93,7 +102,7 @@ def oscillator(flow: str, more: bool = False) -> Scheme:
     else:
         forward = LinearSDE((m, -x, -a / 2), (0, 0, 1))
         parts = (Part("A", (-m, 0, 0)), Part("B", (0, x, 0)), Part("C", (0, 0, a / 2 + s_a / 2)))
-    diffusion = Diffusion("turning", forward, (1,) * forward.size, (1,) * forward.size)
+    diffusion = Diffusion("turning", forward, (1,) * (forward.size - 1), (1,) * forward.size)
     whole = diffusion.reverse(0)
     return Scheme("A B C D" if more else "A B S C", Splitting("turning", diffusion, whole, parts), flow=flow)
 
@@ -128,31 +137,24 @@ def test_where_two_pairs_stay_on_the_circle_the_answer_says_that_it_is_not_prove
 
 
 def test_an_eigenvalue_that_is_one_at_every_step_is_no_limit_and_hides_none() -> None:
-    apart = Diffusion("apart", LinearSDE((-x / 2, -m / 2, -a / 2), (1, 1, 1)), (1, 1, 1), (1, 1, 1))
-    whole = apart.reverse()
-    scheme = Scheme("S F", Splitting("apart", apart, whole, (Part("F", whole.drift, whole.diffusion),)))
-    half = sp.diag(1, 1, 1) / 2
     for rates, limit, condition in (
         ((0, 1, 4), Fraction(1, 2), "flip"),
         ((0, 0, 3), Fraction(2, 3), "flip"),
         ((0, 0, 0), 8, None),
         ((0, 1, -1), 0, "growth"),
-        ((0, -1, -2), 0, "growth"),
+        ((0, -1, -2), 0, "rotation"),  # as of two components that expand: det R > 1
         ((-1, -2, 1), 0, "growth"),  # two leave at once: all three quantities are positive
         ((1, 2, 3), Fraction(2, 3), "flip"),
     ):
-        step = stability.largest_stable_step(scheme, half + sp.diag(*rates), NUMBERS)
+        step = stability.largest_stable_step(EULER_APART, rates_of(*rates), NUMBERS)
         assert (step.low, step.condition, step.proven) == (limit, condition, True)
 
 
 def test_without_the_recursion_a_word_that_expands_would_be_called_stable(monkeypatch) -> None:
-    apart = Diffusion("apart", LinearSDE((-x / 2, -m / 2, -a / 2), (1, 1, 1)), (1, 1, 1), (1, 1, 1))
-    whole = apart.reverse()
-    scheme = Scheme("S F", Splitting("apart", apart, whole, (Part("F", whole.drift, whole.diffusion),)))
-    at = sp.diag(1, 1, 1) / 2 + sp.diag(-1, -2, 1)
-    assert stability.largest_stable_step(scheme, at, NUMBERS).high == 0
+    at = rates_of(-1, -2, 1)
+    assert stability.largest_stable_step(EULER_APART, at, NUMBERS).high == 0
     monkeypatch.setattr(stability, "within", lambda _: True)
-    assert stability.largest_stable_step(scheme, at, NUMBERS).high > 0
+    assert stability.largest_stable_step(EULER_APART, at, NUMBERS).high > 0
 
 
 # --- Against eigenvalues ----------------------------------------------------------------------------------------------
