@@ -208,7 +208,7 @@ def _reduced(R: Any) -> _Reduced:
     characteristic polynomial."""
     rest = [sp.expand(coefficient) for coefficient in characteristic(R)]
     for sign in (1, -1):
-        while len(rest) > 1 and vanishes(sum(c * sign**k for k, c in enumerate(reversed(rest)))):
+        while len(rest) > 1 and vanishes(sp.Add(*(c * sign**k for k, c in enumerate(reversed(rest))))):
             rest = [sp.expand(coefficient) for coefficient in divided(rest, sign)]
     degree = len(rest) - 1
     if degree == 0:
@@ -216,7 +216,7 @@ def _reduced(R: Any) -> _Reduced:
     trace, det = -rest[1], (-1) ** degree * rest[-1]
     if degree <= 2:
         return _Reduced([Scalar(1 - trace, 1 + trace) if degree == 1 else jury(trace, det)], None)
-    quantities = critical(R if degree == R.rows else Matrix.companion(sp.Poly(rest, sp.Dummy())))
+    quantities: Any = critical(R if degree == R.rows else Matrix.companion(sp.Poly(rest, sp.Dummy())))
     paired = vanishes(quantities.rotation)
     if paired and degree == 3:  # they are the pair and det
         return _Reduced([Scalar(1 - det, 1 + det), jury(trace - det, sp.S.One)], None)
