@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from selection import examples
 from strategies import parameters, words
 from weakorder.integrators.catalogue import CATALOGUE, STOCHASTIC
-from weakorder.theory import stability
+from weakorder.theory import first_failure, stability
 from weakorder.theory.jury import jury
 from weakorder.theory.model import PARAMETERS, PSLD_DIFFUSION, STATIONARY, LinearSDE, M, Parameters, gamma, nu, theta
 from weakorder.theory.model import m as momentum
@@ -258,7 +258,7 @@ def test_interval_bounds_hold_the_function(terms: list, ends: list[float], share
     for coefficient, power, rate in terms:
         key = (power, sp.Rational(rate, 2))
         combined[key] = combined.get(key, sp.S.Zero) + sp.Rational(coefficient, 3)
-    bounds = stability._Enclosure(combined)(stability._box(low, high))
+    bounds = first_failure.Enclosure(combined)(first_failure.between(low, high))
     x = sp.Rational(point.numerator, point.denominator)
     value = sp.Add(*(c * x**power * sp.exp(rate * x) for (power, rate), c in combined.items())).evalf(30)
     assert float(bounds.a) - 1e-14 <= float(value) <= float(bounds.b) + 1e-14
