@@ -14,7 +14,6 @@ from weakorder.verification.blackbox.correct_samplers import BUILDERS, DRAWS, va
 from weakorder.verification.blackbox.mutants import CLUES, MUTANTS, LibraryError, read_library
 from weakorder.verification.blackbox.mutation import (
     SMALLEST_EFFECT,
-    STEPS,
     Mutant,
     MutationError,
     Outcome,
@@ -95,7 +94,7 @@ SAMPLE = (
 )
 
 
-FEW = (5, 10, 20, 40)  # numbers of steps that tell the faults of the sample, and that correct samplers have none
+FEW = (5, 10, 20, 40)  # numbers of steps that tell the faults of the sample
 
 
 @pytest.mark.parametrize("name", SAMPLE)
@@ -137,10 +136,10 @@ def test_variations_are_the_same_at_every_call_and_of_every_kind() -> None:
         assert any(text.endswith(f"by {draw}") for text in names), draw
 
 
-@pytest.mark.parametrize("fewest", nightly_but(FEW[0].__eq__, (FEW[0], STEPS[0])))
-def test_correct_samplers_raise_no_alarm(fewest: int) -> None:
-    for variation in variations(2):
-        assert variation.alarms((fewest, 2 * fewest, 4 * fewest, 8 * fewest)) == (), variation.name
+@pytest.mark.parametrize("number", nightly_but((1).__eq__, (0, 1)))
+def test_correct_samplers_raise_no_alarm(number: int) -> None:
+    variation = list(variations(2))[number]
+    assert variation.alarms() == (), variation.name
 
 
 def test_a_variation_that_is_not_correct_raises_one() -> None:
