@@ -176,10 +176,11 @@ def _made(scheduler: _Scheduler, exact: bool) -> Any:
 
 
 class _Prepared:
-    """A scheduler that was given its number of steps."""
+    """A scheduler that was given its number of steps. Runs are on copies of it: laying out the steps on a table of
+    640,000 rows takes seconds, and a copy a tenth of one."""
 
     def __init__(self, scheduler: _Scheduler, steps: int, exact: bool) -> None:
-        self.scheduler, self.steps, self.exact = scheduler, steps, exact
+        self.scheduler, self.exact = scheduler, exact
         with scheduler.context(exact):
             made = scheduler.instance(exact)
             self.path: GaussianPath | None = None
@@ -187,6 +188,7 @@ class _Prepared:
                 self.path = table_of(made.alphas_cumprod.double().numpy())
             self.rows = float(made.config.get("num_train_timesteps", 1000))
             made.set_timesteps(steps)
+            self._laid_out = copy.deepcopy(made)
             first = made.timesteps[0]
             at = self.level(float(first))
             seen = _seen(made, torch.ones(1, 1, 1, 1, dtype=torch.float64), first)
@@ -211,8 +213,7 @@ class _Prepared:
     def run(self, network: Network, x: Tensor) -> Tensor:
         """The loop of a pipeline."""
         with self.scheduler.context(self.exact):
-            made = self.scheduler.instance(self.exact)
-            made.set_timesteps(self.steps)
+            made = copy.deepcopy(self._laid_out)
             for t in made.timesteps:
                 answer = network(_seen(made, x, t), t)
                 x = made.step(answer, t, x, **dict(self.scheduler.options)).prev_sample

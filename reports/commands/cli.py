@@ -52,11 +52,12 @@ WAITED_FOR = ("weakorder.reports.pages.report", "weakorder.verification.sampled"
 @click.option("-v", "verbose", is_flag=True, help="With --version: what draws noise and advances states, too.")
 @click.pass_context
 def cli(context: click.Context, version: bool, verbose: bool) -> None:
-    """Verify samplers of phase-space diffusion models (PSLD): is a splitting integrator correct, what weak order does
-    it have, and what does each trick cost?
+    """Verify samplers of diffusion models, in phase space (PSLD) and in position alone: is a sampler correct, what
+    weak order does it have, and what does each trick cost?
 
-    X is a scheme's name (ROBA), a word ("O S B A"), or FILE.py:OBJ with a Scheme or a step(u, tau, h, score). Model
-    parameters default to the published CIFAR-10 model's.
+    X is a scheme's name (ROBA), a word ("O S B A"), FILE.py:OBJ with a Scheme or a sampler of your own, or a library's
+    sampler as it ships (diffusers:NAME, k-diffusion:sample_NAME; verify and identify). Model parameters default to the
+    published CIFAR-10 model's.
     """
     if version:
         click.echo(f"weakorder {metadata.version('weakorder')}")

@@ -1,11 +1,12 @@
 from .findings import FINDINGS as FINDINGS
 from .findings import measured as measured
+from .grids import STEPS as STEPS
 from .identify import identify as identify
 from .laws import Data as Data
 from .laws import laws_of as laws_of
+from .mixture import STUDIES as STUDIES
 from .mixture import MixtureStudy as MixtureStudy
 from .mixture import study_on_mixture as study_on_mixture
-from .study import STEPS as STEPS
 from .study import UnmodifiedStudy as UnmodifiedStudy
 from .study import study_unmodified as study_unmodified
 from .survey import BUDGETS as BUDGETS

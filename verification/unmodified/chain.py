@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...integrators.blackbox import BlackBoxError
 from ...integrators.unmodified import Unmodified
 from ..exact import Cloud, Move, Resolution
 from ..verdicts import Array
@@ -123,7 +124,7 @@ def _normal(resolution: Resolution) -> tuple[Array, Array]:
 
 
 def chain_of(sampler: Unmodified, run: Transcript) -> Chain:
-    """The chain of a run with noise. Raises ValueError where more than `MOST_STATES` states tell the next one."""
+    """The chain of a run with noise. Raises BlackBoxError where more than `MOST_STATES` states tell the next one."""
     N = run.nfe
     unit = np.array([at.scale * np.hypot(at.alpha, at.sigma) for at in run.levels])
     rows = np.concatenate([run.start[:N, None], run.gains[:N], _entering(run.noise[:N])], axis=1)
@@ -136,9 +137,9 @@ def chain_of(sampler: Unmodified, run: Transcript) -> Chain:
     for k in range(N - 2, -1, -1):
         kept[k] = max(len(found[k][0]), kept[k + 1] - 1)
     if (most := max(kept)) > MOST_STATES:
-        raise ValueError(
+        raise BlackBoxError(
             f"its next state is told by its last {most}: with noise that takes a lattice in {most} dimensions, and "
-            f"{MOST_STATES} are the most; Gaussian data (without --target) say what its order is there"
+            f"{MOST_STATES} are the most; on Gaussian data (--target gaussian) it has its order in closed form"
         )
     links = []
     for k, (a, g) in enumerate(found):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property, lru_cache
 from itertools import product
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...integrators.catalogue import POSITION
-from ...integrators.compiled import compile_run
+from ...integrators.compiled import Run, compile_runs
 from ...integrators.unmodified import Unmodified
 from ...theory.clock import CLOCKS, THETA, TIME, Clock
 from ...theory.frozen import FROZEN
@@ -43,21 +44,46 @@ STEPS = (6, 11)
 LONGEST = 4  # a memory
 _BISECTIONS, _DEGREE = 60, 64  # of a path's t, and of the polynomial through it
 _NO_NOISE = 1e-20  # a variance, of states of variance 1, below which it is what rounding makes of none
+_LEAST_SHARED = 1e-3  # a variance that returns is told beside it, or the noise
+_TOLD = 12  # of the words that X is not, the nearest
 _LEAST = 1e-10  # a time of vp, relative to the first, below which there is no noise to speak of
 
 
 @dataclass(frozen=True)
 class Steps:
     """Between evaluations: P (n,), G (n, n + 1), of each answer up to then, Q (n,), and shared (n, n), the part of each
-    noise that an earlier interval had already; size (n,): of each row, sum of what it adds."""
+    noise that an earlier interval had already."""
 
     P: Array
     G: Array
     Q: Array
     shared: Array
 
+    @cached_property
+    def columns(self) -> Array:
+        """What is compared: P, the weights of the answers from the last one on, Q, and noise that returns
+        (n, n + 3)."""
+        steps = np.arange(len(self.P))
+        answer = steps[:, None] - steps
+        weights = np.where(answer >= 0, self.G[steps[:, None], np.maximum(answer, 0)], 0)
+        return np.column_stack([self.P, weights, self.Q, np.abs(self.shared).sum(1)])
 
-def words() -> list[Scheme]:
+    @cached_property
+    def sizes(self) -> Array:
+        """Beside what they are told, the larger of two: (n, n + 3)."""
+        weights = np.repeat(np.abs(self.G).sum(1)[:, None], len(self.P), axis=1)
+        noise = np.maximum(self.Q, _NO_NOISE)
+        return np.column_stack([np.abs(self.P), weights, noise, np.maximum(noise, _LEAST_SHARED)])
+
+    def name(self, column: int) -> str:
+        """Of a column, for people."""
+        weights = ["the weight of the last answer"]
+        weights += [f"the weight of the answer {age} before it" for age in range(1, len(self.P))]
+        return ["what is kept of the state", *weights, "the variance of the noise", "noise that returns"][column]
+
+
+@cache
+def words() -> tuple[Scheme, ...]:
     """The catalogue's words in position alone, and every other of one evaluation a step that holds a built-in quantity
     over up to `LONGEST` of them, in a built-in clock."""
     found = list(POSITION.values())
@@ -66,18 +92,19 @@ def words() -> list[Scheme]:
         for clock in CLOCKS.values() if memory > 1 else (THETA,):
             if ("S F", splitting, "exact", frozen, memory, clock) not in known:
                 found.append(Scheme("S F", splitting, flow="exact", frozen=frozen, memory=memory, clock=clock))
-    return found
+    return tuple(found)
 
 
 def identify(
     sampler: Unmodified, candidates: Iterable[Scheme] | None = None, steps: Sequence[int] = STEPS
 ) -> list[Likeness]:
-    """The candidates (default `words`) from the nearest on, of runs with so many steps; those that agree come first.
+    """The candidates (default `words`) from the nearest on, of runs with so many steps: those that agree, and the
+    `_TOLD` nearest of the others.
 
     Raises BlackBoxError where a run cannot be read off, ValueError where its times are no run of a word, or
     its states are rounded to float32.
     """
-    runs = []
+    grids, runs = list[tuple[float, ...]](), list[Steps]()
     for count in steps:
         run = transcribe(sampler, count)
         if run.rounding > AGREES:
@@ -86,21 +113,37 @@ def identify(
                 f"{AGREES:g} in them; compute in the dtype of the state that it is given"
             )
         first, thetas = thetas_of(run)
-        runs.append((thetas, steps_of(run, sampler, first, len(thetas))))
-    time = None if sampler.path is None else time_of(sampler.path, np.concatenate([thetas for thetas, _ in runs]))
+        grids.append(tuple(thetas.tolist()))
+        runs.append(steps_of(run, sampler, first, len(thetas)))
     found = []
     for scheme in words() if candidates is None else candidates:
-        run_as = scheme
-        if scheme.clock.name == TIME.name:
-            if time is None:
-                continue
-            run_as = replace(scheme, clock=replace(time, midpoint=scheme.clock.midpoint))
-        compared = [_compare(own, of_word(run_as, thetas)) for thetas, own in runs]
-        distance, where = max(size for size, *_ in compared), sum(share for *_, share in compared)
-        lines = next((lines for _, lines, _ in reversed(compared) if lines), [])  # of the longest run that differs
-        found.append((where, Likeness(scheme, distance, tuple(lines))))
-    found.sort(key=lambda one: (bool(one[1].differs), one[0], len(one[1].differs), one[1].distance))
-    return [likeness for _, likeness in found]
+        if scheme.clock.name == TIME.name and sampler.path is None:
+            continue
+        theirs = _over(scheme, tuple(grids), sampler.path if scheme.clock.name == TIME.name else None)
+        off = [_apart(own, word) for own, word in zip(runs, theirs, strict=True)]
+        bad = [entry > tolerance for entry, tolerance in zip(off, map(_tolerance, runs), strict=True)]
+        share = sum(float(entry.any(1).mean()) for entry in bad)
+        last = next((k for k in reversed(range(len(bad))) if bad[k].any()), None)  # the longest run that differs
+        lines = 0 if last is None else int(bad[last].any(0).sum())
+        distance = max(float(entry.max()) for entry in off)
+        told = () if last is None else (runs[last], theirs[last], bad[last])
+        found.append(((last is not None, share, lines, distance), scheme, told))
+    found.sort(key=lambda one: one[0])
+    kept = sum(not told for *_, told in found) + _TOLD
+    return [Likeness(scheme, key[-1], tuple(_lines(*told)) if told else ()) for key, scheme, told in found[:kept]]
+
+
+@lru_cache(maxsize=4096)  # some 10 kB each: samplers on one grid are beside the same words
+def _over(scheme: Scheme, grids: tuple[tuple[float, ...], ...], path: GaussianPath | None) -> list[Steps]:
+    """A word over times of vp; path: whose t its clock is, where that is t."""
+    if path is not None:
+        scheme = replace(scheme, clock=replace(_time_over(path, grids), midpoint=scheme.clock.midpoint))
+    return of_word(scheme, [np.array(thetas) for thetas in grids])
+
+
+@lru_cache(maxsize=8)
+def _time_over(path: GaussianPath, grids: tuple[tuple[float, ...], ...]) -> Clock:
+    return time_of(path, np.concatenate(grids))
 
 
 def time_of(path: GaussianPath, thetas: Array) -> Clock:
@@ -158,11 +201,16 @@ def steps_of(run: Transcript, sampler: Unmodified, first: int, count: int) -> St
     return _between(np.delete((rows / unit[:, None])[kept], unused, axis=1), count)
 
 
-def of_word(scheme: Scheme, thetas: Array) -> Steps:
-    """P, G and Q of a word with its evaluations at those times of vp (N,)."""
-    N, first = len(thetas), float(thetas[0])
+def of_word(scheme: Scheme, grids: Sequence[Array]) -> list[Steps]:
+    """P, G and Q of a word in runs with their evaluations at those times of vp (N,)."""
+    first = max(float(thetas[0]) for thetas in grids)
     params = Parameters(beta_min=first, beta_max=first, eps=SMALLEST_TIME)
-    run = compile_run(scheme, 1 - thetas / first, params)
+    runs = compile_runs(scheme, [1 - thetas / first for thetas in grids], params)
+    return [_of_run(run, thetas) for run, thetas in zip(runs, grids, strict=True)]
+
+
+def _of_run(run: Run, thetas: Array) -> Steps:
+    N = len(thetas)
     rows, answers = np.zeros((N, 1 + N + N)), np.zeros((N, 1 + 2 * N))
     rows[0, 0] = 1.0
     flow, memory = run.updates.flow, run.updates.memory
@@ -191,29 +239,27 @@ def _between(rows: Array, N: int) -> Steps:
     return Steps(P, added[:, :N], np.diag(cov).copy(), np.tril(cov, -1))
 
 
-def _compare(own: Steps, word: Steps) -> tuple[float, list[str], float]:
-    """The largest relative difference, what differs, and the share of the steps in which something does."""
-    n = len(own.P)
-    ages = np.subtract.outer(np.arange(n), np.arange(own.G.shape[1]))
-    entries = [("what is kept of the state", own.P, word.P, np.maximum(np.abs(own.P), np.abs(word.P)))]
-    size = np.maximum(np.abs(own.G).sum(1), np.abs(word.G).sum(1))
-    for age in range(n):
-        at = ages == age
-        name = "the weight of the last answer" if age == 0 else f"the weight of the answer {age} before it"
-        entries.append((name, (own.G * at).sum(1), (word.G * at).sum(1), np.where(at.any(1), size, np.inf)))
-    largest = np.maximum(np.maximum(own.Q, word.Q), _NO_NOISE)
-    entries.append(("the variance of the noise", own.Q, word.Q, largest))
-    entries.append(
-        ("noise that returns", np.abs(own.shared).sum(1), np.abs(word.shared).sum(1), np.maximum(largest, 1e-3))
-    )
-    distance, lines, anywhere = 0.0, [], np.zeros(n, dtype=bool)
-    for name, a, b, scale in entries:
-        off = np.nan_to_num(np.abs(a - b) / scale, nan=np.inf)
-        distance = max(distance, float(off.max()))
-        if (bad := off > (AGREES_IN_NOISE if name.endswith("the noise") else AGREES)).any():
-            lines.append(f"{name} {_how(a, b, bad)}")
-            anywhere |= bad
-    return distance, lines, float(anywhere.mean())
+def _apart(own: Steps, word: Steps) -> Array:
+    """How far each entry of the columns is from the word's, relative to its size."""
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(
+            np.abs(own.columns - word.columns) / np.maximum(own.sizes, word.sizes), nan=np.inf, posinf=np.inf
+        )
+
+
+def _tolerance(own: Steps) -> Array:
+    """Of each column."""
+    tolerances = np.full(own.columns.shape[1], AGREES)
+    tolerances[len(own.P) + 1] = AGREES_IN_NOISE
+    return tolerances
+
+
+def _lines(own: Steps, word: Steps, bad: NDArray[np.bool_]) -> list[str]:
+    """What differs, column by column."""
+    return [
+        f"{own.name(column)} {_how(own.columns[:, column], word.columns[:, column], bad[:, column])}"
+        for column in np.flatnonzero(bad.any(0)).tolist()
+    ]
 
 
 def _how(a: Array, b: Array, bad: NDArray[np.bool_]) -> str:

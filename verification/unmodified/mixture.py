@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,6 @@ from ..exact import (
     Observable,
     Resolution,
     carry,
-    check_levels,
     expectation,
     observables_of,
     refined,
@@ -52,9 +51,10 @@ from ..exact import (
 )
 from ..targets import MixtureTarget, make_target
 from ..time_limit import completed
-from ..verdicts import Array, Evidence, Finding, Fit, Judged, Kind, Weight, order_entry, slopes_of, stall_of
+from ..verdicts import Array, Finding, Fit, Kind, Weight, slopes_of, stall_of
 from .chain import chain_of
-from .study import STEPS, TARGETS, called, errors_of, order_of
+from .grids import STEPS, StudyOnGrids, asked_of, called, order_finding, order_of
+from .study import TARGETS, errors_of, study_unmodified
 from .transcript import Transcript, transcribe
 
 ACCURACY = 1e-7
@@ -127,16 +127,11 @@ def moved_through(sampler: Unmodified, run: Transcript, points: Array) -> Array:
 
 
 def law_of(sampler: Unmodified, run: Transcript) -> tuple[int, Callable[[Resolution], Cloud]]:
-    """The dimensions of the lattices that a run's last law takes, and it at a resolution. Raises ValueError where no
+    """The dimensions of the lattices that a run's last law takes, and it at a resolution. Raises BlackBoxError where no
     lattice holds it."""
     start = law_at(run.begin)
     if not run.is_stochastic:
-
-        def moved(resolution: Resolution) -> Cloud:
-            cloud = carry(start, (), resolution)
-            return cloud._replace(points=moved_through(sampler, run, cloud.points[0])[None])
-
-        return 1, moved
+        return 1, _moved_laws(sampler, run, start).__getitem__
     chain = chain_of(sampler, run)
 
     def carried(resolution: Resolution) -> Cloud:
@@ -146,11 +141,23 @@ def law_of(sampler: Unmodified, run: Transcript) -> tuple[int, Callable[[Resolut
     return chain.dimensions, carried
 
 
+def _moved_laws(sampler: Unmodified, run: Transcript, start: Sequence[Cloud]) -> dict[Resolution, Cloud]:
+    """The last law of a run without noise, at every resolution of a line: most runs are asked for nearly all of them,
+    and one call of the sampler costs less than one for each."""
+    laws = {resolution: carry(start, (), resolution) for resolution in resolutions_on(1)}
+    moved = moved_through(sampler, run, np.concatenate([cloud.points[0] for cloud in laws.values()]))
+    ends = np.split(moved, np.cumsum([cloud.weights.size for cloud in laws.values()])[:-1])
+    return {
+        resolution: cloud._replace(points=end[None])
+        for (resolution, cloud), end in zip(laws.items(), ends, strict=True)
+    }
+
+
 def mixture_errors(
     sampler: Unmodified, run: Transcript, observables: Sequence[Observable], accuracy: float = ACCURACY
 ) -> NoiseFreeErrors:
-    """The weak errors of a run at the last state that the network sees, and how well they are known. Raises ValueError
-    where no lattice holds its laws."""
+    """The weak errors of a run at the last state that the network sees, and how well they are known. Raises
+    BlackBoxError where no lattice holds its laws."""
     at = run.levels[-1]
     unit = at.scale * math.hypot(at.alpha, at.sigma)
     exact, estimate = expectation(observables, the_mixture(), _time(at))
@@ -205,7 +212,7 @@ class MixtureGrid:
         """The errors (levels,) that stand above what they are known to, else nan."""
         return np.where(self.sizes > _CLEAR * self.known, self.sizes, np.nan)
 
-    @cached_property
+    @property
     def fit(self) -> Fit | None:
         """The order."""
         return order_of(self.steps, self.seen)
@@ -216,24 +223,11 @@ class MixtureGrid:
         if None in self.runs:
             bad = int(self.steps[self.runs.index(None)])
             return [Finding(f"its result is not finite at {bad} steps {where}", Weight.REFUTES, Kind.LEVELS)]
-        fit, stall = self.fit, stall_of(self.steps, self.seen, self.expected)
-        against = Weight.REFUTES if self.decides else Weight.NOTES
         problems = [f"{run.steps} steps {where}: {run.problem}" for run in self.runs if run is not None and run.problem]
         found = [Finding(problem, Weight.NOTES, Kind.LEVELS) for problem in problems]
-        if stall is not None:
-            text = f"does not converge {where}: the error {stall}; {stall.as_claimed}"
-            found.append(Finding(text, Weight.REFUTES, Kind.ORDER))
-        elif fit is None:
-            text = f"fewer than four levels stand above what they are known to {where}"
-            found.append(Finding(text, Weight.FORBIDS, Kind.ORDER))
-        elif fit.misses(self.expected):
-            text = f"the order is {fit} {where} from {fit.steps[0]} to {fit.steps[1]} steps, expected {self.expected}"
-            found.append(Finding(text, against, Kind.ORDER))
-        elif fit.is_settled and fit.reaches(self.expected):
-            found.append(Finding(f"order {fit.order:.2f} {where}", Weight.SUPPORTS, Kind.ORDER))
-        else:
-            weight = Weight.FORBIDS if self.decides else Weight.NOTES
-            found.append(Finding(f"the order is not settled {where} ({fit})", weight, Kind.ORDER))
+        fit, stall = self.fit, stall_of(self.steps, self.seen, self.expected)
+        stalled = "" if stall is None else f"the error {stall}; {stall.as_claimed}"
+        found.append(order_finding(self.grid, self.expected, fit, stalled, self.decides, "what they are known to"))
         flat = order_of(self.steps, self.gaussian)
         if fit is not None and flat is not None and flat.is_settled and flat.order > fit.order + _FLATTERED:
             text = f"Gaussian data flatter {where}: they show order {flat.order:.2f}, and the mixture {fit.order:.2f}"
@@ -256,44 +250,14 @@ class MixtureGrid:
         return {"grid": self.grid, "fit": None if fit is None else [fit.order, fit.low, fit.high], "levels": levels}
 
 
-@dataclass(frozen=True, eq=False)
-class MixtureStudy(Judged):
+class MixtureStudy(StudyOnGrids[MixtureGrid]):
     """A sampler on its grids, on the mixture, and the verdict on it."""
 
-    name: str
-    expected: int
-    predicts: str
-    grids: tuple[MixtureGrid, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def evidence(self) -> Evidence:
-        """Of every grid."""
-        findings = [finding for study in self.grids for finding in study.findings()]
-        findings += [Finding(note, Weight.NOTES, Kind.RANGE) for note in self.notes]
-        fits = [study.fit for study in self.grids if study.decides and study.fit is not None]
-        grids = " and ".join(called(study.grid) for study in self.grids)
-        covered = (f"a network that predicts {self.predicts} of a mixture, not affine; {grids}",)
-        advice = f"the slopes still move: run up to about {2 * max(int(study.steps[-1]) for study in self.grids)} steps"
-        measured = min(fits, key=lambda fit: fit.order, default=None)
-        return Evidence(self.expected, None, tuple(findings), measured, covered=covered, advice=advice)
-
-    @property
-    def steps(self) -> Array:
-        """The levels that were done on every grid."""
-        return min((study.steps for study in self.grids), key=len)
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """What makes it fail, whatever its errors are: nothing is known of it."""
-        return ()
+    network = " of a mixture, not affine"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        answer: dict[str, Any] = {"sampler": self.name, "target": "mixture", "expected": self.expected}
-        answer |= {"predicts": self.predicts, "grids": [study.as_dict() for study in self.grids]}
-        answer["order"] = order_entry(self.evidence.measured, self.expected, None)
-        return answer | {"verdict": str(self.verdict), "reason": self.reason, "warnings": list(self.warnings)}
+        return {"target": "mixture"} | super().as_dict()
 
 
 def study_on_mixture(
@@ -304,26 +268,21 @@ def study_on_mixture(
 ) -> MixtureStudy:
     """The study of a sampler on one grid or more, as `study_unmodified`, on the mixture.
 
-    Raises BlackBoxError if it cannot be read off, ValueError on bad levels, and where no lattice holds its laws.
+    Raises BlackBoxError if it cannot be read off, and where no lattice holds its laws, ValueError on bad levels.
     """
-    check_levels(steps)
+    order, grids = asked_of(samplers, expected, steps)
+    found = tuple(_on_grid(*asked, order, steps, progress) for asked in grids)
     first = next(iter(samplers.values()))
-    order = first.order or 1 if expected is None else expected
-    several = len(samplers) > 1
-    grids = tuple(
-        _on_grid(sampler, grid, order, steps, progress, decides=not several or grid != "default")
-        for grid, sampler in samplers.items()
-    )
-    return MixtureStudy(first.name, order, first.predicts, grids, first.notes)
+    return MixtureStudy(first.name, order, first.predicts, found, first.notes)
 
 
 def _on_grid(
     sampler: Unmodified,
     grid: str,
+    decides: bool,
     order: int,
     steps: Sequence[int],
     progress: Callable[[Sequence[int]], Iterable[int]],
-    decides: bool,
 ) -> MixtureGrid:
     observables = observables_of(1)
 
@@ -342,3 +301,7 @@ def _on_grid(
     runs, *columns = zip(*done.values(), strict=True)
     sizes, known, gaussian = map(np.array, columns)
     return MixtureGrid(grid, order, np.array(list(done), dtype=float), runs, sizes, known, gaussian, decides)
+
+
+# What a sampler with a grid of its own is put on, and what studies it there.
+STUDIES = {"gaussian": study_unmodified, "mixture": study_on_mixture}

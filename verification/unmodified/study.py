@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -27,25 +27,12 @@ import numpy as np
 
 from ...integrators.blackbox import BlackBoxError, NotFinite
 from ...integrators.unmodified import Unmodified
-from ..exact import check_levels
 from ..time_limit import ENOUGH, completed
-from ..verdicts import (
-    Array,
-    Evidence,
-    Finding,
-    Fit,
-    Judged,
-    Kind,
-    Weight,
-    fit_order,
-    order_entry,
-    slopes_of,
-    stall_of,
-)
+from ..verdicts import Array, Finding, Fit, Kind, Weight, slopes_of, stall_of
+from .grids import STEPS, StudyOnGrids, asked_of, called, order_finding, order_of
 from .laws import Data, Law, laws_of
 from .transcript import Transcript, transcribe
 
-STEPS = (20, 40, 80, 160, 320)
 # Images in [-1, 1] have pixels of variance 0.25; eigenvalues of their covariance are smaller and larger.
 TARGETS = Data(np.array([0.0, 0.5, 0.0, -1.0, 0.0, 1.0]), np.array([0.04, 0.04, 0.25, 0.25, 1.0, 4.0]))
 # A run is affine to float64's digits; laws are sums over its evaluations.
@@ -95,6 +82,11 @@ class GridStudy:
                 found[name] = fit
         return found
 
+    @property
+    def fit(self) -> Fit | None:
+        """The order of w2."""
+        return self.fits.get("w2")
+
     def seen(self, name: str) -> Array:
         """Errors (levels,), nan below what times rounded to rows of a table leave."""
         errors, mean = self.errors[name], self.errors["mean"]
@@ -113,36 +105,21 @@ class GridStudy:
     def findings(self) -> list[Finding]:
         """What is known of it on this grid."""
         where = f"on {self.called}"
-        found = list[Finding]()
         if not np.isfinite(self.errors["w2"]).all():
             bad = int(self.steps[~np.isfinite(self.errors["w2"])][0])
             text = f"its result is not finite at {bad} steps {where}"
-            found.append(Finding(text, Weight.REFUTES, Kind.LEVELS))
-            return [*found, *self._noted()]
+            return [Finding(text, Weight.REFUTES, Kind.LEVELS), *self._noted()]
         if self.is_exact:
             return [Finding(f"exact to round-off {where}", Weight.SUPPORTS, Kind.ORDER), *self._noted()]
-        fit, stalled = self.fits.get("w2"), self._stalled()
-        if stalled:
-            found.append(Finding(f"does not converge {where}: {stalled}", Weight.REFUTES, Kind.ORDER))
-        elif fit is None:
-            text = f"fewer than four levels stand above rounding {where}"
-            found.append(Finding(text, Weight.FORBIDS, Kind.ORDER))
-        elif fit.misses(self.expected):
-            text = f"the order is {fit} {where} from {fit.steps[0]} to {fit.steps[1]} steps, expected {self.expected}"
-            found.append(Finding(text, Weight.REFUTES if self.decides else Weight.NOTES, Kind.ORDER))
-        elif fit.is_settled and fit.reaches(self.expected):
-            found.append(Finding(f"order {fit.order:.2f} {where}", Weight.SUPPORTS, Kind.ORDER))
-        else:
-            weight = Weight.FORBIDS if self.decides else Weight.NOTES
-            found.append(Finding(f"the order is not settled {where} ({fit})", weight, Kind.ORDER))
-        return [*found, *self._noted()]
+        first = order_finding(self.grid, self.expected, self.fit, self._stalled(), self.decides)
+        return [first, *self._noted()]
 
     def _stalled(self) -> str:
         """Which error does not fall, in a sentence; "" if both do."""
-        for name, called in (("w2", "the error"), ("mean", "the error of the mean")):
+        for name, what in (("w2", "the error"), ("mean", "the error of the mean")):
             stall = stall_of(self.steps, self.seen(name), self.expected)
             if stall is not None:
-                return f"{called} {stall}; {stall.as_claimed}"
+                return f"{what} {stall}; {stall.as_claimed}"
         return ""
 
     @property
@@ -173,35 +150,13 @@ class GridStudy:
         return {"grid": self.grid, "fits": fits, "levels": levels, "shipped": self.shipped}
 
 
-def called(grid: str) -> str:
-    """A grid, in words."""
-    return "its default grid" if grid == "default" else f"the {grid} grid"
+class UnmodifiedStudy(StudyOnGrids[GridStudy]):
+    """A sampler on its grids, on Gaussian data, and the verdict on it."""
 
+    network = ", affine"
 
-@dataclass(frozen=True)
-class UnmodifiedStudy(Judged):
-    """A sampler on its grids, and the verdict on it."""
-
-    name: str
-    expected: int
-    predicts: str
-    grids: tuple[GridStudy, ...]
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def evidence(self) -> Evidence:
-        """Of every grid, and what was said of the sampler."""
-        findings = [finding for study in self.grids for finding in study.findings()]
-        findings += [Finding(note, Weight.NOTES, Kind.RANGE) for note in dict.fromkeys(self._said())]
-        deciding = [study for study in self.grids if study.decides]
-        fits = [study.fits["w2"] for study in deciding if "w2" in study.fits]
-        covered = (f"a network that predicts {self.predicts}, affine; " + " and ".join(s.called for s in self.grids),)
-        last = max(int(study.steps[-1]) for study in self.grids)
-        advice = f"the slopes still move: run up to about {2 * last} steps"
-        measured = min(fits, key=lambda fit: fit.order, default=None)
-        return Evidence(self.expected, None, tuple(findings), measured, covered=covered, advice=advice)
-
-    def _said(self) -> Iterable[str]:
+    def said(self) -> Iterable[str]:
+        """What was said of the sampler, and what its end, its constants and its noise add."""
         yield from self.notes
         for study in self.grids:
             last, end = study.steps[-1], study.final[-1]
@@ -225,24 +180,6 @@ class UnmodifiedStudy(Judged):
             ):
                 yield f"its noise is not the reverse SDE's on {study.called}: the start is forgotten at another rate"
 
-    @property
-    def steps(self) -> Array:
-        """The levels that were done on every grid."""
-        return min((study.steps for study in self.grids), key=len)
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """What makes it fail, whatever its errors are: nothing is known of it."""
-        return ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        answer: dict[str, Any] = {"sampler": self.name, "expected": self.expected, "predicts": self.predicts}
-        answer["grids"] = [study.as_dict() for study in self.grids]
-        deciding = [study.fits["w2"] for study in self.grids if study.decides and "w2" in study.fits]
-        answer["order"] = order_entry(min(deciding, key=lambda f: f.order, default=None), self.expected, None)
-        return answer | {"verdict": str(self.verdict), "reason": self.reason, "warnings": list(self.warnings)}
-
 
 def study_unmodified(
     samplers: dict[str, Unmodified],
@@ -256,25 +193,20 @@ def study_unmodified(
     expected: the order to hold it to; default what is claimed, or 1. Raises BlackBoxError if it cannot be read off,
     ValueError on bad levels.
     """
-    check_levels(steps)
+    order, grids = asked_of(samplers, expected, steps)
+    found = tuple(_on_grid(*asked, order, steps, data, progress) for asked in grids)
     first = next(iter(samplers.values()))
-    order = first.order or 1 if expected is None else expected
-    several = len(samplers) > 1
-    grids = tuple(
-        _on_grid(sampler, grid, order, steps, data, progress, decides=not several or grid != "default")
-        for grid, sampler in samplers.items()
-    )
-    return UnmodifiedStudy(first.name, order, first.predicts, grids, first.notes)
+    return UnmodifiedStudy(first.name, order, first.predicts, found, first.notes)
 
 
 def _on_grid(
     sampler: Unmodified,
     grid: str,
+    decides: bool,
     order: int,
     steps: Sequence[int],
     data: Data,
     progress: Callable[[Sequence[int]], Iterable[int]],
-    decides: bool,
 ) -> GridStudy:
     refused = ""
 
@@ -315,18 +247,6 @@ def _on_grid(
         refused,
         decides=decides,
     )
-
-
-def order_of(steps: Array, errors: Array) -> Fit | None:
-    """The order of errors (levels,) from the finest four, as `fit_order`. Where slopes do not settle as those of
-    C h^p (1 + O(h)) do, as on grids that are not smooth, and at starts and ends of another order, the interval is what
-    the last three slopes span, and what extrapolating them changes."""
-    fit = fit_order(steps, errors)
-    if fit is None or math.isfinite(fit.low):
-        return fit
-    slopes = slopes_of(steps, errors)[np.isin(steps[1:], steps[(steps > fit.steps[0]) & (steps <= fit.steps[1])])]
-    half = float(np.ptp(slopes) + abs(slopes[-1] - slopes[-2]))
-    return Fit(fit.order, fit.order - half, fit.order + half, fit.steps)
 
 
 def errors_of(sampler: Unmodified, run: Transcript, data: Data) -> dict[str, float]:

@@ -33,7 +33,7 @@ PARTS = (
     Part("b", "the sampling loop", "loop", "sampling_loop", 60),
     Part("f", "the kernels", "kernels", "kernels", 60),
     Part("c", "the published network", "network", "published_network", 100, early=True),
-    Part("d", "precision", "precision", "precision", 90),
+    Part("d", "precision", "precision", "precision", 100, early=True),
     Part("e", "training", "training", "training", None, early=True),
 )
 

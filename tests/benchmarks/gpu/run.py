@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,14 @@ def importable(folder: Path) -> dict[str, str]:
         link = package / name
         if not link.exists():
             link.symlink_to(ROOT / name)
-    information = folder / "weakorder-0.1.0.dist-info"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    name, version = project["name"], project["version"]
+    information = folder / f"{name}-{version}.dist-info"
     information.mkdir(exist_ok=True)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: weakorder\nVersion: 0.1.0\n")
-    (information / "entry_points.txt").write_text("[pytest11]\nweakorder = weakorder.reports.pytest_plugin\n")
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    groups = project["entry-points"].items()
+    words = [f"[{group}]\n" + "".join(f"{at} = {to}\n" for at, to in points.items()) for group, points in groups]
+    (information / "entry_points.txt").write_text("".join(words))
     if importlib.util.find_spec("platformdirs") is None:
         body = (
             "import os, tempfile\n\n\ndef user_cache_dir(name):\n    return os.path.join(tempfile.gettempdir(), name)\n"

@@ -12,14 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from study_command import SMALL, cells, invoke, refused
+from undrawn import leave_the_study_undrawn
 from weakorder.theory.model import Parameters
 
 
 @pytest.fixture(scope="module")
 def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small study, by one process."""
+    """The small study, by one process; its figures are another test's."""
     folder = tmp_path_factory.mktemp("whole")
-    result = invoke("--checkpoint", str(checkpoint), *SMALL, "-o", str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        leave_the_study_undrawn(patch)
+        result = invoke("--checkpoint", str(checkpoint), *SMALL, "-o", str(folder))
     assert result.exit_code == 0, result.output
     return folder
 

@@ -2,16 +2,28 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 from json_schemas import complaints
+from own_grids import second_order
 from weakorder.examples import own_grid
-from weakorder.integrators.unmodified import PREDICTIONS, TIMES, diffusers_sampler, function_sampler
+from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.integrators.unmodified import (
+    PREDICTIONS,
+    TIMES,
+    diffusers_sampler,
+    function_sampler,
+    k_diffusion_sampler,
+)
 from weakorder.reports.commands import cli
+from weakorder.reports.commands.options import DIFFUSION_NAMES
+from weakorder.reports.commands.options import PATHS as NAMED_PATHS
 from weakorder.reports.commands.unmodified import LIBRARIES
 from weakorder.reports.commands.verify import verify
 from weakorder.reports.pages.strict_json import dumps
 from weakorder.reports.pages.survey import render, run_survey
+from weakorder.theory.model import DIFFUSIONS
 from weakorder.theory.paths import PATHS
 from weakorder.verification.testing import WeakorderWarning, assert_weak_order
 from weakorder.verification.unmodified import SURVEYS, Configuration
@@ -123,7 +135,9 @@ def test_a_result_that_is_not_finite_is_a_verdict_with_its_table(run):
 
 def test_the_commands_choices_are_those_of_the_library():
     options = {option.name: option for option in verify.params}
-    assert tuple(options["diffusion"].type.choices) == tuple(PATHS)
+    assert tuple(PATHS) == NAMED_PATHS
+    assert set(DIFFUSION_NAMES) == {name for name, each in DIFFUSIONS.items() if each.forward.has_noise}
+    assert all(name in options["diffusion"].help for name in (*NAMED_PATHS, *DIFFUSION_NAMES))
     assert set(options["predicts"].type.choices) == set(PREDICTIONS)
     assert tuple(options["time"].type.choices) == TIMES
     assert set(LIBRARIES) == set(SURVEYS)
@@ -140,6 +154,43 @@ def test_three_lines_assert_it_in_a_test():
         assert_weak_order(sampler, 2, steps=(10, 20, 40, 80))
     with pytest.raises(AssertionError, match="weak order 2 of diffusers:EDMEulerScheduler: FAIL"):
         assert_weak_order(diffusers_sampler("EDMEulerScheduler"), 2, steps=(10, 20, 40, 80))
+
+
+def test_a_test_asserts_it_on_a_mixture():
+    sampler = function_sampler("mine", own_grid.ddim, PATHS["vp"], "eps")
+    assert_weak_order(sampler, 1, steps=(5, 10, 20, 40), target="mixture")
+    with pytest.raises(AssertionError, match=r"weak order 2 of mine: FAIL, the order is (1\.0|0\.9).*expected 2"):
+        assert_weak_order(sampler, 2, steps=(5, 10, 20, 40), target="mixture")
+
+
+@pytest.mark.nightly
+def test_a_test_fails_on_a_mixture_where_gaussian_data_flatter():
+    midpoint, steps = second_order(0.5), (10, 20, 40, 80)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WeakorderWarning)
+        assert_weak_order(midpoint, 3, steps=steps)
+    with pytest.warns(WeakorderWarning, match="Gaussian data flatter on its default grid: they show order 3"):
+        assert_weak_order(midpoint, 2, steps=steps, target="mixture")
+    with pytest.raises(AssertionError, match=r"weak order 3 of EDM 0\.5: FAIL, the order is 1\.9.*expected 3"):
+        assert_weak_order(midpoint, 3, steps=steps, target="mixture")
+
+
+def test_what_no_lattice_holds_fails_a_test_with_the_reason_alone():
+    with pytest.raises(AssertionError, match=r"weak order 2 of .*3m_sde: its next state is told by its last 3"):
+        assert_weak_order(k_diffusion_sampler("sample_dpmpp_3m_sde"), 2, steps=(5, 10, 20, 40), target="mixture")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "target", "said"),
+    [
+        (CATALOGUE["ROBA"], "mixture", "target 'mixture' is for samplers with a grid of their own, and ROBA is a step"),
+        (second_order(0.5), "banana", "target 'banana' is none; choose gaussian or mixture"),
+    ],
+    ids=["a scheme", "another target"],
+)
+def test_a_target_that_is_none_of_the_samplers_is_an_error_of_the_test_itself(sampler, target, said):
+    with pytest.raises(ValueError, match=said):
+        assert_weak_order(sampler, target=target)
 
 
 # --- The survey -------------------------------------------------------------------------------------------------------

@@ -1,14 +1,13 @@
 """Samplers with a grid of their own where the network is not affine: orders, chains and laws, and broken variants."""
 
 import inspect
-import itertools
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from own_grids import broken, second_order
 from selection import nightly_but
 from weakorder.examples import own_grid
 from weakorder.integrators.unmodified import diffusers_sampler, function_sampler, k_diffusion_sampler
@@ -21,36 +20,6 @@ from weakorder.verification.unmodified.mixture import answered, law_at, mixture_
 
 STEPS = (20, 40, 80, 160)
 OBSERVABLES = observables_of(1)
-
-
-def second_order(alpha, weight=None):
-    """The general second-order method of Karras et al. 2022 (appendix D.2) on their grid: alpha 1 is Heun's, 1/2 the
-    midpoint rule. weight: of the second slope, 1 / (2 alpha) unless it is to be wrong."""
-    second = 1 / (2 * alpha) if weight is None else weight
-
-    def sample(model, x, steps, sigma_min=0.02, sigma_max=80.0, rho=7.0):
-        low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-        sigmas = [(high + i / (steps - 1) * (low - high)) ** rho for i in range(steps)]
-        for sigma, later in itertools.pairwise(sigmas):
-            h = later - sigma
-            slope = (x - model(x, sigma)) / sigma
-            there = x + alpha * h * slope
-            other = (there - model(there, sigma + alpha * h)) / (sigma + alpha * h)
-            x = x + h * ((1 - second) * slope + second * other)
-        return model(x, sigmas[-1])
-
-    return function_sampler(f"EDM {alpha:g}", sample, PATHS["edm"], "denoiser", "sigma")
-
-
-def broken(name, path, predicts, time, *patches):
-    """A sampler of the examples with its text changed."""
-    text = inspect.getsource(own_grid)
-    for old, new in patches:
-        assert text.count(old) >= 1, old
-        text = text.replace(old, new)
-    module = {}
-    exec(compile(text, "own_grid", "exec"), module)
-    return function_sampler(name, getattr(SimpleNamespace(**module), name), PATHS[path], predicts, time)
 
 
 # --- Orders -----------------------------------------------------------------------------------------------------------
@@ -113,25 +82,30 @@ def two_m(patch):
     return function_sampler("2M", sample, path, "denoiser", "sigma")
 
 
+def faulty(name, path, predicts, time, patch):
+    """A sampler of the examples with its text changed."""
+    return function_sampler(name, getattr(broken(patch), name), PATHS[path], predicts, time)
+
+
 LOST = ("(1 + 1 / (2 * r)) * denoised - (1 / (2 * r)) * old_denoised", "denoised")
 BROKEN = {
     "a weight of the second slope": (lambda: second_order(0.5, 0.8), 2, "the order is"),
     "no second slope": (lambda: second_order(1.0, 0.0), 2, "the order is"),
     "no old answer in 2M": (lambda: two_m(LOST), 2, "the order is"),
     "DDIM with the step's first noise": (
-        lambda: broken(
+        lambda: faulty(
             "ddim", "vp", "eps", "t", ("math.sqrt(1 - alpha_later**2) * eps", "math.sqrt(1 - alpha**2) * eps")
         ),
         1,
         "does not converge",
     ),
     "ancestral with the forward variance": (
-        lambda: broken("ancestral", "vp", "eps", "t", ("1 - b - spread", "1 - b")),
+        lambda: faulty("ancestral", "vp", "eps", "t", ("1 - b - spread", "1 - b")),
         1,
         "does not converge",
     ),
     "a result that is nan": (
-        lambda: broken("heun", "edm", "denoiser", "sigma", ("if later > 0:", "if True:")),
+        lambda: faulty("heun", "edm", "denoiser", "sigma", ("if later > 0:", "if True:")),
         2,
         "nite",
     ),
