@@ -224,11 +224,11 @@ class MixtureGrid:
 
     @property
     def is_flattered(self) -> bool:
-        """Whether Gaussian data show more than the order can be."""
+        """Whether Gaussian data show a higher order; slopes that still move on either say nothing."""
         fit, flat = self.fit, self.flat
-        if fit is None or flat is None or not flat.is_settled:
+        if fit is None or flat is None or not (fit.is_settled and flat.is_settled):
             return False
-        return flat.order > max(fit.high, fit.order + _FLATTERED)
+        return bool(flat.order > fit.order + _FLATTERED)
 
     def findings(self) -> list[Finding]:
         """What is known of it on this grid."""
