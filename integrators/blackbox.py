@@ -8,10 +8,11 @@ A black box is a callable of one of three kinds, told apart by its arguments and
                 and the next state may depend on anything since
     trajectory  sample(score, u, taus) returns the state at the last of the times taus (N + 1,), a float64 tensor
 
-States u are `(batch, 2, *event)`, position first; tau = T - t and h are floats, and score(u, t) returns grad log p_t(u)
-in u's shape, t a float or a tensor of equal times. What a sampler draws from torch is made an input
-(integrators.draws), so that it becomes a function of its state and its noise. Anything else that it draws at random
-cannot be: it is refused, and what it draws from is named by watching it draw (integrators.other_sources).
+States u are `(batch, n, *event)` of the n components of a diffusion, position first, and `(batch, *event)` of position
+alone; tau = T - t and h are floats, and score(u, t) returns grad log p_t(u) in u's shape, t a float or a tensor of
+equal times. What a sampler draws from torch is made an input (integrators.draws), so that it becomes a function of its
+state and its noise. Anything else that it draws at random cannot be: it is refused, and what it draws from is named by
+watching it draw (integrators.other_sources).
 """
 
 from __future__ import annotations
@@ -193,7 +194,8 @@ class _Remembering:
                 reading, *gains = (matrix.to(u) for matrix in memory)
                 pulls = zip(gains, self.old, strict=False)
                 moved = moved + _apply(K, s) + sum((_apply(gain, q) for gain, q in pulls), torch.zeros_like(u))
-                q = _apply(reading[:, :2], u) + _apply(reading[:, 2:], s)
+                n = len(P)
+                q = _apply(reading[:, :n], u) + _apply(reading[:, n:], s)
                 self.old = [q, *self.old][: self.kept]
             u = moved + _apply(C, torch.randn_like(u))
         self.begun = [*self.begun, tau][-self.kept :]
@@ -201,8 +203,8 @@ class _Remembering:
 
 
 def _apply(matrix: Tensor, u: Tensor) -> Tensor:
-    """A matrix (2, 2) on states (batch, 2, *event)."""
-    return torch.einsum("ij,bj...->bi...", matrix, u)
+    """A matrix (n, n) on states (batch, n, *event), or (batch, *event) of one component."""
+    return torch.einsum("ij,bj...->bi..." if len(matrix) > 1 else "ij,b...->b...", matrix, u)
 
 
 class Response(NamedTuple):

@@ -53,9 +53,9 @@ from ..theory.scheme import Scheme
 from .compiled import Array, Run, ScoreStage, compile_run, compile_step, stages
 from .grids import check_grid
 from .held import held_propagator
-from .noise import START, check_samples, draw_pairs
+from .noise import START, check_samples
 from .noise_kinds import NoiseKind, joint_factor, kind_of
-from .planes import Updates, linear_image, normals, updates_for
+from .planes import Updates, draw_normals, linear_image, updates_for
 from .sampler import Score, recall_of
 from .stages import position_scale
 
@@ -158,14 +158,10 @@ def sample_coupled(coupling: Coupling, score: Score, u: Tensor, samples: Tensor,
     kinds, event = coupling.width // size, u.shape[1 if size == 1 else 2 :]
 
     def column_of(column: int) -> Tensor:
-        intervals = range(START + 1 + column * kinds, START + 1 + (column + 1) * kinds)
-        if size != 2:
-            drawn = [normals(seed, samples, interval, size, event, u.dtype) for interval in intervals]
-            return torch.cat([one.reshape(len(samples), size, *event) for one in drawn], dim=1)
-        pairs = torch.empty(len(samples), 2 * kinds, math.prod(event), dtype=u.dtype, device=samples.device)
-        for k, interval in enumerate(intervals):
-            draw_pairs(seed, samples, interval, pairs, 2 * k)
-        return pairs.view(len(samples), 2 * kinds, *event)
+        drawn = torch.empty(len(samples), size * kinds, math.prod(event), dtype=u.dtype, device=samples.device)
+        for k in range(kinds):
+            draw_normals(seed, samples, START + 1 + column * kinds + k, size, drawn, size * k)
+        return drawn.view(len(samples), size * kinds, *event)
 
     return run_coupled(coupling, score, u, column_of)
 

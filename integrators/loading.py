@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
+from ..theory.model import DIFFUSIONS, Diffusion
 from ..theory.scheme import Scheme, parse
 from ..theory.splitting import SPLITTINGS, Splitting
 from .catalogue import CATALOGUE, CONJUGATE_WORDS, EXPONENTIAL, LANGEVIN_CONTROLS, POSITION, conjugate_scheme
@@ -73,6 +74,18 @@ def find_splitting(text: str) -> Splitting:
     found = load_object(text)
     if not isinstance(found, Splitting):
         raise ValueError(f"{text} is of type {type(found).__name__}; it must be a weakorder.theory.splitting.Splitting")
+    return found
+
+
+def find_diffusion(text: str) -> Diffusion:
+    """A built-in diffusion by name, or a user's by `FILE.py:OBJ`. Raises ValueError."""
+    if text in DIFFUSIONS:
+        return DIFFUSIONS[text]
+    if not _FILE_OBJECT.fullmatch(text):
+        raise ValueError(f"diffusion {text!r} is unknown; choose {', '.join(DIFFUSIONS)} or give FILE.py:OBJ")
+    found = load_object(text)
+    if not isinstance(found, Diffusion):
+        raise ValueError(f"{text} is of type {type(found).__name__}; it must be a weakorder.theory.model.Diffusion")
     return found
 
 

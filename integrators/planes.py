@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .kernels import Draw, kernels_for
-from .noise import normal_pairs
+from .noise import check_samples, draw_pairs
 
 Array = NDArray[np.float64]
 # Columns of P, K and the lower triangle of C, of n components.
@@ -48,12 +48,24 @@ def normals(
     seed: int, samples: Tensor, interval: int, size: int, event: Sequence[int], dtype: torch.dtype = torch.float64
 ) -> Tensor:
     """Standard normals in the shape of states (batch, n, *event), or (batch, *event) of one component: those of the
-    samples numbered `samples` (batch,), int64 >= 0, in one interval. Raises ValueError as `normal_pairs`."""
-    if size == 2:
-        return normal_pairs(seed, samples, interval, event, dtype)
-    count = size * math.prod(event)
-    pairs = normal_pairs(seed, samples, interval, ((count + 1) // 2,), dtype)
-    return pairs.reshape(len(samples), -1)[:, :count].reshape(len(samples), *shape_of(size, event))
+    samples numbered `samples` (batch,), int64 >= 0, in one interval. Raises ValueError as `noise.normal_pairs`."""
+    samples = check_samples(samples, dtype)
+    out = torch.empty(len(samples), size, math.prod(event), dtype=dtype, device=samples.device)
+    draw_normals(seed, samples, interval, size, out)
+    return out.view(len(samples), *shape_of(size, event))
+
+
+def draw_normals(seed: int, samples: Tensor, interval: int, size: int, out: Tensor, row: int = 0) -> None:
+    """The same into out[:, row : row + size], out (batch, rows, elements) contiguous, on the device of `samples`, which
+    `check_samples` has seen. Raises ValueError on a seed or interval out of range."""
+    if size == 2:  # they are the pairs, which are drawn where they belong
+        draw_pairs(seed, samples, interval, out, row)
+        return
+    batch, _, elements = out.shape
+    count = size * elements
+    pairs = out.new_empty(batch, 2, (count + 1) // 2)
+    draw_pairs(seed, samples, interval, pairs)
+    out[:, row : row + size] = pairs.view(batch, -1)[:, :count].view(batch, size, elements)
 
 
 def linear_image(table: Array, operand: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ SHORT = ("--t-end", "0.3", "--steps", "20,40,80,160")
     [
         ("splitting.py:sscs", *SHORT),
         pytest.param(("published_em.py:step", *SHORT), marks=pytest.mark.nightly),
-        ("published_em.py:sample", *SHORT),
+        pytest.param(("published_em.py:sample", *SHORT), marks=pytest.mark.nightly),
         pytest.param(("multistep.py:ab2", "--order", "2", *SHORT), marks=pytest.mark.nightly),
     ],
     ids=lambda arguments: arguments[0],

@@ -8,6 +8,7 @@ names the package, never a module within it, so that what a room offers is what 
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -90,12 +91,15 @@ def imports_of(dotted: str, text: str, is_package: bool = False) -> Iterator[Imp
                 yield Import(dotted, room, whole if whole in ALLOWED else module, alias.name)
 
 
-def all_imports() -> Iterator[Import]:
+@functools.cache
+def all_imports() -> tuple[Import, ...]:
     """Those of the whole package; scripts that make data files are run by hand, and import as they like."""
+    found: list[Import] = []
     for path in (path for top in TOPS for path in (ROOT / top).rglob("*.py")):
         dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         if not path.name.startswith("make_"):
-            yield from imports_of(dotted.removesuffix(".__init__"), path.read_text(), path.name == "__init__.py")
+            found += imports_of(dotted.removesuffix(".__init__"), path.read_text(), path.name == "__init__.py")
+    return tuple(found)
 
 
 def test_the_table_has_no_circle() -> None:

@@ -240,6 +240,8 @@ class _Shared:
 
     def __init__(self, trees: Sequence[ast.expr]) -> None:
         self.assignments: list[ast.stmt] = []
+        self._trees = trees  # whose nodes keep their ids for as long as they are here
+        self._keys: dict[int, int] = {}
         self._numbers: dict[tuple[Any, ...], int] = {}
         self._uses: Counter[int] = Counter()
         self._placed: dict[int, str] = {}
@@ -247,7 +249,9 @@ class _Shared:
             self._count(tree)
 
     def _key(self, node: ast.expr) -> int:
-        """A number for the node: equal trees have equal ones."""
+        """A number for the node, found once: equal trees have equal ones."""
+        if (known := self._keys.get(id(node))) is not None:
+            return known
         if isinstance(node, ast.Constant):
             key = ("number", type(node.value), node.value)
         elif isinstance(node, ast.Name):
@@ -256,7 +260,8 @@ class _Shared:
             head = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
             op = type(getattr(node, "op", None))
             key = (type(node), head, op, *map(self._key, _operands(node)))
-        return self._numbers.setdefault(key, len(self._numbers))
+        self._keys[id(node)] = self._numbers.setdefault(key, len(self._numbers))
+        return self._keys[id(node)]
 
     def _count(self, node: ast.expr) -> None:
         key = self._key(node)

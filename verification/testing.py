@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..integrators.blackbox import Sampler
     from ..integrators.unmodified import Unmodified
-    from ..theory.model import Parameters
+    from ..theory.model import Diffusion, Parameters
     from ..theory.scheme import Scheme
     from .exact import OrderStudy
 
@@ -43,9 +43,13 @@ def assert_weak_order(
     event: tuple[int, ...] = (),
     time_limit: float | None = None,
     target: str = "gaussian",
+    diffusion: Diffusion | str | None = None,
 ) -> None:
-    """Assert that `weakorder verify` says PASS at this order; params: the model's, by default the published CIFAR-10
-    one; time_limit: seconds after which the levels done so far are judged.
+    """Assert that `weakorder verify` says PASS at this order; params: the model's, by default the diffusion's own, of
+    PSLD those of the published CIFAR-10 model; time_limit: seconds after which the levels done so far are judged.
+
+    diffusion: what a black box samples, a value or the name of one that is built in, such as "vp", by default PSLD's; a
+    Scheme has its own.
 
     A sampler with a grid of its own is an `Unmodified` (integrators.unmodified: `diffusers_sampler`,
     `k_diffusion_sampler`, `function_sampler`); the model's parameters and the event are its own then. target: of these
@@ -54,12 +58,11 @@ def assert_weak_order(
 
     What the command line warns of a sampler that passes is a `WeakorderWarning`. Raises AssertionError with the reason,
     the table of slopes and the warnings otherwise, or with the reason alone if the sampler cannot be verified as it
-    stands; ValueError on another target.
+    stands; ValueError on another target, or a diffusion that is unknown or none of a black box.
     """
     __tracebackhide__ = True
     from ..integrators.blackbox import BlackBoxError
     from ..integrators.unmodified import Unmodified
-    from ..theory.model import Parameters
     from ..theory.scheme import Scheme
     from . import time_limit as limits
     from .exact import order as orders
@@ -70,7 +73,10 @@ def assert_weak_order(
             f"target {target!r} is for samplers with a grid of their own, and {_name(sampler)} is a step or a scheme; "
             "study_noise_free (verification.exact) puts a scheme on a mixture"
         )
-    params = params or Parameters()
+    if diffusion is not None and isinstance(sampler, Unmodified | Scheme):
+        raise ValueError(f"diffusion is for black boxes; {_name(sampler)} has its own, drop it")
+    moves = sampler.splitting.diffusion if isinstance(sampler, Scheme) else _diffusion(diffusion)
+    params = params or moves.parameters()
     with limits.time_limit(time_limit) as limit:
         try:
             if isinstance(sampler, Unmodified):
@@ -84,8 +90,8 @@ def assert_weak_order(
             else:
                 from .blackbox import BLACK_BOX_STEPS, study_black_box
 
-                levels = steps or BLACK_BOX_STEPS
-                study = study_black_box(_name(sampler), sampler, params, order, levels, event=event)
+                levels, laws = steps or BLACK_BOX_STEPS, orders.gaussian_targets(moves, params)
+                study = study_black_box(_name(sampler), sampler, params, order, levels, laws, event=event)
         except limits.TimeUp:
             raise AssertionError(f"weak order {order} of {_name(sampler)}: INCONCLUSIVE, {limit.sentence}") from None
         except BlackBoxError as error:
@@ -137,6 +143,14 @@ def assert_matches_baseline(
     comparison = baselines.check(recorded, sampler)
     if not comparison.same:
         raise AssertionError(f"{comparison}\nif that is meant: pytest --weakorder-update")
+
+
+def _diffusion(given: Diffusion | str | None) -> Diffusion:
+    """What a black box samples. Raises ValueError on a name that is unknown."""
+    from ..integrators.loading import find_diffusion
+    from ..theory.model import PSLD_DIFFUSION
+
+    return find_diffusion(given) if isinstance(given, str) else given or PSLD_DIFFUSION
 
 
 def slopes(study: OrderStudy) -> str:

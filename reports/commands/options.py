@@ -194,6 +194,14 @@ def SCHEME(command: Any) -> Any:
     return _SCHEME(with_one_value)
 
 
+DIFFUSION_NAMES = ("psld", "vp")  # that have noise to run backward from
+PATHS = ("vp", "sub-vp", "ve", "edm", "cosine", "flow")
+DIFFUSION = click.option(
+    "--diffusion",
+    metavar="NAME",
+    help="What a black box samples: psld (default), vp, or FILE.py:OBJ, a Diffusion; with --predicts the path of a "
+    "sampler with a grid of its own: " + ", ".join(PATHS) + ".",
+)
 EVENT = click.option(
     "--event", type=Numbers(int), help="Shape of one data point for black boxes that need one, such as 3,4,4."
 )

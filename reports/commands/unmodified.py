@@ -5,25 +5,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 import click
 from click.core import ParameterSource
 
 from .lines import EXIT_CODES, cell, print_json, print_table
-from .options import together
+from .options import DIFFUSION, PATHS, together
 
 if TYPE_CHECKING:
     from ...integrators.unmodified import Unmodified
     from ...verification.unmodified import MixtureStudy, UnmodifiedStudy
 
 LIBRARIES = ("diffusers", "k-diffusion")
-PATHS = ("vp", "sub-vp", "ve", "edm", "cosine", "flow")
 # What else of the command's options such a sampler takes.
 _TAKEN = ("x", "grid", "order", "steps", "time_limit", "as_json", "event", "target")
 OWN_GRID = together(
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of a library's sampler."),
-    click.option("--diffusion", type=click.Choice(PATHS), help="The path of data and noise of FILE.py:sample."),
+    DIFFUSION,
     click.option(
         "--predicts",
         type=click.Choice(["eps", "data", "denoiser", "v", "score", "flow"]),
@@ -62,16 +62,32 @@ def UNMODIFIED(command: Any) -> Any:
     ) -> Any:
         x = options["x"]
         library = x.partition(":")[0]
-        if library in LIBRARIES or diffusion is not None or predicts is not None:
+        if library in LIBRARIES or predicts is not None:
             _verify(Asked(x, settings, diffusion, predicts, time, event=options["event"]), options)
         if settings or time:
             raise ValueError(
                 f"--set and --time are for {' and '.join(f'{name}:NAME' for name in LIBRARIES)}, or with --diffusion "
                 f"and --predicts for FILE.py:sample; {x!r} is neither"
             )
-        return command(*args, **options)
+        with over_diffusion(diffusion):
+            return command(*args, diffusion=diffusion, **options)
 
     return OWN_GRID(routed)
+
+
+@contextlib.contextmanager
+def over_diffusion(named: str | None) -> Iterator[None]:
+    """Say of a black box that raises over a diffusion, which is a path too, that it may be meant for the path."""
+    try:
+        yield
+    except ValueError as error:
+        if named not in PATHS:
+            raise
+        from ...integrators.blackbox import SamplerRaised
+
+        if not isinstance(error, SamplerRaised):
+            raise
+        raise SamplerRaised(f"{error}; a sample(model, x, steps) with a grid of its own needs --predicts") from error
 
 
 def _verify(asked: Asked, options: dict[str, Any]) -> NoReturn:
@@ -185,6 +201,11 @@ def _of_file(asked: Asked) -> dict[str, Unmodified]:
     if diffusion is None or predicts is None:
         missing = "--diffusion" if diffusion is None else "--predicts"
         raise ValueError(f"{x} needs --diffusion and --predicts, what its network was trained for; give {missing}")
+    if diffusion not in KNOWN:
+        raise ValueError(
+            f"--diffusion {diffusion} is no path; with --predicts, choose one of {', '.join(KNOWN)}: {x} has a grid of "
+            "its own"
+        )
     sample = load_object(x)
     if not callable(sample):
         raise ValueError(f"{x} is of type {type(sample).__name__}; it must be sample(model, x, steps)")

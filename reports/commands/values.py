@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from .options import Chosen
+from .options import DIFFUSION_NAMES, PATHS, Chosen
 
 if TYPE_CHECKING:
     from ...integrators.blackbox import Sampler
@@ -97,9 +97,27 @@ def subject_of(x: str, event: tuple[int, ...]) -> Subject:
     return BlackBox(x, sampler, event)
 
 
-def diffusion_of(sampler: Scheme | Sampler) -> Diffusion:
-    """What it samples; black boxes are of PSLD."""
+def diffusion_of(sampler: Scheme | Sampler, named: str | None = None) -> Diffusion:
+    """What it samples; of a black box the one that --diffusion names, by default PSLD's. Raises ValueError."""
     from ...theory.model import PSLD_DIFFUSION
     from ...theory.scheme import Scheme
 
-    return sampler.splitting.diffusion if isinstance(sampler, Scheme) else PSLD_DIFFUSION
+    if not isinstance(sampler, Scheme):
+        return PSLD_DIFFUSION if named is None else _black_boxs(named)
+    if named is not None:
+        raise ValueError(
+            f"--diffusion {named} is for black boxes; {sampler.name} moves under "
+            f"{sampler.splitting.diffusion.name!r}, its splitting's: drop it"
+        )
+    return sampler.splitting.diffusion
+
+
+def _black_boxs(named: str) -> Diffusion:
+    from ...integrators.loading import find_diffusion
+
+    if named in PATHS and named not in DIFFUSION_NAMES:
+        raise ValueError(
+            f"{named!r} is a path, for a sample(model, x, steps) with a grid of its own: give --predicts, too; a step, "
+            f"multistep or sample(score, u, taus) is over {', '.join(DIFFUSION_NAMES)} or FILE.py:OBJ"
+        )
+    return find_diffusion(named)

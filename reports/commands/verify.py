@@ -64,6 +64,7 @@ def verify(
     time_limit: float | None,
     as_json: bool,
     device: str,
+    diffusion: str | None,
     **options: Any,
 ) -> None:
     """The verdict on X: measured weak order on Gaussian data, or on a --target with a nonlinear score.
@@ -78,7 +79,8 @@ def verify(
     names = ("accuracy", "evaluations", "seconds", "seed", "checkpoint")
     sampling = {name: options.pop(name) for name in names}
     sampler = sampler_of(x, chosen)
-    params = parameters(device, options, diffusion_of(sampler))
+    moves = diffusion_of(sampler, diffusion)
+    params = parameters(device, options, moves)
     check_time_limit(time_limit)
     if target is not None and target != "gaussian":
         if not isinstance(sampler, Scheme):
@@ -90,9 +92,7 @@ def verify(
     for name, value in {"dim": dim, "data": data, "method": method, **sampling}.items():
         if value is not None:
             raise ValueError(f"--{name} is for a --target such as mixture; Gaussian data need no sampling")
-    laws = orders.gaussian_targets(
-        diffusion_of(sampler), params, data_variance or orders.VARIANCES, data_mean or orders.MEANS
-    )
+    laws = orders.gaussian_targets(moves, params, data_variance or orders.VARIANCES, data_mean or orders.MEANS)
     stop = orders.T_END if t_end is None else t_end
     covered = "" if grid == "uniform" else f" on the grid {label(grid)}"
     study = _order_study(x, sampler, params, order, steps, laws, stop, grid, event)

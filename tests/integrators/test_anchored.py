@@ -5,23 +5,30 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from coupled_specimens import coupled_runs, images
+from anchored_specimens import (
+    ROUNDING,
+    as_coupling,
+    assert_joint_law_is_exact,
+    forgetful,
+    independent,
+    law_error,
+    shifted,
+)
+from coupled_specimens import coupled_runs
 from hypothesis import given
-from scipy import linalg
 from selection import nightly_but
 from weakorder.integrators import anchored as module
 from weakorder.integrators import coupling as coupling_module
-from weakorder.integrators.anchored import Anchor, AnchoredRun, Image, anchor_to, sample_anchored
+from weakorder.integrators.anchored import Anchor, AnchoredRun, anchor_to, sample_anchored
 from weakorder.integrators.catalogue import CATALOGUE, STOCHASTIC
-from weakorder.integrators.compiled import Run, noise_factor
-from weakorder.integrators.coupling import CoupledRun, Coupling, couple, run_coupled
+from weakorder.integrators.coupling import couple, run_coupled
 from weakorder.integrators.grids import time_grid
-from weakorder.integrators.noise import START, draw_pairs, normal_pairs
+from weakorder.integrators.noise import START, normal_pairs
+from weakorder.integrators.planes import draw_normals
 from weakorder.integrators.sampler import ScoreError, integrate, sample
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme, parse
@@ -32,66 +39,6 @@ from weakorder.verification.targets.gaussian import GaussianTarget
 PARAMS = Parameters()
 MODELS = (PARAMS, Parameters(gamma=0.0, nu=4.0), Parameters(gamma=0.5, nu=3, beta_min=0.1, beta_max=15.9))
 ROBA, SSCS, EM, NOBA = (CATALOGUE[name] for name in ("ROBA", "SSCS", "EM", "NOBA"))
-
-# Flows are accurate to 1e-12, and a noise is a sum over some pieces of products of five 2 x 2 factors.
-ROUNDING = 1e-11
-
-
-def noise_cov(run: Run) -> np.ndarray:
-    """Q of every segment, the prologue first."""
-    return np.concatenate([run.prologue.noise_cov[None], run.updates.flow.noise_cov])
-
-
-def as_coupling(run: AnchoredRun) -> Coupling:
-    """What is sampled, the anchor's noise C z and the run's C (A z + B z'), as images of the columns z and then z'."""
-    pairs = len(run.anchor.intervals)
-    segments = [np.flatnonzero(noise_cov(tables).any(axis=(1, 2))) for tables in (run.anchor.run, run.run)]
-    factors = [
-        noise_factor(noise_cov(tables)[segment])
-        for tables, segment in zip((run.anchor.run, run.run), segments, strict=True)
-    ]
-    entries = [
-        (segment, offset + image.first + k, factor @ image.matrix[:, 2 * k : 2 * k + 2])
-        for known, own, segment, factor in zip(run.known, run.own, segments[1], factors[1], strict=True)
-        for offset, image in ((0, known), (pairs, own))
-        for k in range(image.last - image.first)
-    ]
-    segment, column, image = zip(*entries, strict=True) if entries else ((), (), np.zeros((0, 2, 2)))
-    mine = CoupledRun(run.run, np.array(segment, dtype=int), np.array(column, dtype=int), np.array(image))
-    anchor = CoupledRun(run.anchor.run, segments[0], np.arange(pairs), factors[0])
-    return Coupling((anchor, mine), pairs + len(segments[1]), 2)
-
-
-class Errors(NamedTuple):
-    """The largest errors in a correlation: of the run's own noises against its compiled tables, of the run's noises
-    with the anchor's against the coupling of the two, and, of the coupling, its two runs' against their tables."""
-
-    own: float
-    joint: float
-    oracle: float
-
-
-def errors(run: AnchoredRun, scheme: Scheme, taus: np.ndarray) -> Errors:
-    expected = couple([(run.anchor.scheme, run.anchor.taus), (scheme, taus)], run.anchor.params)
-    tables = [noise_cov(coupled.run) for coupled in expected.runs]
-    scales = [np.sqrt(covs.diagonal(axis1=1, axis2=2)).reshape(-1, 1) for covs in tables]
-    scales = [np.where(scale > 0, scale, 1) for scale in scales]
-    compiled = [linalg.block_diag(*covs) / scale / scale.T for covs, scale in zip(tables, scales, strict=True)]
-    (x, y), (X, Y) = (
-        [np.concatenate(list(images(coupling, k))) / scales[k] for k in (0, 1)]
-        for coupling in (expected, as_coupling(run))
-    )
-
-    def size(difference: np.ndarray) -> float:
-        return float(np.abs(difference).max(initial=0))
-
-    oracle = max(size(x @ x.T - compiled[0]), size(y @ y.T - compiled[1]))
-    return Errors(size(Y @ Y.T - compiled[1]), size(y @ x.T - Y @ X.T), oracle)
-
-
-def law_error(run: AnchoredRun, scheme: Scheme, taus: np.ndarray) -> float:
-    """The largest error of the joint law of a run and its anchor."""
-    return max(errors(run, scheme, taus)[:2])
 
 
 def scaled(scheme: Scheme) -> Scheme:
@@ -121,39 +68,7 @@ def test_the_noises_of_run_and_anchor_have_the_joint_law_of_the_coupling(scheme,
 def test_the_joint_law_is_exact_for_any_word_and_either_run_as_the_anchor(case) -> None:
     runs, params = case
     for (scheme, taus), anchor in ((runs[0], Anchor(*runs[1], params)), (runs[1], Anchor(*runs[0], params))):
-        run = anchor_to(anchor, scheme, taus)
-        found = errors(run, scheme, taus)
-        # A factor's last pivot is a root of a difference: it is off by the difference's error over it, or by the root
-        # of that error. Where one kind of noise almost determines another, the coupling's own images are off by 1e-8.
-        covs = np.concatenate([noise_cov(tables) for tables in (run.run, anchor.run)])
-        pivots, sizes = noise_factor(covs)[:, 1, 1], np.sqrt(covs[:, 1, 1])
-        singular = min((float(p / s) for p, s in zip(pivots, sizes, strict=True) if p > 0), default=1.0)
-        rounding = ROUNDING + found.oracle
-        assert found.own <= ROUNDING
-        assert found.joint <= rounding + 2 * min(rounding / singular, rounding**0.5)
-
-
-def independent(run: AnchoredRun) -> AnchoredRun:
-    """What the anchor does not know of neighbouring segments, drawn apart."""
-    own = []
-    for k, image in enumerate(run.own):
-        R = image.matrix @ image.matrix.T
-        own.append(Image(k, k + 1, noise_factor(R)))
-    return replace(run, own=tuple(own))
-
-
-def forgetful(run: AnchoredRun) -> AnchoredRun:
-    return replace(run, own=tuple(Image(0, 0, np.zeros((2, 0))) for _ in run.own))
-
-
-def shifted(run: AnchoredRun) -> AnchoredRun:
-    """The anchor's normals of the next segment."""
-    last = len(run.anchor.intervals)
-    known = [
-        image._replace(first=image.first + 1, last=image.last + 1) if image.last < last else image
-        for image in run.known
-    ]
-    return replace(run, known=tuple(known))
+        assert_joint_law_is_exact(anchor_to(anchor, scheme, taus), scheme, taus)
 
 
 @pytest.mark.parametrize("broken", [independent, forgetful, shifted])
@@ -301,9 +216,9 @@ def test_a_runs_own_normals_are_none_of_the_anchors(monkeypatch) -> None:
 
     def recorded(seed: int, samples: torch.Tensor, interval: int, *args) -> None:
         drawn.append({(number, interval) for number in samples.tolist()})
-        draw_pairs(seed, samples, interval, *args)
+        draw_normals(seed, samples, interval, *args)
 
-    monkeypatch.setattr(module, "draw_pairs", recorded)
+    monkeypatch.setattr(module, "draw_normals", recorded)
     normals = anchor.draw(numbers, (1,))
     known = set().union(*drawn)
     drawn.clear()

@@ -7,7 +7,7 @@ import pytest
 import sympy as sp
 import torch
 from coupled_specimens import coupled_runs, images, law_errors
-from diffusions import THIRD
+from diffusions import WHOLE_THIRD
 from hypothesis import given
 from scipy import integrate as quadrature
 from scipy import linalg
@@ -25,8 +25,6 @@ from weakorder.theory.splitting import PSLD, PSLD_WHOLE, VP_LINEAR, VP_WHOLE, Pa
 
 PARAMS = Parameters()
 ROBA, SSCS, EM = (CATALOGUE[name] for name in ("ROBA", "SSCS", "EM"))
-REVERSE_THIRD = THIRD.reverse()
-WHOLE_THIRD = Splitting("third-whole", THIRD, REVERSE_THIRD, (Part("F", REVERSE_THIRD.drift, REVERSE_THIRD.diffusion),))
 OTHERS = (VP_WHOLE, VP_LINEAR, WHOLE_THIRD)  # of one and three components
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from weakorder.integrators.catalogue import CATALOGUE
@@ -72,9 +74,9 @@ def test_three_lines_test_a_sampler_beside_the_users_own_folders(repository: Pat
     (repository / "tests").mkdir()
     (repository / "tests" / "__init__.py").touch()
     (repository / "tests" / "test_mine.py").write_text(THREE_LINES)
-    (repository / "tests" / "test_wrong.py").write_text(THREE_LINES + WRONG)
+    (repository / "tests" / "test_wrong.py").write_text((THREE_LINES + WRONG).replace("test_my_sampler", "my_test"))
     code, out = run_pytest(repository)
-    assert (code, "1 failed, 2 passed" in out) == (1, True), out
+    assert (code, "1 failed, 1 passed" in out) == (1, True), out
     assert "the noise covariance of m and m is 1.21 times what is right" in out
     assert re.search(r"steps +NFE +W2 error +slope", out)
 
@@ -98,6 +100,30 @@ def test_a_baseline_is_written_on_demand_and_compared_after(repository: Path) ->
     assert "if that is meant: pytest --weakorder-update" in out
 
 
+def test_a_baseline_is_recorded_again_with_what_it_was_recorded_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked of `record`; that its file says so is a test of the night."""
+    path, steps = tmp_path / "baseline.json", [2, 4, 8, 16]
+    kept = {"parameters": asdict(Parameters(kappa=0.1)), "event": [], "order": {"expected": 2, "steps": steps}}
+    asked: list[Any] = []
+    monkeypatch.setattr(baseline, "load", lambda _: kept)
+    monkeypatch.setattr(baseline, "save", lambda *_: None)
+    monkeypatch.setattr(baseline, "record", lambda *words: asked.append(words[2:]))
+    monkeypatch.setenv(UPDATE, "1")
+    path.touch()
+    assert_matches_baseline(CATALOGUE["RSE"], path)
+    assert_matches_baseline(CATALOGUE["RSE"], path, steps=[*steps[1:], 32])
+    path.unlink()
+    assert_matches_baseline(CATALOGUE["RSE"], path)
+    assert asked == [
+        (Parameters(kappa=0.1), (), 2, steps),
+        (Parameters(kappa=0.1), (), 2, [4, 8, 16, 32]),
+        (Parameters(), (), 1, baseline.BLACK_BOX_STEPS),
+    ]
+
+
+@pytest.mark.nightly
 def test_a_baseline_that_is_rewritten_keeps_what_the_test_does_not_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,20 +25,23 @@ from ...integrators.blackbox import Sampler, Score, as_trajectory, kind_of
 from ...integrators.draws import unwatched
 from ...integrators.light_draws import stand_ins
 from ...integrators.threads import one_thread
+from ...theory.model import PSLD_DIFFUSION, Diffusion
+from ...theory.parameters import COMPONENTS
 from ..verdicts import Array
 from .causes import check_again
 from .columns import Columns
 from .probe import CHECKS, Probe
 from .probing import check_own_batch, one_time
 
-NAMES = "xm"
+# Of components, as they are told to people.
+NAMES = COMPONENTS
 
 
 class Place(NamedTuple):
     """The state at which a score is taken: propagator u + gains of the scores before + offset + noise.
 
-    propagator (2, 2), gains (earlier scores, 2, 2), offset (2,); noise_cov (2, 2), the covariance of its noise, and
-    noise_cross (2, 2), that with the noise of the whole run.
+    propagator (n, n), gains (earlier scores, n, n), offset (n,); noise_cov (n, n), the covariance of its noise, and
+    noise_cross (n, n), that with the noise of the whole run.
     """
 
     propagator: Array
@@ -47,13 +50,18 @@ class Place(NamedTuple):
     noise_cov: Array
     noise_cross: Array
 
+    @property
+    def moved(self) -> Array:
+        """propagator - I."""
+        return self.propagator - np.eye(len(self.propagator))
+
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A short run over the times `taus`: propagator P (2, 2), gains K (evaluations, 2, 2), noise_cov Q (2, 2), offset b
-    (2,); times (evaluations,), where each score was conditioned, and the places, the states at which it was taken;
-    rounding: to float32, relative, else 0; increments: what each number of a discrete law adds, less its mean, as
-    weights (n,) and values (n, 2)."""
+    """A short run over the times `taus`, of states of n components: propagator P (n, n), gains K (evaluations, n, n),
+    noise_cov Q (n, n), offset b (n,); times (evaluations,), where each score was conditioned, and the places, the
+    states at which it was taken; rounding: to float32, relative, else 0; increments: what each number of a discrete law
+    adds, less its mean, as weights (values,) and values (values, n)."""
 
     taus: tuple[float, ...]
     propagator: Array
@@ -69,6 +77,11 @@ class Anatomy:
     def nfe(self) -> int:
         """Score evaluations."""
         return len(self.times)
+
+    @property
+    def moved(self) -> Array:
+        """P - I."""
+        return self.propagator - np.eye(len(self.propagator))
 
     def parts(self) -> Iterator[tuple[str, Array]]:
         """What it consists of, by name."""
@@ -86,23 +99,23 @@ class Anatomy:
             yield f"noise covariance of the run and the state of score {k + 1}", place.noise_cross
 
 
-def check_repeats(sampler: Sampler, event: tuple[int, ...] = ()) -> None:
+def check_repeats(sampler: Sampler, event: tuple[int, ...] = (), components: int = 2) -> None:
     """Raises BlackBoxError where a step or a run that is made again, with the same state and noise, gives another
     result, as where state is kept that only a batch of another size clears."""
 
     def score(u: Tensor, _: float | Tensor) -> Tensor:
         return -u
 
-    probe = Probe(1, lambda *_: score, event, sampler)
+    probe = Probe(1, lambda *_: score, event, sampler, components)
     check_again(probe, as_trajectory(sampler, [0.5, 0.51, 0.52]), sampler)
 
 
 class _Read(Probe):
-    """A probe of short runs, whose scores are numbers like its noise; asked: the states (rows, 2) at which each call
+    """A probe of short runs, whose scores are numbers like its noise; asked: the states (rows, n) at which each call
     asks for its scores."""
 
-    def __init__(self, sampler: Sampler, event: tuple[int, ...]) -> None:
-        super().__init__(1, self._free, event, sampler)
+    def __init__(self, sampler: Sampler, event: tuple[int, ...], components: int) -> None:
+        super().__init__(1, self._free, event, sampler, components)
         self.asked: list[list[Array]] = []
 
     def _free(self, rows: int, batch: int) -> Score:
@@ -110,7 +123,7 @@ class _Read(Probe):
 
         def score(u: Tensor, t: float | Tensor) -> Tensor:
             with unwatched():
-                check_own_batch(u, batch, self.event)
+                check_own_batch(u, batch, self.event, self.components)
                 asked.append(self.unpack(u, rows)[0])
                 self.label = one_time(t)
             return torch.randn_like(u)
@@ -121,7 +134,7 @@ class _Read(Probe):
         """Of the columns that were read last, of a run over these times."""
         is_score = np.array([label is not None for label in self.labels], dtype=bool)[columns.is_of]
         noise = columns.draws[0][~is_score]
-        places = _of_all_rows(self.asked, 3 + len(is_score) + 2 * CHECKS)
+        places = _of_all_rows(self.asked, 1 + self.components + len(is_score) + 2 * CHECKS)
         return Anatomy(
             times,
             columns.state[0].T,
@@ -142,8 +155,8 @@ class Dissection:
     of torch alone as long as they draw what it drew (`light_draws`), which takes half the time.
     """
 
-    def __init__(self, sampler: Sampler, event: tuple[int, ...] = ()) -> None:
-        self.sampler, self.event, self.kind = sampler, event, kind_of(sampler)
+    def __init__(self, sampler: Sampler, event: tuple[int, ...] = (), diffusion: Diffusion = PSLD_DIFFUSION) -> None:
+        self.sampler, self.event, self.diffusion, self.kind = sampler, event, diffusion, kind_of(sampler)
         self._known = dict[int, _Read | None]()  # by the number of times; None where it was no use
 
     @one_thread()
@@ -156,19 +169,21 @@ class Dissection:
             known.asked.clear()
             if (columns := known.lightly(run, discover=True)) is not None:
                 return known.anatomy(times, columns)
-        read = _Read(self.sampler, self.event)
+        read = _Read(self.sampler, self.event, self.diffusion.size)
         columns = read.columns_of(run)
         self._known[len(times)] = None if len(times) in self._known else read
         return read.anatomy(times, columns)
 
 
-def dissect(sampler: Sampler, taus: Array, event: tuple[int, ...] = ()) -> Anatomy:
+def dissect(
+    sampler: Sampler, taus: Array, event: tuple[int, ...] = (), diffusion: Diffusion = PSLD_DIFFUSION
+) -> Anatomy:
     """The anatomy of a black box of any kind on a short run over taus (N + 1,). Raises BlackBoxError."""
-    return Dissection(sampler, event)(taus)
+    return Dissection(sampler, event, diffusion)(taus)
 
 
 def _of_all_rows(calls: list[list[Array]], rows: int) -> list[Array]:
-    """The states at which each score was asked for (rows, 2), which were read in one call or in several, the last of
+    """The states at which each score was asked for (rows, n), which were read in one call or in several, the last of
     `calls`; empty if the sampler asks for none."""
     first, seen = len(calls), 0
     while first and calls[first - 1] and seen < rows:
@@ -178,13 +193,15 @@ def _of_all_rows(calls: list[list[Array]], rows: int) -> list[Array]:
 
 
 def _gains(rows: Array) -> Array:
-    """What two rows a score, a unit in either of its components, become: (scores, 2, 2)."""
-    return rows.reshape(-1, 2, 2).transpose(0, 2, 1)
+    """What n rows (n,) a score, a unit in each of its components, become: (scores, n, n)."""
+    n = rows.shape[-1]
+    return rows.reshape(-1, n, n).transpose(0, 2, 1)
 
 
 def _place(probe: Probe, rows: Array, k: int, is_score: NDArray[np.bool_], noise: Array) -> Place:
-    """The k-th place, from the states (rows, 2) at which the score was asked for: see `Probe.read` for the rows."""
-    state = rows[1:3] - rows[0]
-    (offset,), (draws,), _ = probe.centred(rows[None, 0], rows[None, 3 : 3 + len(is_score)] - rows[0])
+    """The k-th place, from the states (rows, n) at which the score was asked for: see `Probe.read` for the rows."""
+    first = 1 + probe.components
+    state = rows[1:first] - rows[0]
+    (offset,), (draws,), _ = probe.centred(rows[None, 0], rows[None, first : first + len(is_score)] - rows[0])
     own = draws[~is_score]
     return Place(state.T, _gains(draws[is_score])[:k], offset, own.T @ own, own.T @ noise)

@@ -1,6 +1,6 @@
 """One call of a black box on rows of states and noise: which cells they fill, and which numbers act on those.
 
-A batch of states (batch, 2, *event) is batch x event cells of two coordinates each, and a row fills a cell. Numbers in
+A batch of states (batch, n, *event) is batch x event cells of n coordinates each, and a row fills a cell. Numbers in
 the state's layout act on the cell they stand at; where that fails, which of them act where is found (blackbox.layout).
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...integrators.blackbox import BlackBoxError, Response, Run, Score, call
 from ...integrators.draws import Law, stepwise_normal
+from ...integrators.planes import shape_of
 from ..verdicts import Array
 from .layout import Ask, Layout, NamedCause, Recorded, find_layout
 
@@ -206,7 +207,7 @@ class Calls:
 
     def shape(self, batch: int) -> tuple[int, ...]:
         """Of a batch of states."""
-        return (batch, *self.event) if self.components == 1 else (batch, self.components, *self.event)
+        return (batch, *shape_of(self.components, self.event))
 
     def cells(self, state: Tensor) -> Array:
         """A state as (cells, components)."""

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...integrators.blackbox import Kind, Sampler, kind_of
-from ...theory.model import PSLD_DIFFUSION, Parameters
+from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ..verdicts import Array, extrapolate
 from .anatomy import NAMES, Anatomy, Dissection
 from .short_runs import LENGTHS, MAGNIFICATION, RATES, STEPS, TIMES, Spot, look
@@ -85,21 +85,39 @@ class Indifferent(Inconsistency):
         return f"{self.what} are not those of the times that it is given: a short run does the same whatever its length"
 
 
-def inconsistencies(sampler: Sampler, params: Parameters, event: tuple[int, ...] = ()) -> list[Inconsistency]:
-    """Where a black box departs from the reverse dynamics of PSLD to first order; none for a sampler of weak order >=
-    1.
+def check_moves(diffusion: Diffusion) -> Diffusion:
+    """The diffusion. Raises ValueError where it has no noise, so that its reverse dynamics ask for no score, or where
+    the score that its dynamics use is not that of all components, which black boxes are given."""
+    if not diffusion.forward.has_noise:
+        raise ValueError(
+            f"diffusion {diffusion.name!r} has no noise to run backward from, and a black box is held to reverse "
+            "dynamics; write its sampler as a word"
+        )
+    if missing := [name for name in diffusion.components if name not in diffusion.score_names]:
+        raise ValueError(
+            f"the score of diffusion {diffusion.name!r} does not know {', '.join(missing)}, and a black box is given "
+            "that of the whole state; write its sampler as a word"
+        )
+    return diffusion
+
+
+def inconsistencies(
+    sampler: Sampler, params: Parameters, event: tuple[int, ...] = (), diffusion: Diffusion = PSLD_DIFFUSION
+) -> list[Inconsistency]:
+    """Where a black box departs from the reverse dynamics of a diffusion to first order; none for a sampler of weak
+    order >= 1.
 
     With noise of covariance Q h, the dynamics of score gain (beta D + Q) / 2 + J, J skew, has the marginals p_t for
     every Q and J: Q = beta D is the reverse SDE and Q = 0 the probability flow. A gain that fits its noise is right,
     else both are held to the SDE, or to the flow if there is no noise. Raises BlackBoxError if the sampler cannot be
     probed.
     """
-    anatomy = Dissection(sampler, event)
+    anatomy = Dissection(sampler, event, diffusion)
     if kind_of(sampler) is Kind.STEP:
-        return departures(look(anatomy, params, (1,)), params)
+        return departures(look(anatomy, params, (1,)), params, diffusion)
     return lasting(
-        departures(look(anatomy, params, STEPS), params),
-        lambda counts, at: departures(look(anatomy, params, counts, at), params),
+        departures(look(anatomy, params, STEPS), params, diffusion),
+        lambda counts, at: departures(look(anatomy, params, counts, at), params, diffusion),
     )
 
 
@@ -141,6 +159,7 @@ def _size(wrong: Sequence[Inconsistency]) -> float:
 def departures(
     spots: Sequence[Spot],
     params: Parameters,
+    diffusion: Diffusion = PSLD_DIFFUSION,
     rough: float = 0.0,
     measured: Mapping[str, Array] | None = None,
     table: float = 0.0,
@@ -150,7 +169,7 @@ def departures(
     neighbours beta may be taken."""
     if wrong := _indifferent(spots) or _at_zero(spots) or _unbounded(spots):
         return wrong
-    A, G, D = PSLD_DIFFUSION.reverse().numbers(params.values())
+    A, G, D = diffusion.reverse().numbers(params.values())
     taus = tuple(spot.tau for spot in spots)
     limits = [spot.rates(measured) for spot in spots]
     found = {name: np.stack([limit[name][0] for limit in limits]) for name in limits[0]}
@@ -168,7 +187,7 @@ def departures(
     wanted = reference(found["gain"], found["noise"], beta * G, beta * D, slack)
     if rough:
         wanted |= {"noise": beta * D, "gain": beta * G} if found["noise"].any() else {}
-    wanted |= {"drift": beta * A, "offset": np.zeros((len(taus), 2))}
+    wanted |= {"drift": beta * A, "offset": np.zeros(found["offset"].shape)}
     if (common := _common_factor(found, wanted, most)) is not None:
         have, want = common
         what = "the rate of everything (drift, gain and noise: beta or a step size)"
@@ -179,10 +198,10 @@ def departures(
     scale = float(np.abs(beta * G).max())
     wrong = []
     for name in ("drift", "gain", "noise", "offset"):
-        # position and momentum are of different sizes: a row's own entries judge it
-        rows = np.maximum(np.abs(wanted[name]).reshape(len(taus), 2, -1).max(2), 1e-3 * scale)
+        # components are of different sizes: a row's own entries judge it
+        rows = np.maximum(np.abs(wanted[name]).reshape(*wanted["offset"].shape, -1).max(2), 1e-3 * scale)
         for place in np.ndindex(wanted[name].shape[1:]):
-            if name == "noise" and place == (1, 0):
+            if name == "noise" and place[0] > place[1]:
                 continue
             have, want = (values[name][(slice(None), *place)] for values in (found, wanted))
             size = np.sqrt(rows[:, place[0]] * rows[:, place[-1]]) if name == "noise" else rows[:, place[0]]
@@ -240,7 +259,7 @@ def _common_factor(
 def _indifferent(spots: Sequence[Spot]) -> list[Inconsistency]:
     """Whether the length of a run is nothing to the sampler, at all times."""
     for spot in spots:
-        moved = np.array([run.propagator - np.eye(2) for run in spot.runs])
+        moved = np.array([run.moved for run in spot.runs])
         size = float(np.abs(moved[-1]).max())
         if not (size > _GROWN and np.abs(moved - moved[-1]).max() <= _WRONG * size):
             return []
@@ -252,7 +271,7 @@ def _at_zero(spots: Sequence[Spot]) -> list[Inconsistency]:
     """What a run of no length must do: nothing, its scores taken where it stands. The first of these that it breaks."""
     taus = tuple(spot.tau for spot in spots)
     most = max(run.nfe for spot in spots for run in spot.runs)
-    for what, (part, wanted) in _stillness(most).items():
+    for what, (part, wanted) in _stillness(most, len(spots[0].runs[0].offset)).items():
         limits = [extrapolate(spot.lengths, [part(run) for run in spot.runs]) for spot in spots]
         have = np.stack([limit for limit, _ in limits])
         rounding = np.array([MAGNIFICATION * max(run.rounding for run in spot.runs) for spot in spots])
@@ -287,7 +306,7 @@ def _unbounded(spots: Sequence[Spot]) -> list[Inconsistency]:
                 if rates[(-1, *place)] > least and own.max() < -_GROWS and to < -_GROWS:
                     powers.setdefault(place, []).append(to)
         for place, all_powers in powers.items():
-            if len(all_powers) == len(full) and (name != "noise" or place != (1, 0)):
+            if len(all_powers) == len(full) and (name != "noise" or place[0] <= place[1]):
                 what = DESCRIPTIONS[name].format(*(NAMES[i] for i in place))
                 taus = tuple(spot.tau for spot in full)
                 found.append(
@@ -296,19 +315,20 @@ def _unbounded(spots: Sequence[Spot]) -> list[Inconsistency]:
     return found
 
 
-def _stillness(most: int) -> dict[str, tuple[Callable[[Anatomy], Array], Array]]:
-    """The parts that have a limit as h -> 0, and the limit; most: score evaluations of a run."""
-    identity, nothing = np.eye(2), np.zeros((2, 2))
+def _stillness(most: int, n: int) -> dict[str, tuple[Callable[[Anatomy], Array], Array]]:
+    """The parts that have a limit as h -> 0, and the limit; most: score evaluations of a run of n components."""
+    identity, nothing = np.eye(n), np.zeros((n, n))
     parts: dict[str, tuple[Callable[[Anatomy], Array], Array]] = {
         "the next {} in terms of the old {}": (lambda run: run.propagator, identity),
         "the noise covariance of {} and {}": (lambda run: run.noise_cov, nothing),
-        "the constant offset of the next {}": (lambda run: run.offset, np.zeros(2)),
+        "the constant offset of the next {}": (lambda run: run.offset, np.zeros(n)),
         "the gain of {} from s_{}": (lambda run: run.gains.sum(0), nothing),
         "the score's time": (lambda run: np.array(_farthest(run.times, 1 - run.taus[0])), np.array(0.0)),
     }
     for k in range(most):  # a run without a score of that number has nothing wrong with it
         score = f"of score {k + 1}" if most > 1 else "of the score"
-        for what, part, limit in _PLACE:
+        for what, part, limit_of in _PLACE:
+            limit = limit_of(n)
             parts[what.format(score)] = (
                 lambda run, k=k, p=part, to=limit: p(run.places[k]) if k < run.nfe else to,
                 limit,
@@ -316,13 +336,17 @@ def _stillness(most: int) -> dict[str, tuple[Callable[[Anatomy], Array], Array]]
     return parts
 
 
-# Of the state at which a score is taken, and what it tends to. The gains of the scores before it may be large one by
-# one: together they are those of one score, as h -> 0.
-_PLACE: tuple[tuple[str, Callable[..., Array], Array], ...] = (
-    ("the {{}} {} in terms of the old {{}}", lambda place: place.propagator, np.eye(2)),
-    ("the constant offset of the {{}} {}", lambda place: place.offset, np.zeros(2)),
-    ("the gain of the {{}} {} from an earlier score's s_{{}}", lambda place: place.gains.sum(0), np.zeros((2, 2))),
-    ("the noise covariance of {{}} and {{}} {}", lambda place: place.noise_cov, np.zeros((2, 2))),
+def _nothing(n: int) -> Array:
+    return np.zeros((n, n))
+
+
+# Of the state at which a score is taken, and what it tends to, of n components. The gains of the scores before it may
+# be large one by one: together they are those of one score, as h -> 0.
+_PLACE: tuple[tuple[str, Callable[..., Array], Callable[[int], Array]], ...] = (
+    ("the {{}} {} in terms of the old {{}}", lambda place: place.propagator, np.eye),
+    ("the constant offset of the {{}} {}", lambda place: place.offset, np.zeros),
+    ("the gain of the {{}} {} from an earlier score's s_{{}}", lambda place: place.gains.sum(0), _nothing),
+    ("the noise covariance of {{}} and {{}} {}", lambda place: place.noise_cov, _nothing),
 )
 
 

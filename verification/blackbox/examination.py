@@ -15,13 +15,14 @@ times        of the scores may be rounded (blackbox.clock)
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from ...integrators.blackbox import Kind, Sampler, kind_of
 from ...integrators.light_draws import stand_ins
-from ...theory.model import PSLD_DIFFUSION, Parameters
+from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ..verdicts import Array, Finding, Weight, extrapolate
 from ..verdicts import Kind as About
 from .anatomy import NAMES, Anatomy, Dissection, check_repeats
@@ -52,22 +53,28 @@ class Examination(NamedTuple):
 
 
 @stand_ins()
-def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, ...] = ()) -> Examination:
+def examine(
+    sampler: Sampler,
+    params: Parameters,
+    order: int,
+    event: tuple[int, ...] = (),
+    diffusion: Diffusion = PSLD_DIFFUSION,
+) -> Examination:
     """What short runs say of a black box that is held to an order. Raises BlackBoxError if it cannot be probed."""
     is_step = kind_of(sampler) is Kind.STEP
-    check_repeats(sampler, event)
-    anatomy = Dissection(sampler, event)
+    check_repeats(sampler, event, diffusion.size)
+    anatomy, departs = Dissection(sampler, event, diffusion), partial(departures, params=params, diffusion=diffusion)
     counts = (1,) if is_step else STEPS
     raw = look(anatomy, params, counts)
     clock = clock_of(raw, params)
     spots = raw if clock is None else clock.unrounded(raw, params.T)
     # what a limit is off by says little where it is reached slowly
     late = slow(spots) if clock is None else []
-    wrong, shortest = [] if late else departures(spots, params), 0.0
+    wrong, shortest = [] if late else departs(spots), 0.0
     if wrong and clock is not None and clock.grid is not None:
         on_grid = clock.grid.look(anatomy, params, counts)
         if on_grid:  # where only steps of other sizes are at fault, they are rounded with the times
-            spots, wrong, shortest = on_grid, departures(on_grid, params), _KNOWN * clock.grid.spacing
+            spots, wrong, shortest = on_grid, departs(on_grid), _KNOWN * clock.grid.spacing
     rounding = [] if clock is None else [_rounds(str(clock), shortest)]
     is_timed = params.beta_min != params.beta_max
     if wrong and is_timed and (table := table_of_rates(anatomy, params.eps, 1 if is_step else _SOME)) is not None:
@@ -75,7 +82,7 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
         on_grid = grid.look(anatomy, params, counts)
         if on_grid:
             spots = on_grid if clock is None else clock.unrounded(on_grid, params.T)
-            wrong, shortest = departures(spots, params, table=grid.spacing), _KNOWN * grid.spacing
+            wrong, shortest = departs(spots, table=grid.spacing), _KNOWN * grid.spacing
         text = (
             f"takes the rates of its steps from a table of times, which are {grid.spacing:.3g} apart: they are off by "
             f"what the rates change by between these, whatever the step size"
@@ -86,25 +93,25 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
         part, number = steps
         on_grid = Grid("", 0.0, number).look(anatomy, params, counts)
         if on_grid:
-            spots, wrong, shortest = on_grid, departures(on_grid, params), _SMALL / number
+            spots, wrong, shortest = on_grid, departs(on_grid), _SMALL / number
         text = f"rounds the step size to 1/{number} in {part}, which is off by up to {1 / number:.1e} / h of itself"
         rounding.append(_rounds(text, shortest))
     # what float32 hides of a rate is measured where nothing else is wrong
     measured = (
         rounding_of_rates(anatomy, 1 if is_step else _SOME) if single and not (wrong or late or shortest) else None
     )
-    wrong = departures(spots, params, measured=measured) if measured is not None else wrong
+    wrong = departs(spots, measured=measured) if measured is not None else wrong
     if not single and not shortest:
         rough, text = roughness(anatomy, 1 if is_step else _SOME)
         rounding += [_rounds(text)] if text else []
-        wrong = departures(spots, params, rough) if (wrong or late) and rough else wrong
+        wrong = departs(spots, rough=rough) if (wrong or late) and rough else wrong
         late = [] if rough else late
     if wrong and not is_step and not shortest:
 
         def again(counts: tuple[int, ...], at: Collection[float]) -> list[Inconsistency]:
             longer = look(anatomy, params, counts, at)
             longer = longer if clock is None else clock.unrounded(longer, params.T)
-            return departures(longer, params, measured=measured)
+            return departs(longer, measured=measured)
 
         wrong = lasting(wrong, again)
     problems: list[str | Finding] = [f"not consistent: {fault}" for fault in wrong] or [*_increments(spots, order)]
@@ -117,7 +124,7 @@ def examine(sampler: Sampler, params: Parameters, order: int, event: tuple[int, 
         if order >= 2 and not problems:
             missed = _second_order(anatomy, order, curved=not is_step)
             if is_step and not missed:
-                missed = _curvature(spots, params, order)
+                missed = _curvature(spots, params, order, diffusion)
             problems += [Finding(text, Weight.REFUTES, About.ORDER) for text in missed]  # errors may tell more
             any_score = order == 2
     off, until = 0.0 if clock is None else clock.average, params.T - max(spot.tau for spot in spots)
@@ -134,7 +141,7 @@ def _rounds(text: str, shortest: float = 0.0) -> Finding:
 def _increments(spots: Sequence[Spot], order: int) -> list[str]:
     """What discrete increments lack for the order."""
     found = []
-    for i, name in enumerate(NAMES):
+    for i, name in enumerate(NAMES[: len(spots[0].runs[0].offset)]):
         for degree, needed, size in ((3, 1, "0"), (4, 2, "3"), (5, 2, "0")):
             if order < needed:
                 continue
@@ -204,14 +211,14 @@ def _most(run: Anatomy) -> float:
     mean of a run; o(h) is enough for order 1, whatever the score."""
     total = 0.0
     for gain, place in zip(run.gains, run.places, strict=True):
-        square = np.trace(place.noise_cov) + (place.offset**2).sum() + ((place.propagator - np.eye(2)) ** 2).sum()
+        square = np.trace(place.noise_cov) + (place.offset**2).sum() + (place.moved**2).sum()
         total += float(np.abs(gain).sum()) * float(square + (place.gains**2).sum()) ** 0.5
     return total
 
 
-def _curvature(spots: Sequence[Spot], params: Parameters, order: int) -> list[str]:
+def _curvature(spots: Sequence[Spot], params: Parameters, order: int, diffusion: Diffusion) -> list[str]:
     """What of order 2 is missed where the score is not affine."""
-    _, G, D = PSLD_DIFFUSION.reverse().numbers(params.values())
+    _, G, D = diffusion.reverse().numbers(params.values())
     for spot in spots:
         if spot.lengths != LENGTHS:
             continue
@@ -241,15 +248,16 @@ _AFFINE_ONLY = "of order 1 where the score is not affine: the weight of its seco
 
 
 def _displacements(run: Anatomy, far: bool = False) -> Array:
-    """sum_k K_k (x) E d_k d_k^T, (2, 2, 2, 2), of the noise and the offset of the states where scores are taken: what
+    """sum_k K_k (x) E d_k d_k^T, (n, n, n, n), of the noise and the offset of the states where scores are taken: what
     the second derivative of a score brings to the mean of a run, twice; far: of a state and scores of size 1 as
     well."""
     moments = [place.noise_cov + np.outer(place.offset, place.offset) for place in run.places]
     if far:
         for k, place in enumerate(run.places):
-            moved = [place.propagator - np.eye(2), *place.gains]
-            moments[k] = moments[k] + sum((each @ each.T for each in moved), np.zeros((2, 2)))
-    return np.einsum("nij,nkl->ijkl", run.gains, np.array(moments).reshape(-1, 2, 2))
+            moments[k] = moments[k] + sum(
+                (each @ each.T for each in (place.moved, *place.gains)), np.zeros_like(moments[k])
+            )
+    return np.einsum("nij,nkl->ijkl", run.gains, np.array(moments).reshape(run.gains.shape))
 
 
 def _second_order(anatomy: Dissection, order: int, curved: bool) -> list[str]:
@@ -277,7 +285,7 @@ def _second_order(anatomy: Dissection, order: int, curved: bool) -> list[str]:
 
 _CURVED = "the second derivative"
 _REFINING: dict[str, Callable[[Anatomy], Array]] = {
-    "the next {} in terms of the old {}": lambda run: run.propagator - np.eye(2),
+    "the next {} in terms of the old {}": lambda run: run.moved,
     "the gain of {} from s_{}": lambda run: run.gains.sum(0),
     "the noise covariance of {} and {}": lambda run: run.noise_cov,
     _CURVED: lambda run: _displacements(run),

@@ -7,10 +7,17 @@ from typing import NamedTuple
 import numpy as np
 
 from ...integrators.blackbox import BlackBoxError, NotAState, Sampler, SamplerRaised
+from ...integrators.planes import shape_of
+from ...theory.model import PSLD_DIFFUSION, Diffusion
 from .anatomy import dissect
 
-# No size of it is 2, the number of components, so that what is meant for states (batch, 2) alone raises here.
-IMAGE = (3, 4, 4)
+_IMAGES = ((3, 4, 4), (5, 6, 6))
+
+
+def image_of(diffusion: Diffusion) -> tuple[int, ...]:
+    """The shape of an image, no size of it the number n of components, so that what is meant for states (batch, n)
+    alone raises here."""
+    return next(image for image in _IMAGES if diffusion.size not in image)
 
 
 class OnImages(NamedTuple):
@@ -20,19 +27,20 @@ class OnImages(NamedTuple):
     is_wrong: bool
 
 
-def on_images(sampler: Sampler) -> OnImages | None:
+def on_images(sampler: Sampler, diffusion: Diffusion = PSLD_DIFFUSION) -> OnImages | None:
     """What a sampler that was probed with one coordinate a sample does otherwise on images; None if nothing.
 
     One that does not take images is meant for other states, which is no fault. One that takes them, and mixes their
     pixels or shares noise among them, is right on no image. Raises BlackBoxError if it cannot be probed at all.
     """
     taus = np.linspace(0.5, 0.55, 6)  # five steps: pixels that change places are back after two, three or four
-    one = dissect(sampler, taus)
-    shape = " x ".join(map(str, IMAGE))
+    one, image = dissect(sampler, taus, (), diffusion), image_of(diffusion)
+    shape = " x ".join(map(str, image))
     try:
-        many = dissect(sampler, taus, IMAGE)
+        many = dissect(sampler, taus, image, diffusion)
     except (SamplerRaised, NotAState) as error:
-        text = f"verified for states of shape (batch, 2) alone; on images {error}; --event gives them a shape"
+        states = ", ".join(["batch", *map(str, shape_of(diffusion.size, ()))])
+        text = f"verified for states of shape ({states}) alone; on images {error}; --event gives them a shape"
         return OnImages(text, False)
     except BlackBoxError as error:
         return OnImages(f"wrong on images of {shape}: {error}", True)

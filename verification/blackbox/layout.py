@@ -1,6 +1,6 @@
 """Which of the numbers that a sampler draws acts where, found and not assumed.
 
-A batch (batch, 2, *event) has batch x event cells of two coordinates each. A sampler may draw its noise in any layout:
+A batch (batch, n, *event) has batch x event cells of n coordinates each. A sampler may draw its noise in any layout:
 component last, all steps ahead, one call for each image, for half of the batch and its mirror image. All draws of one
 shape are stacked, and the axes of the stack are tried one by one: with the numbers at rest but for those whose index
 along an axis has a certain bit, a cell moves as far as it does when all of them act, or not at all, if it reads one
@@ -74,7 +74,7 @@ Ask = Callable[[Array | None], tuple[Array, Recorded]]
 
 def find_layout(ask: Ask, elements: int, event: tuple[int, ...], like: Layout | None = None) -> Layout:
     """The layout of a call: `ask(switches)` runs it with the numbers at rest (0) or acting (1), None for at rest, and
-    returns the cells (cells, 2) and what was drawn; elements: cells of an entry of the batch; like: a layout of it
+    returns the cells (cells, n) and what was drawn; elements: cells of an entry of the batch; like: a layout of it
     in another batch, whose draws are grouped alike.
 
     Raises NamedCause where entries or pixels share numbers, BlackBoxError where no axis tells cells apart.

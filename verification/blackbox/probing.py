@@ -18,6 +18,7 @@ from ...integrators.blackbox import BlackBoxError, Kind, Sampler, Score, as_step
 from ...integrators.draws import unwatched
 from ...integrators.grids import check_grid
 from ...integrators.light_draws import stand_ins
+from ...integrators.planes import shape_of
 from ...integrators.threads import one_thread
 from ..exact import AffineMap, Moments, starting_law
 from ..targets import GaussianTarget, point
@@ -33,29 +34,31 @@ def gaussian_score(target: GaussianTarget, event: tuple[int, ...]) -> Callable[[
     """The targets' affine scores, for a Probe: each on its own rows; cells that fill up the last event have score 0."""
 
     def of(rows: int, batch: int) -> Score:
-        owned = target.mean.size * rows
+        owned, n = target.mean.size * rows, target.diffusion.size
 
         def score(u: Tensor, t: float | Tensor) -> Tensor:
             with unwatched():
-                check_own_batch(u, batch, event)
+                check_own_batch(u, batch, event, n)
                 slope, centre = (torch.tensor(a, device=u.device) for a in target.affine_score(one_time(t)))
-                cells = u.double().reshape(batch, 2, -1).transpose(1, 2).reshape(-1, 2)
-                s = (cells[:owned].reshape(-1, rows, 2) - centre) @ slope  # a precision is symmetric
+                cells = u.double().reshape(batch, n, -1).transpose(1, 2).reshape(-1, n)
+                s = (cells[:owned].reshape(-1, rows, n) - centre) @ slope  # a precision is symmetric
                 if owned < len(cells):
-                    s = torch.cat([s.reshape(-1, 2), cells.new_zeros(len(cells) - owned, 2)])
-                return s.reshape(batch, -1, 2).transpose(1, 2).reshape(u.shape).to(u.dtype)
+                    s = torch.cat([s.reshape(-1, n), cells.new_zeros(len(cells) - owned, n)])
+                return s.reshape(batch, -1, n).transpose(1, 2).reshape(u.shape).to(u.dtype)
 
         return score
 
     return of
 
 
-def check_own_batch(u: Tensor, batch: int, event: tuple[int, ...]) -> None:
+def check_own_batch(u: Tensor, batch: int, event: tuple[int, ...], components: int) -> None:
     """Raises BlackBoxError unless the score is asked for a whole batch of states, in whatever shape of event."""
-    if tuple(u.shape[:2]) != (batch, 2) or u.numel() != 2 * batch * math.prod(event):
+    whole = (batch, *shape_of(components, event))
+    first = len(whole) - len(event)
+    if tuple(u.shape[:first]) != whole[:first] or u.numel() != math.prod(whole):
         raise BlackBoxError(
-            f"the sampler asks for the score of {tuple(u.shape)} where its states are {(batch, 2, *event)}; call it on "
-            "the whole batch"
+            f"the sampler asks for the score of {tuple(u.shape)} where its states are {whole}; call it on the whole "
+            "batch"
         )
 
 
@@ -73,6 +76,10 @@ def one_time(t: float | Tensor) -> float:
     return first
 
 
+def _probe(target: GaussianTarget, event: tuple[int, ...], sampler: Sampler) -> Probe:
+    return Probe(target.mean.size, gaussian_score(target, event), event, sampler, target.diffusion.size)
+
+
 class ProbedStep:
     """A black box's step on a batch of Gaussian targets, as affine maps.
 
@@ -86,7 +93,7 @@ class ProbedStep:
             raise BlackBoxError(f"a {kind} has no one-step map of its own; probe its whole trajectory")
         self.step, self.target, self.event = step, target, event
         self.nfe, self.rounding, self.calls = 0, 0.0, 0
-        self._probe = Probe(target.mean.size, gaussian_score(target, event), event, step)
+        self._probe = _probe(target, event, step)
         self._probe.repeats = True
         self._seeds: set[str] = set()
 
@@ -113,7 +120,7 @@ def probed_trajectory(
     Any kind of black box; the cost grows as the square of the number of draws. Raises BlackBoxError.
     """
     run = as_trajectory(sampler, np.asarray(taus, dtype=float).tolist())
-    probe = Probe(target.mean.size, gaussian_score(target, event), event, sampler)
+    probe = _probe(target, event, sampler)
     try:
         columns = probe.columns_of(run)
         _check_seeds(columns.response.seeds, set())
@@ -139,7 +146,10 @@ def probed_moments(
     taus = check_grid(taus, target.params)
     law = starting_law(target, float(taus[0]), start)
     with np.errstate(over="ignore", invalid="ignore"):
-        for each in (target, point(target.params)):  # where most samplers ask for the score, and its kernel
+        for each in (
+            target,
+            point(target.params, target.diffusion),
+        ):  # where most samplers ask for the score, and its kernel
             each.keep((target.params.T - taus).tolist())
         if kind_of(sampler) is Kind.STEP:
             probed = ProbedStep(sampler, target, event)

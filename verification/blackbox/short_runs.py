@@ -71,7 +71,7 @@ class Spot(NamedTuple):
 
 
 RATES: dict[str, Callable[[Anatomy], Array]] = {
-    "drift": lambda run: run.propagator - np.eye(2),
+    "drift": lambda run: run.moved,
     "gain": lambda run: run.gains.sum(0),
     "noise": lambda run: run.noise_cov,
     "offset": lambda run: run.offset,
@@ -102,5 +102,7 @@ def look(
         for tau, every in lengths.items()
     }
     # networks that predict eps take the kernel there
-    point(params).keep([params.T - tau for each in grids.values() for runs in each for run in runs for tau in run])
+    point(params, anatomy.diffusion).keep(
+        [params.T - tau for each in grids.values() for runs in each for run in runs for tau in run]
+    )
     return [Spot(tau, lengths[tau], *(tuple(map(anatomy, runs)) for runs in each)) for tau, each in grids.items()]

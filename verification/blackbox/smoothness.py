@@ -7,12 +7,12 @@ staircase in time, they come from a table of times. Runs are of one step, or of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ..verdicts import Array, extrapolate
-from .anatomy import NAMES, Dissection
+from .anatomy import Dissection
 
 # Where a branch on the step size is looked for, and how often an interval is halved to find one; the longest step.
 _TAU, _SIZES, _HALVINGS, _LONGEST = 0.4, tuple(2.0**-k for k in range(3, 15)), 24, 0.19
@@ -32,12 +32,18 @@ _STAIRS, _TREADS, _MOST, _LEVEL, _STEEP = (2.0**-4, 2.0**-6, 2.0**-8, 2.0**-10),
 # Where the stairs of rates in time are looked for: spans from `_TAU` on, in `_TREADS` steps so short that hardly one
 # crosses an edge; and how far the number of stairs in [0, 1] may be from a whole one.
 _SPANS, _SHORT, _WHOLE = (0.5, 0.06, 0.008, 0.002), 2.0**-17, 0.02
-_PARTS = (
-    *(f"the drift of {i} by {j}" for i in NAMES for j in NAMES),
-    *(f"the gain of {i} from s_{j}" for i in NAMES for j in NAMES),
-    *(f"the noise covariance of {i} and {j}" for i in NAMES for j in NAMES),
-    *(f"the constant drift of {i}" for i in NAMES),
-)
+# How stairs show in some of the treads: rises of so many neighbours, places as far apart; how unlike the rises of what
+# is smooth may be, and its fourth differences beside the whole.
+_NEXT, _UNLIKE, _BENT = 9, 3, 1e-3
+
+
+def _part(k: int, names: Sequence[str]) -> str:
+    """What stands at place k of `_rates`."""
+    n = len(names)
+    if k >= 3 * n**2:
+        return f"the constant drift of {names[k - 3 * n**2]}"
+    what = ("the drift of {} by {}", "the gain of {} from s_{}", "the noise covariance of {} and {}")
+    return what[k // n**2].format(names[k % n**2 // n], names[k % n])
 
 
 def branches(anatomy: Dissection, count: int = 1, is_single: bool = False) -> list[str]:
@@ -45,7 +51,8 @@ def branches(anatomy: Dissection, count: int = 1, is_single: bool = False) -> li
     limit than what it is in shorter ones: who changes to another method of an order has the same. is_single: whether
     the sampler rounds to float32, which is measured then: what is smaller is no jump."""
     values = np.array([_rates(anatomy, h, count) for h in _SIZES])
-    size = _sizes(values[-1])
+    n, names = anatomy.diffusion.size, anatomy.diffusion.components
+    size = _sizes(values[-1], n)
     rough = _rounding(anatomy, count) if is_single else np.zeros((len(_SIZES), len(size)))
     foreseen, noise = (
         np.array([of(_SIZES[k + 1 :], each[k + 1 :], _SIZES[k]) for k in range(len(_SIZES) - _NODES)])
@@ -84,20 +91,20 @@ def branches(anatomy: Dissection, count: int = 1, is_single: bool = False) -> li
             far, near = above[worst], beyond[worst]
             how = f"{far / near:.4g} times" if abs(near) > 1e-12 else f"{far:.4g}, not"
             return [
-                f"not consistent: {_PARTS[worst]} jumps with the step size: in steps longer than {short:.4g} it is "
-                f"{how} what it is in shorter ones"
+                f"not consistent: {_part(worst, names)} jumps with the step size: in steps longer than {short:.4g} it "
+                f"is {how} what it is in shorter ones"
             ]
         return []  # what is left of coarser sizes is foreseen from both sides of the jump
     return []
 
 
-def _sizes(rates: Array) -> Array:
+def _sizes(rates: Array, n: int) -> Array:
     """What the parts are to be compared with: the largest entry of a row, and of the noise the deviations."""
-    drift, gain, noise = (np.abs(rates[4 * k : 4 * k + 4].reshape(2, 2)) for k in range(3))
+    drift, gain, noise = np.abs(rates[: 3 * n**2].reshape(3, n, n))
     scale = max(1.0, float(np.abs(rates).max()))
     rows = [np.maximum(each.max(1), _SMALL * scale) for each in (drift, gain)]
     deviations = np.sqrt(np.maximum(np.diag(noise), _SMALL**2 * scale))
-    return np.concatenate([*(row.repeat(2) for row in rows), np.outer(deviations, deviations).ravel(), rows[0]])
+    return np.concatenate([*(row.repeat(n) for row in rows), np.outer(deviations, deviations).ravel(), rows[0]])
 
 
 def _weights(sizes: tuple[float, ...], h: float) -> Array:
@@ -123,15 +130,16 @@ def _differences(values: Array) -> Array:
 
 
 def rounding_of_rates(anatomy: Dissection, count: int) -> dict[str, Array]:
-    """What float32 makes of each of the rates of short runs (2, 2), by the last of `count` steps."""
+    """What float32 makes of each of the rates of short runs (n, n), by the last of `count` steps."""
+    n = anatomy.diffusion.size
     rates = [part / h for part, h in zip(_measured(anatomy, count), _LENGTHS, strict=True)]
-    parts = np.split(_SAFE * np.max(rates, axis=0), (4, 8, 12))
-    names = ("drift", "gain", "noise", "offset")
-    return {name: part.reshape(-1, 2) if len(part) > 2 else part for name, part in zip(names, parts, strict=True)}
+    worst = _SAFE * np.max(rates, axis=0)
+    matrices = zip(("drift", "gain", "noise"), worst[: 3 * n**2].reshape(3, n, n), strict=True)
+    return dict(matrices) | {"offset": worst[3 * n**2 :]}
 
 
 def _measured(anatomy: Dissection, count: int) -> list[Array]:
-    """By how much rounding moves the parts of a step of each of `_LENGTHS`, (14,)."""
+    """By how much rounding moves the parts of a step of each of `_LENGTHS`, as `_rates`."""
     measured = list[Array]()
     for h in _LENGTHS:
         near = [h * (1 + _NEAR * j) for j in range(_AROUND)]
@@ -142,7 +150,7 @@ def _measured(anatomy: Dissection, count: int) -> list[Array]:
 
 
 def _rounding(anatomy: Dissection, count: int) -> Array:
-    """By how much rounding moves `_rates` at each of `_SIZES`, (sizes, 14)."""
+    """By how much rounding moves `_rates` at each of `_SIZES`, (sizes, parts)."""
     measured, found = _measured(anatomy, count), []
     for size in _SIZES:
         nearest = int(np.abs(np.log2(np.array(_LENGTHS) / size)).argmin())
@@ -161,7 +169,8 @@ def rounded_steps(anatomy: Dissection, count: int = 1, rounding: float = 0.0) ->
 
     for longest in _STAIRS:
         sizes = np.linspace(longest / 2, longest, _TREADS)
-        values = np.array([parts(h) for h in sizes])
+        if (values := _treads(parts, sizes, _ROUGH)) is None:
+            continue
         rises = np.abs(np.diff(values, axis=0))
         nothing = _ROUGH * max(1.0, float(np.abs(values).max()))  # a part that is 0 rises and falls by roundings
         moves = rises > nothing + _LEVEL * np.abs(values).max(0) + _STEEP * (np.median(rises, axis=0) + rounding)
@@ -170,7 +179,7 @@ def rounded_steps(anatomy: Dissection, count: int = 1, rounding: float = 0.0) ->
             edges = [_edge(parts, sizes, values, place, int(part)) for place in (places[0], places[-1])]
             each = (edges[1] - edges[0]) / (len(places) - 1)
             if abs(1 / each - round(1 / each)) <= 1e-3 / each:
-                return _PARTS[part], round(1 / each)
+                return _part(int(part), anatomy.diffusion.components), round(1 / each)
     return None
 
 
@@ -184,7 +193,8 @@ def table_of_rates(anatomy: Dissection, start: float, count: int = 1) -> tuple[i
 
     for span in _SPANS:
         taus = np.linspace(_TAU, _TAU + span, _TREADS)
-        values = np.array([rates(tau) for tau in taus])
+        if (values := _treads(rates, taus, _LEVEL)) is None:
+            continue
         rises = np.abs(np.diff(values, axis=0))
         part = int(rises.max(0).argmax())
         moves = rises[:, part] > _LEVEL * np.abs(values[:, part]).max() + _STEEP * np.median(rises[:, part])
@@ -200,6 +210,26 @@ def table_of_rates(anatomy: Dissection, start: float, count: int = 1) -> tuple[i
     return None
 
 
+def _treads(of: Callable[[float], Array], at: Array, still: float) -> Array | None:
+    """Parts at places (n,), in which a staircase is looked for: (n, parts). None if some of them show that none is.
+
+    Stairs that rise at `_MOST` of the places are wider than two. Where they are no wider than `_NEXT`, some of so many
+    neighbouring rises are theirs and some are not, and unlike; where they are wider, places that far apart have none or
+    one between them, and no sequence of these two has vanishing third differences. What moves by less than `still`
+    does not count.
+    """
+    near, far = range(_NEXT + 1), range(0, len(at), _NEXT)
+    known = {k: of(float(at[k])) for k in (*near, *far)}
+    seen = np.array(list(known.values()))
+    rises, reach = np.abs(np.diff([known[k] for k in near], axis=0)), np.ptp(seen, axis=0)
+    bends = np.abs(np.diff([known[k] for k in far], 4, axis=0)).max(0)
+    smooth = (rises.max(0) <= _UNLIKE * rises.min(0)) & (bends <= _BENT * reach)
+    moves = reach > still * max(1.0, float(np.abs(seen).max()))
+    if moves.any() and smooth[moves].all():
+        return None
+    return np.array([known[k] if k in known else of(float(place)) for k, place in enumerate(at)])
+
+
 def _edge(of: Callable[[float], Array], at: Array, values: Array, place: int, part: int) -> float:
     """Where a part jumps between its values (n, parts) at the places (n,), behind that one: by halving."""
     low, high = float(at[place]), float(at[place + 1])
@@ -212,14 +242,15 @@ def _edge(of: Callable[[float], Array], at: Array, values: Array, place: int, pa
 
 
 def _rates(anatomy: Dissection, h: float, count: int, tau: float = _TAU) -> Array:
-    """Drift, gain, noise and offset of the last of `count` steps h from tau on, over h, (14,)."""
+    """Drift, gain and noise (n, n) and offset (n,) of the last of `count` steps h from tau on, over h, row-major:
+    (3 n^2 + n,)."""
     run = anatomy(tau + h * np.arange(count + 1.0))
     P, K, Q, b = run.propagator, run.gains.sum(0), run.noise_cov, run.offset
     if count > 1:  # beyond the steps before it
         before = anatomy(tau + h * np.arange(float(count)))
         P = P @ np.linalg.inv(before.propagator)
         K, Q, b = K - P @ before.gains.sum(0), Q - P @ before.noise_cov @ P.T, b - P @ before.offset
-    return np.concatenate([np.ravel(part) for part in (P - np.eye(2), K, Q, b)]) / h
+    return np.concatenate([np.ravel(part) for part in (P - np.eye(len(P)), K, Q, b)]) / h
 
 
 def roughness(anatomy: Dissection, count: int = 1) -> tuple[float, str]:
@@ -229,7 +260,7 @@ def roughness(anatomy: Dissection, count: int = 1) -> tuple[float, str]:
     for h in _LENGTHS:
         near = [h * (1 + _NEAR * j) for j in range(6)]
         values = np.array([anatomy(_TAU + size * np.arange(count + 1.0)).noise_cov for size in near])
-        for i, name in enumerate(NAMES):
+        for i, name in enumerate(anatomy.diffusion.components):
             jump = float(_differences(values[:, i, i]))
             if jump > max(count * _ROUGH, rough):
                 rough, part = jump, jump / float(values[0, i, i])

@@ -23,8 +23,9 @@ from ..exact import (
 )
 from ..targets import GaussianTarget
 from ..verdicts import Finding
+from .consistency import check_moves
 from .examination import examine
-from .images import IMAGE, on_images
+from .images import image_of, on_images
 from .probing import probed_moments
 from .scatter import MEASURED, NEIGHBOURS, Scatter, delayed, scatter_of, with_scatter
 
@@ -45,21 +46,22 @@ def study_black_box(
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
     event: tuple[int, ...] = (),
 ) -> OrderStudy:
-    """The order study of a black box (integrators.blackbox) on PSLD, as `study_order` for schemes; expected: default 1.
+    """The order study of a black box (integrators.blackbox) over the diffusion of its target, by default PSLD's, as
+    `study_order` for schemes; expected: default 1.
 
     event: the shape of one data point, for samplers that need one; the elements of an event must not mix.
     Raises BlackBoxError if the sampler cannot be verified as it stands, ValueError on bad input.
     """
     order = 1 if expected is None else expected
-    found = examine(sampler, params, order, event)
+    target = target or gaussian_targets(PSLD_DIFFUSION, params)
+    diffusion = check_moves(target.diffusion)
+    found = examine(sampler, params, order, event, diffusion)
     problems = found.problems
     notes: tuple[str | Finding, ...] = found.rounding
-    images = None if event else on_images(sampler)
+    images = None if event else on_images(sampler, diffusion)
     if images is not None:
         problems, notes = ((*problems, images.text), notes) if images.is_wrong else (problems, (*notes, images.text))
-    target = target or gaussian_targets(PSLD_DIFFUSION, params)
-
-    unit = np.sqrt(target.diffusion.prior_variances(params.values()))
+    unit = np.sqrt(diffusion.prior_variances(params.values()))
     scatters: dict[int, Scatter] = {}
 
     def moments(count: int, of: Sampler = sampler) -> Moments:
@@ -72,7 +74,7 @@ def study_black_box(
             scatters[count] = scatter_of([found_here, *(moments(count + k) for k in NEIGHBOURS)], moved, unit)
         return found_here
 
-    whole = PSLD_DIFFUSION.reverse()
+    whole = diffusion.reverse()
     study = measure(
         name,
         run,
@@ -87,6 +89,6 @@ def study_black_box(
     )
     times, affine = covered_by(params, t_end, any_score=False)
     scores = f"order {order} for any score in short runs, measured on {affine}" if found.any_score else affine
-    shapes = (f"images {'x'.join(map(str, event or IMAGE))}",) if event or images is None else ()
+    shapes = (f"images {'x'.join(map(str, event or image_of(diffusion)))}",) if event or images is None else ()
     covered = (times, f"short runs down to t = {found.until:.3g}", scores, *shapes)
     return replace(with_scatter(study, scatters), notes=notes, covered=covered)

@@ -39,7 +39,7 @@ from ...theory.scheme import Scheme
 from ...theory.taylor import TaylorKernel, covariance, moved
 from ...theory.weak_order import Coefficient, OrderProof, prove_order
 from ..targets import GaussianLaw, GaussianTarget
-from ..verdicts import Array, matmul, matvec, sqrtm, transpose
+from ..verdicts import Array, matmul, matvec, sqrtm
 from .errors import errors_of
 from .moments import coefficients_at
 
@@ -172,37 +172,55 @@ class _Clock(NamedTuple):
 def _integrate(
     scheme: Scheme, target: GaussianTarget, local: Local, order: int, first: tuple[Array, Array], clock: _Clock
 ) -> GaussianLaw:
-    params = target.params
-    t, steps = clock.t, len(clock.t) // 2
+    h = clock.span / (len(clock.t) // 2)
+    pairs = _pairs(len(first[0]))
+    rate = _rate(scheme, target, local, order, clock)
+    begin, middle, end = rate[..., :-1:2, :], rate[..., 1::2, :], rate[..., 2::2, :]
+    # The rule's four slopes are linear in what they are slopes of: each step is a matrix, all of them in one sweep.
+    k1 = begin
+    k2 = middle + h / 2 * matmul(middle, k1)
+    k3 = middle + h / 2 * matmul(middle, k2)
+    k4 = end + h * matmul(end, k3)
+    steps = h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    mean, cov = (clock.density[0] ** order * entry[..., 0, :] for entry in first)
+    error = np.stack([*mean, *(cov[i, j] for i, j in pairs), np.ones_like(mean[0])])
+    for step in np.moveaxis(steps, -2, 0):
+        error = error + matvec(step, error)
+    n = len(mean)
+    cov = np.empty((n, *mean.shape))
+    for (i, j), entry in zip(pairs, error[n:-1], strict=True):
+        cov[i, j] = cov[j, i] = entry
+    return GaussianLaw(error[:n], cov)
+
+
+def _rate(scheme: Scheme, target: GaussianTarget, local: Local, order: int, clock: _Clock) -> Array:
+    """The linear ODE of (e_mean, the entries of e_cov on and above the diagonal, 1): a matrix (m, m, 2 n + 1, V)."""
+    t, params = clock.t, target.params
     A, G, _ = coefficients_at(scheme.splitting.whole, t, params)
     closed = (clock.density * params.beta(t))[:, None] * (A - matmul(G, target.precision(target.law(t))))
-    local_mean, local_cov = (clock.density[:, None] ** (order + 1) * entry for entry in local(target, t))
+    mean, cov = (clock.density[:, None] ** (order + 1) * entry for entry in local(target, t))
+    n, pairs = len(mean), _pairs(len(mean))
+    place = {pair: n + k for k, (i, j) in enumerate(pairs) for pair in ((i, j), (j, i))}
+    size = n + len(pairs) + 1
+    rate = np.zeros((size, size, *mean.shape[1:]))
+    rate[:n, :n], rate[:n, -1] = closed, mean
+    for i, j in pairs:
+        rate[place[i, j], -1] = cov[i, j]
+        for k in range(n):
+            rate[place[i, j], place[k, j]] += closed[i, k]
+            rate[place[i, j], place[k, i]] += closed[j, k]
+    return rate
 
-    def slope(i: int, mean: Array, cov: Array) -> tuple[Array, Array]:
-        growth = matmul(closed[..., i, :], cov)
-        return matvec(closed[..., i, :], mean) + local_mean[..., i, :], growth + transpose(growth) + local_cov[
-            ..., i, :
-        ]
 
-    h = clock.span / steps
-    mean, cov = (clock.density[0] ** order * entry[..., 0, :] for entry in first)
-    for i in range(0, 2 * steps, 2):
-        k1 = slope(i, mean, cov)
-        k2 = slope(i + 1, mean + h / 2 * k1[0], cov + h / 2 * k1[1])
-        k3 = slope(i + 1, mean + h / 2 * k2[0], cov + h / 2 * k2[1])
-        k4 = slope(i + 2, mean + h * k3[0], cov + h * k3[1])
-        mean, cov = (
-            value + h / 6 * (a + 2 * b + 2 * c + d)
-            for value, a, b, c, d in zip((mean, cov), k1, k2, k3, k4, strict=True)
-        )
-    return GaussianLaw(mean, cov)
+def _pairs(n: int) -> list[tuple[int, int]]:
+    return list(itertools.combinations_with_replacement(range(n), 2))
 
 
 def _compile(error: Sequence[Coefficient], scheme: Scheme) -> Local:
     """(target, t (n,)) -> <E w> (d, n, V) and <E w w^T> (d, d, n, V), of d components, from a proof's local error."""
     components = scheme.splitting.diffusion.components
     size = len(components)
-    pairs = list(itertools.combinations_with_replacement(range(size), 2))
+    pairs = _pairs(size)
     monomials = [tuple(places.count(i) for i in range(size)) for places in ((*((i,) for i in range(size)), *pairs))]
     formulas = {c.powers: c.text for c in error}
     function = compiled([formulas.get(powers, "0") for powers in monomials])

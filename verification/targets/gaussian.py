@@ -156,7 +156,7 @@ class GaussianTarget:
 
 
 class Kernel(NamedTuple):
-    """u_t = mean x_0 + L eps at times of shape (...): mean (..., 2) and the lower factor L (..., 2, 2), float64."""
+    """u_t = mean x_0 + L eps at times of shape (...): mean (..., n) and the lower factor L (..., n, n), float64."""
 
     mean: Array
     factor: Array
@@ -169,20 +169,25 @@ def perturbation_kernel(params: Parameters, t: ArrayLike, numerical_eps: float =
 
 @lru_cache(maxsize=1 << 14)
 @lru_cache(maxsize=1 << 12)
-def kernel_at(params: Parameters, t: float, numerical_eps: float = 0.0) -> Kernel:
-    """`perturbation_kernel` at one time, kept: runs at doubling numbers of steps come to the same times. Read only."""
-    kernel = _kernel(point(params).law_at(t), numerical_eps)
+def kernel_at(
+    params: Parameters, t: float, numerical_eps: float = 0.0, diffusion: Diffusion = PSLD_DIFFUSION
+) -> Kernel:
+    """`perturbation_kernel` of a diffusion at one time, kept: runs at doubling numbers of steps come to the same times.
+    Read only."""
+    kernel = _kernel(point(params, diffusion).law_at(t), numerical_eps)
     for entry in kernel:
         entry.setflags(write=False)
     return kernel
 
 
 @lru_cache(maxsize=16)
-def point(params: Parameters) -> GaussianTarget:
+def point(params: Parameters, diffusion: Diffusion = PSLD_DIFFUSION) -> GaussianTarget:
     """Data that are the number 1: the law that the perturbation kernel is read off."""
-    return GaussianTarget.of(1.0, 0.0, PSLD_DIFFUSION, params)
+    return GaussianTarget.of(1.0, 0.0, diffusion, params)
 
 
 def _kernel(law: GaussianLaw, numerical_eps: float) -> Kernel:
     cov = np.moveaxis(law.cov[..., 0], (0, 1), (-2, -1))
-    return Kernel(np.moveaxis(law.mean[..., 0], 0, -1).copy(), noise_factor(cov + numerical_eps * np.eye(2)))
+    return Kernel(
+        np.moveaxis(law.mean[..., 0], 0, -1).copy(), noise_factor(cov + numerical_eps * np.eye(len(law.mean)))
+    )

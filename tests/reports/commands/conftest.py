@@ -10,8 +10,8 @@ import pytest
 import torch
 from command_line import line
 from study_command import TINY, Outcome
+from undrawn import leave_the_study_undrawn
 from weakorder.reports.commands.cli import main
-from weakorder.reports.pages import cifar10_page
 from weakorder.theory.model import Parameters
 from weakorder.verification.cifar10.model.checkpoint import save_network
 from weakorder.verification.cifar10.model.network import NCSNpp
@@ -33,8 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures, for studies of which numbers and text are looked at."""
-    for module in (cifar10_page.cifar10_figures, cifar10_page.cifar10_scatter):
-        monkeypatch.setattr(module, "draw", lambda _: {})
+    leave_the_study_undrawn(monkeypatch)
 
 
 @pytest.fixture

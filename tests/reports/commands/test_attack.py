@@ -6,18 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import sympy as sp
 import torch
+from command_line import Run
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.grids import time_grid
 from weakorder.integrators.sampler import ScoreError, draw_prior, sample
-from weakorder.reports.commands.cli import main
 from weakorder.theory import cache
 from weakorder.theory.model import LinearSDE, Parameters, gamma, m, nu, x
 from weakorder.theory.scheme import Scheme, parse
@@ -30,47 +28,28 @@ PARAMS = Parameters()
 ROBA = CATALOGUE["ROBA"]
 
 
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """The command line as a shell runs it, in this process."""
-
-    def command(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["weakorder", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return Outcome(int(stop.value.code or 0), *capsys.readouterr())
-
-    return command
-
-
 @pytest.mark.parametrize("text", ["import sys; sys.exit(0)", "raise SystemExit('bye')"])
-def test_a_users_file_that_exits_does_not_pass(run: Callable[..., Outcome], tmp_path: Path, text: str) -> None:
+def test_a_users_file_that_exits_does_not_pass(line: Run, tmp_path: Path, text: str) -> None:
     (tmp_path / "exits.py").write_text(text)
-    result = run("verify", f"{tmp_path / 'exits.py'}:a")
-    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
-    assert "raised SystemExit" in result.err
+    code, out, err = line("verify", f"{tmp_path / 'exits.py'}:a")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "raised SystemExit" in err
 
 
-def test_what_a_users_file_prints_is_not_in_the_json(run: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_what_a_users_file_prints_is_not_in_the_json(line: Run, tmp_path: Path) -> None:
     text = "print('HELLO')\nfrom weakorder.integrators.catalogue import CATALOGUE\nscheme = CATALOGUE['ROBA']\n"
     (tmp_path / "prints.py").write_text(text)
-    result = run("moments", f"{tmp_path / 'prints.py'}:scheme", "--json")
-    assert json.loads(result.out)["nfe"] == 50
-    assert "HELLO" in result.err
+    _, out, err = line("moments", f"{tmp_path / 'prints.py'}:scheme", "--json")
+    assert json.loads(out)["nfe"] == 50
+    assert "HELLO" in err
 
 
-def test_a_black_box_that_raises_is_one_line(run: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_black_box_that_raises_is_one_line(line: Run, tmp_path: Path) -> None:
     (tmp_path / "box.py").write_text("def step(u, tau, h, score):\n    raise KeyError('a')\nf = lambda: 3\n")
     for name, message in (("step", "the sampler raised KeyError"), ("f", "the sampler takes (); it must be step")):
-        result = run("verify", f"{tmp_path / 'box.py'}:{name}")
-        assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
-        assert message in result.err
+        code, out, err = line("verify", f"{tmp_path / 'box.py'}:{name}")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err
 
 
 @pytest.mark.nightly
@@ -135,9 +114,9 @@ def test_absurd_parameters_are_refused_by_name(name: str, value: float) -> None:
 @pytest.mark.parametrize(
     "option", [("--steps", ""), ("--steps", ",,"), ("--steps", "\uff11,2,3,4"), ("--data-mean", "")]
 )
-def test_an_empty_or_foreign_list_is_not_the_default(run: Callable[..., Outcome], option) -> None:
-    result = run("verify", "ROBA", *option)
-    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+def test_an_empty_or_foreign_list_is_not_the_default(line: Run, option) -> None:
+    code, out, err = line("verify", "ROBA", *option)
+    assert (code, out, err.count("\n")) == (2, "", 1)
 
 
 @pytest.mark.parametrize("word", ["S B(\u0661) A O", "S B(" + "1" * 400 + ") A O"])
@@ -196,8 +175,8 @@ def test_data_beyond_float64_is_refused(mean: float, variance: float) -> None:
         GaussianTarget.of(mean, variance, PSLD.diffusion, PARAMS)
 
 
-def test_a_report_that_cannot_be_written_says_so_before_the_work(run: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_says_so_before_the_work(line: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    result = run("report", "ROBA", "-o", str(tmp_path / "file" / "sub"))
-    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
-    assert "choose another folder" in result.err
+    code, out, err = line("report", "ROBA", "-o", str(tmp_path / "file" / "sub"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "choose another folder" in err

@@ -16,6 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from weakorder.reports.commands.cli import cli
+from weakorder.reports.pages import cifar10_training
 from weakorder.theory.model import Parameters
 from weakorder.verification.cifar10.model import CELEBA64, Config, NCSNpp, load_checkpoint, load_images, to_unit
 from weakorder.verification.cifar10.study.frechet import Moments, frechet_distance
@@ -128,7 +129,10 @@ def test_bad_input_is_one_line(words: tuple[str, ...], message: str, unstated: P
     assert not (tmp_path / "study").exists()
 
 
-def test_a_network_trained_on_pictures_states_its_side_and_is_refused_for_cifar10(faces: Path, tmp_path: Path) -> None:
+def test_a_network_trained_on_pictures_states_its_side_and_is_refused_for_cifar10(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cifar10_training, "STEPS", 2)  # of the samples that it shows
     made = tmp_path / "net.safetensors"
     network = ("--nf", "4", "--ch-mult", "1,1", "--attention", "none", "--batch", "2", "--warmup", "2")
     length = ("--steps", "1", "--samples", "1", "--device", "cpu")

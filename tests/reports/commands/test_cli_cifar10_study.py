@@ -12,14 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from study_command import SMALL, cells, invoke, refused
+from undrawn import leave_the_study_undrawn
 from weakorder.theory.model import Parameters
 
 
 @pytest.fixture(scope="module")
 def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small study, by one process."""
+    """The small study, by one process; its figures are another test's."""
     folder = tmp_path_factory.mktemp("whole")
-    result = invoke("--checkpoint", str(checkpoint), *SMALL, "-o", str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        leave_the_study_undrawn(patch)
+        result = invoke("--checkpoint", str(checkpoint), *SMALL, "-o", str(folder))
     assert result.exit_code == 0, result.output
     return folder
 
@@ -224,6 +227,7 @@ def test_the_parameters_of_the_network_are_in_its_file_and_only_the_cut_off_may_
     assert json.loads(result.stdout)["model"]["parameters"] == asdict(Parameters(eps=0.01)) | {"M_inv": 4.0}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_precisions_are_compared_in_the_order_of_their_bits(checkpoint: Path, tmp_path: Path) -> None:
     words = ["--checkpoint", str(checkpoint), "--schemes", "ROBA", "--nfe", "6", "-n", "4", "--refinement", "2"]
     words += ["-o", str(tmp_path), "--precision", "bfloat16", "float32", "bfloat16"]

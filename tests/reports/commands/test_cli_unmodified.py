@@ -17,11 +17,14 @@ from weakorder.integrators.unmodified import (
     k_diffusion_sampler,
 )
 from weakorder.reports.commands import cli
+from weakorder.reports.commands.options import DIFFUSION_NAMES
+from weakorder.reports.commands.options import PATHS as NAMED_PATHS
 from weakorder.reports.commands.unmodified import LIBRARIES
 from weakorder.reports.commands.verify import verify
 from weakorder.reports.pages import survey as page_of_survey
 from weakorder.reports.pages.strict_json import dumps
 from weakorder.reports.pages.survey import render, run_survey
+from weakorder.theory.model import DIFFUSIONS
 from weakorder.theory.paths import PATHS
 from weakorder.verification.testing import WeakorderWarning, assert_weak_order
 from weakorder.verification.unmodified import SURVEYS, Configuration, on_mixture, study_on_mixture
@@ -133,7 +136,9 @@ def test_a_result_that_is_not_finite_is_a_verdict_with_its_table(run):
 
 def test_the_commands_choices_are_those_of_the_library():
     options = {option.name: option for option in verify.params}
-    assert tuple(options["diffusion"].type.choices) == tuple(PATHS)
+    assert tuple(PATHS) == NAMED_PATHS
+    assert set(DIFFUSION_NAMES) == {name for name, each in DIFFUSIONS.items() if each.forward.has_noise}
+    assert all(name in options["diffusion"].help for name in (*NAMED_PATHS, *DIFFUSION_NAMES))
     assert set(options["predicts"].type.choices) == set(PREDICTIONS)
     assert tuple(options["time"].type.choices) == TIMES
     assert set(LIBRARIES) == set(SURVEYS)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from command_line import Run
 from markupsafe import escape
 from weakorder.integrators.catalogue import CATALOGUE, EXPONENTIAL
-from weakorder.reports.commands.cli import main
 from weakorder.reports.pages.search import render, write_search
 from weakorder.theory.splitting import PSLD_LINEAR
 from weakorder.verification.advice.search_settings import Search
@@ -22,24 +19,11 @@ ASKED = "--parts psld-linear --nfe 20 --length 3 --flow euler --frozen score --m
 WORDS = ("search", *ASKED.split())
 
 
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """The command line as a shell runs it, in this process and no other."""
+def run(monkeypatch: pytest.MonkeyPatch, line: Run) -> Run:
+    """The command line in this process and no other."""
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-
-    def command(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["weakorder", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return Outcome(int(stop.value.code or 0), *capsys.readouterr())
-
-    return command
+    return line
 
 
 @pytest.fixture(scope="module")
@@ -52,20 +36,20 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_answer_is_the_searchs(run: Callable[..., Outcome], found: Path, tmp_path: Path) -> None:
+def test_the_answer_is_the_searchs(run: Run, found: Path, tmp_path: Path) -> None:
     """As JSON on stdout and in the folder, and as a table; a search that was made is not made again."""
     folder = tmp_path / "again"
     shutil.copytree(found, folder)
     before = json.loads((found / "search.json").read_text())
-    first = run(*WORDS, "-o", str(folder), "--json")
-    assert first.code == 0
-    results = json.loads(first.out)
+    code, out, _ = run(*WORDS, "-o", str(folder), "--json")
+    assert code == 0
+    results = json.loads(out)
     assert results == json.loads((folder / "search.json").read_text())
     assert results | {"date": ""} == before | {"date": ""}
     assert (folder / "search-state.json").read_bytes() == (found / "search-state.json").read_bytes()
-    text = run(*WORDS, "-o", str(folder))
-    assert text.code == 0
-    lines = text.out.splitlines()
+    code, out, _ = run(*WORDS, "-o", str(folder))
+    assert code == 0
+    lines = out.splitlines()
     for place, entry in enumerate(results["best"], 1):
         assert entry["word"] in lines[place]
         assert f"{entry['distance']:.4g}" in lines[place]
@@ -86,13 +70,13 @@ def test_the_page_shows_the_best_beside_the_catalogue(found: Path) -> None:
     assert 'id="network"' not in page
 
 
-def test_another_search_does_not_go_on_in_its_folder(run: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_another_search_does_not_go_on_in_its_folder(run: Run, tmp_path: Path) -> None:
     """The state says of which it is, and stays."""
     with SearchState(tmp_path / "search-state.json", {"nfe": 1}) as state:
         state.keep("a", 1)
-    result = run(*WORDS, "-o", str(tmp_path))
-    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
-    assert "choose another folder" in result.err
+    code, out, err = run(*WORDS, "-o", str(tmp_path))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "choose another folder" in err
     assert json.loads((tmp_path / "search-state.json").read_text())["done"] == {"a": 1}
 
 
@@ -123,11 +107,11 @@ def test_another_search_does_not_go_on_in_its_folder(run: Callable[..., Outcome]
         (["-o", "."], "no folder"),
     ],
 )
-def test_bad_input_is_one_line(run: Callable[..., Outcome], tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_bad_input_is_one_line(run: Run, tmp_path: Path, arguments: list[str], said: str) -> None:
     folder = [] if "-o" in arguments else ["-o", str(tmp_path / "found")]
-    result = run("search", *arguments, *folder)
-    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1), result.err
-    assert said in result.err
+    code, out, err = run("search", *arguments, *folder)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert said in err
     assert not (tmp_path / "found").exists()
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from weakorder.integrators.grids import read_times
+from weakorder.reports.commands.cli import cli
 from weakorder.reports.pages import tune as pages
 from weakorder.reports.pages.orders import with_table
 
@@ -18,10 +21,10 @@ QUICK = ("--nfe", "4", "--keep", "denoise", "eps", "--growth", "1e9")
 ALONE = ("--nfe", "4", "--keep", "denoise", "eps", "grid")  # lambda_s is all that is left
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine pictures of 6 x 8 pixels, which are resized to 4 x 4."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path_factory.mktemp("data") / "pictures"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(9):
@@ -36,6 +39,22 @@ def tune(line: Run, pictures: Path) -> Run:
         return line("tune", *words, "--data", str(pictures), "--side", "4")
 
     return run
+
+
+@pytest.fixture(scope="module")
+def alone(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search for `ALONE`."""
+    folder = tmp_path_factory.mktemp("alone") / "out"
+    words = ["tune", "vp-EM", *ALONE, "-o", str(folder), "--data", str(pictures), "--side", "4"]
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture
+def out(alone: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(alone, tmp_path / "out"))
 
 
 def test_tune_answers_as_json_with_the_settings_that_are_nearest(tune: Run, tmp_path: Path) -> None:
@@ -65,7 +84,7 @@ def test_tune_answers_as_json_with_the_settings_that_are_nearest(tune: Run, tmp_
 
 
 def test_tune_prints_a_table_and_where_not_to_trust_it(tune: Run) -> None:
-    code, out, err = tune("vp-EM", *ALONE)
+    code, out, err = tune("vp-EM", *ALONE)  # in no folder
     assert code == 0, err
     assert "on the spectrum of pictures (9 images, 48 eigenvalues)" in out
     rows = [row for row in out.splitlines() if row.startswith(("as published", "one exponent", "free grid"))]
@@ -75,10 +94,10 @@ def test_tune_prints_a_table_and_where_not_to_trust_it(tune: Run) -> None:
 
 
 def test_a_run_that_was_stopped_goes_on_and_searches_nothing_twice(
-    tune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tune: Run, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("vp-EM", *ALONE, "--json", "-o", str(tmp_path / "out"))
-    first = json.loads(tune(*words)[1])
+    words = ("vp-EM", *ALONE, "--json", "-o", str(out))
+    first = json.loads((out / "tune.json").read_text())
 
     def never(*_: object) -> None:
         raise AssertionError("searched again")
@@ -91,10 +110,9 @@ def test_a_run_that_was_stopped_goes_on_and_searches_nothing_twice(
     assert (code, "searched again" in err) == (2, True)
 
 
-def test_a_part_that_is_damaged_is_named(tune: Run, tmp_path: Path) -> None:
-    words = ("vp-EM", *ALONE, "-o", str(tmp_path / "out"))
-    assert tune(*words)[0] == 0
-    part = next((tmp_path / "out" / "parts").glob("search-*"))
+def test_a_part_that_is_damaged_is_named(tune: Run, out: Path) -> None:
+    words = ("vp-EM", *ALONE, "-o", str(out))
+    part = next((out / "parts").glob("search-*"))
     part.write_text("{")
     code, _, err = tune(*words)
     assert code == 2

@@ -112,7 +112,8 @@ def test_a_compared_quantity_is_found_by_its_longer_name(results: Results, name:
 
 def test_the_figure_of_rounding_has_a_point_for_every_change_beside_a_sure_error() -> None:
     results = with_precisions(synthetic(NAMES, noise=0.002, compared=FEW))
-    figure = cifar10_scatter.draw(results)["cifar10-rounding"]
+    figure = cifar10_scatter.rounding(results)
+    assert figure is not None
     sure = {
         name: [
             (cell["weak"][name]["value"], cell["precisions"]["bfloat16"]["change"][name]["value"])
@@ -134,4 +135,4 @@ def test_the_figure_of_rounding_has_a_point_for_every_change_beside_a_sure_error
         np.testing.assert_allclose(sorted(drawn), sorted(sure[name]))
         (equal,) = (line for line in axes.lines if line.get_gid() == "equal")
         np.testing.assert_array_equal(equal.get_xdata(), equal.get_ydata())
-    assert "cifar10-rounding" not in cifar10_scatter.draw(synthetic(NAMES, compared=FEW))
+    assert cifar10_scatter.rounding(synthetic(NAMES, compared=FEW)) is None

@@ -26,9 +26,12 @@ def results() -> Results:
 
 
 @pytest.fixture(scope="module")
-def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study's page, in a folder that did not exist."""
-    page = write_page(results, photographs(results), tmp_path_factory.mktemp("study") / "new" / "folder")
+def folder(results: Results, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study's page, in a folder that did not exist; its PNGs are blank but under --nightly."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.config.getoption("--nightly"):
+            patch.setattr(cifar10_page.figures, "as_png", lambda _: b"")  # of the same figures as the SVG
+        page = write_page(results, photographs(results), tmp_path_factory.mktemp("study") / "new" / "folder")
     assert page.name == "index.html"
     return page.parent
 

@@ -110,8 +110,9 @@ def test_a_missing_or_diverged_twin_is_said_to_be() -> None:
     assert "–" not in "".join(shown[0][:4] + shown[1][4:])
 
 
-def test_names_are_text(tmp_path: Path) -> None:
+def test_names_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names, words, sources, reasons and file names come from users: they are shown as they are, in figures too."""
+    monkeypatch.setattr(cifar10_page.figures, "as_png", lambda _: b"")  # of the same figures as the SVG
     study = synthetic(("ROBA",), compared=FEW)
     study["schemes"][0] |= dict.fromkeys(("name", "label", "word", "source", "reason"), HOSTILE)
     study["comparison"]["disagreements"] = [HOSTILE]

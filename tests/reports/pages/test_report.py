@@ -15,6 +15,7 @@ from json_schemas import complaints
 from matplotlib.text import Annotation
 from parsed_page import Page
 from selection import nightly_but
+from small_report import make_stability_small
 from undrawn import leave_undrawn
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import CATALOGUE
@@ -47,6 +48,9 @@ FIGURES = (
     *("stability-growth", "stability-last-step", "stability-trajectory"),
     *("targets-noise-free", "targets-sampled", "targets-intervals"),
 )
+# Those that are drawn as PNG in every run.
+PICTURES = ("error-constants", "targets-intervals")
+FILES = report._files
 
 
 def _schemes() -> list[Scheme]:
@@ -55,11 +59,21 @@ def _schemes() -> list[Scheme]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report on two schemes, one of them with a hostile name and a bias."""
-    page = report.write_report(_schemes(), PARAMS, tmp_path_factory.mktemp("report") / "new" / "folder", **SMALL)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on two schemes, one of them with a hostile name and a bias. Every figure is drawn as SVG; as PNG, too,
+    those of `PICTURES`, and all under --nightly."""
+    pictures = FIGURES if request.config.getoption("--nightly") else PICTURES
+    with pytest.MonkeyPatch.context() as patch:
+        make_stability_small(patch)
+        patch.setattr(report, "_files", lambda results, name: _drawn(results, name, name in pictures))
+        page = report.write_report(_schemes(), PARAMS, tmp_path_factory.mktemp("report") / "new" / "folder", **SMALL)
     assert page.name == "index.html"
     return page.parent
+
+
+def _drawn(results: dict[str, Any], name: str, as_picture: bool) -> tuple[bytes, bytes]:
+    """A figure as SVG and PNG, or only as SVG."""
+    return FILES(results, name) if as_picture else (figures.as_svg(report._drawings(results)[name]()), b"")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +102,7 @@ def _numbers(value: Any) -> set[float]:
     return {float(value)} if isinstance(value, int | float) and not isinstance(value, bool) else set()
 
 
-def test_all_files_are_written(folder: Path) -> None:
+def test_all_files_are_written(folder: Path, request: pytest.FixtureRequest) -> None:
     """The page, the numbers, each figure as SVG and PNG, and nothing else."""
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {
@@ -96,8 +110,9 @@ def test_all_files_are_written(folder: Path) -> None:
         "results.json",
         *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")),
     }
-    for name in FIGURES:
+    for name in FIGURES if request.config.getoption("--nightly") else PICTURES:
         assert (folder / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    for name in FIGURES:
         assert (folder / f"figures/{name}.svg").read_text("utf-8").rstrip().endswith("</svg>")
 
 
@@ -147,12 +162,13 @@ def _without_clocks(value: Any) -> Any:
 
 
 @pytest.mark.nightly
-def test_two_processes_write_the_report_of_one(folder: Path, results: dict[str, Any], tmp_path: Path) -> None:
-    report.write_report(_schemes(), PARAMS, tmp_path, workers=2, **SMALL)
-    again = json.loads((tmp_path / "results.json").read_text("utf-8"))
-    assert _without_clocks(again) == _without_clocks(results)
+def test_two_processes_write_the_report_of_one(tmp_path: Path) -> None:
+    folder = report.write_report(_schemes(), PARAMS, tmp_path / "one", **SMALL).parent
+    report.write_report(_schemes(), PARAMS, tmp_path / "two", workers=2, **SMALL)
+    both = [json.loads((tmp_path / name / "results.json").read_text("utf-8")) for name in ("one", "two")]
+    assert _without_clocks(both[0]) == _without_clocks(both[1])
     for name in FIGURES:
-        assert (tmp_path / f"figures/{name}.svg").read_bytes() == (folder / f"figures/{name}.svg").read_bytes()
+        assert (tmp_path / f"two/figures/{name}.svg").read_bytes() == (folder / f"figures/{name}.svg").read_bytes()
 
 
 def test_results_say_what_was_run(results: dict[str, Any]) -> None:
@@ -267,9 +283,9 @@ def test_the_page_is_a_function_of_the_results(results: dict[str, Any], folder: 
     assert report.render(results) == (folder / "index.html").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", nightly_but(("error-constants", "targets-intervals").__contains__, FIGURES))
+@pytest.mark.parametrize("name", nightly_but(PICTURES.__contains__, FIGURES))
 def test_figures_are_reproducible_to_the_byte(name: str, results: dict[str, Any], folder: Path) -> None:
-    svg, png = report._files(results, name)
+    svg, png = FILES(results, name)
     assert svg == (folder / f"figures/{name}.svg").read_bytes()
     assert png == (folder / f"figures/{name}.png").read_bytes()
 
