@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...integrators.blackbox import BlackBoxError
-from ...integrators.unmodified import Unmodified
 from ...verification.blackbox import Likeness
 from ...verification.unmodified import SURVEYS, Configuration, identify
 from .orders import with_table
@@ -29,21 +28,20 @@ class Row(NamedTuple):
 
     name: str
     grid: str
-    sampler: Unmodified
+    configuration: Configuration
 
 
 def rows_of(configuration: Configuration) -> list[Row]:
     """Its rows: as it ships its own grid and Karras', else the first of them."""
-    made = configuration.grids()
-    grids = [grid for grid in made if grid in ("default", "karras")]
+    grids = [grid for grid in configuration.grids() if grid in ("default", "karras")]
     said = " ".join([configuration.name, *(f"{key}={value}" for key, value in configuration.settings)])
-    return [Row(said, grid, made[grid]) for grid in (grids[:1] if configuration.settings else grids)]
+    return [Row(said, grid, configuration) for grid in (grids[:1] if configuration.settings else grids)]
 
 
-def which(sampler: Unmodified) -> str:
+def which(row: Row) -> str:
     """The word that it is, or why it is none, in Markdown."""
     try:
-        found = identify(sampler)
+        found = identify(row.configuration.grids()[row.grid])
     except (BlackBoxError, ValueError) as error:
         return f"none: {str(error).partition(':')[0]}"
     same = [likeness for likeness in found if likeness.is_same]
@@ -74,7 +72,7 @@ def markdown(library: str, configurations: Iterable[Configuration] | None = None
     """The table of a library's samplers, those of its survey unless others are given."""
     lines = [f"| {library} | grid | word |", "| --- | --- | --- |"]
     for configuration in SURVEYS[library] if configurations is None else configurations:
-        lines += [f"| `{row.name}` | {row.grid} | {which(row.sampler)} |" for row in rows_of(configuration)]
+        lines += [f"| `{row.name}` | {row.grid} | {which(row)} |" for row in rows_of(configuration)]
     return "\n".join(lines)
 
 
