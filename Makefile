@@ -52,6 +52,7 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python tests/benchmarks/throughput.py --peers --json bench.json
 	$(BIN)/python tests/benchmarks/verdicts.py
+	$(BIN)/python tests/benchmarks/algebra.py --clock wall
 	$(BIN)/python tests/benchmarks/scaling.py -o scaling
 
 gpu: $(READY_DEV)

@@ -24,7 +24,7 @@ where they exist are derived and proven in theory.held_proof.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -169,25 +169,23 @@ def _on_panels(
     """By collocation on so many panels."""
     with np.errstate(all="ignore"):  # down to theta = 0 nothing is finite, and nothing settles
         nodes = nodes_of(begin, length, panels, clock is None and is_steady(frozen, diffusion, values))
-        scale = nodes.scale
         tau = None if amount is None else amount(begin)[:, None]
-        drift, gain = drift_and_gain(sde, frozen, diffusion, nodes.left, values, tau)
-        drift, gain = drift * scale, gain * scale
+        drift, gain = (a * nodes.scale for a in drift_and_gain(sde, frozen, diffusion, nodes.left, values, tau))
+        noise = _numbers(sde, values, tau)[2] * nodes.scale
         weights = weights_of(clock, begin, times, nodes, panels)  # (n, k, nodes)
-        D, total = _numbers(sde, values, tau)[2], None
-        for panel in range(panels):
-            here = slice(panel * NODES, panel * NODES + NODES)
-            Y = to_end(drift[:, here])
-            weighted = WEIGHTS[:, None, None] * Y
-            one = HeldFlow(
-                np.eye(sde.size) + (weighted @ drift[:, here]).sum(1),
-                np.einsum("nkm,nmij->nkij", weights[..., here], weighted @ gain[:, here]),
-                (weighted @ (D * scale[:, here]) @ np.swapaxes(Y, -1, -2)).sum(1),
+        flows, n, together = list[HeldFlow](), len(begin), max(1, BLOCK // max(1, len(begin)))  # so many panels at once
+        for first in range(0, panels, together):
+            here, count = slice(first * NODES, (first + together) * NODES), min(together, panels - first)
+            B, pull, D = (a[:, here].reshape(n * count, NODES, *a.shape[2:]) for a in (drift, gain, noise))
+            polynomials = np.moveaxis(weights[..., here].reshape(*times.shape, count, NODES), 1, 2)
+            weighted = WEIGHTS[:, None, None] * (Y := to_end(B))
+            solved = (
+                np.eye(sde.size) + (weighted @ B).sum(1),
+                np.einsum("nkm,nmij->nkij", polynomials.reshape(n * count, times.shape[1], NODES), weighted @ pull),
+                (weighted @ D @ np.swapaxes(Y, -1, -2)).sum(1),
             )
-            total = one if total is None else total.then(one)
-    if total is None:
-        raise ValueError("no panel: a flow is summed over at least one")
-    return total
+            flows += map(HeldFlow, *(np.moveaxis(a.reshape(n, count, *a.shape[1:]), 1, 0) for a in solved))
+        return reduce(HeldFlow.then, flows)
 
 
 def _extrapolated_on_panels(

@@ -8,12 +8,15 @@ stable map that moves continuously can cease to be one, are three: each vanishes
     flip        prod_i (1 + lambda_i)             = det(1 + R)
     rotation    prod_(i < j) (1 - lambda_i lambda_j)            of one component: no condition
 
-and they are positive while it is stable. Of n = 1 and 2 they are so only where it is. Of a 2x2 map the discrete
-Lyapunov equation has its closed form in trace and determinant, too. theory.stability says what they are for.
+and they are positive while it is stable. Of n = 1 and 2 they are so only where it is. Of more, that all eigenvalues
+are within at one step is decided by Schur and Cohn's recursion (`within`), and that none leaves by the three. Of a 2x2
+map the discrete Lyapunov equation has its closed form in trace and determinant, too. theory.stability says what they
+are for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -54,6 +57,41 @@ def critical(matrix: Any) -> Jury | Scalar:
             products[row, column] = matrix[a, c] * matrix[b, d] - matrix[a, d] * matrix[b, c]
     beside = matrix.eye(len(pairs)) - products
     return Jury(*(of.det(method="berkowitz") for of in (unit - matrix, unit + matrix, beside)))
+
+
+def characteristic(matrix: Any) -> list[Any]:
+    """The coefficients of det(z - R) of a sympy matrix R (n, n), the leading one, 1, first: (-1)^k e_k, e_k the sum of
+    the principal minors of k rows."""
+    rows = range(matrix.rows)
+    minors = [
+        [matrix.extract(list(kept), list(kept)).det(method="berkowitz") for kept in combinations(rows, k)]
+        for k in range(1, matrix.rows + 1)
+    ]
+    return [matrix.one, *((-1) ** k * sum(each) for k, each in enumerate(minors, start=1))]
+
+
+def divided(polynomial: Sequence[Any], root: Any) -> list[Any]:
+    """The polynomial over (z - root), what remains left out; coefficients with the leading one first."""
+    quotient = [polynomial[0]]
+    for coefficient in polynomial[1:-1]:
+        quotient.append(coefficient + root * quotient[-1])
+    return quotient
+
+
+def within(polynomial: Sequence[Any]) -> bool | None:
+    """Whether all roots of a real polynomial p of degree n, the leading coefficient first, lie in the unit circle:
+    numbers, of which Fractions decide it exactly, or intervals, with None where these do not decide it.
+
+    They do if and only if |p_0| < |p_n| and those of (p_n p - p_0 p*) / z do, of degree n - 1, where p*(z) = z^n p(1/z)
+    (Schur 1917; Cohn 1922).
+    """
+    lead, last = polynomial[0], polynomial[-1]
+    if len(polynomial) == 1:
+        return True
+    smaller = lead * lead - last * last > 0
+    if not smaller:
+        return smaller
+    return within([lead * p - last * q for p, q in zip(polynomial[:-1], polynomial[:0:-1], strict=True)])
 
 
 class LyapunovWeights(NamedTuple):

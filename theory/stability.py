@@ -32,27 +32,28 @@ one, and a word is asked to be no less stable than the dynamics: its rho(R) is c
 The largest stable step is the smallest theta at which a condition fails. With Euler sub-flows throughout the conditions
 are polynomials in theta, and it is their smallest positive root, an algebraic number; otherwise they are exponential
 polynomials, and it is bracketed by interval arithmetic: below the bracket the conditions are proven to hold, at its
-upper end one is proven to fail. (Of three components and more they say where eigenvalues leave; that all begin within
-is read off those of one step below the bracket.) Closed forms are for constant beta, as those of theory.step_map.
+upper end one is proven to fail (theory.first_failure). Of three components and more they are positive elsewhere, too,
+so that all eigenvalues are within is proven at one step below the bracket, and holds on all of it since none leaves.
+(An eigenvalue that is 1 or -1 at every step, and of three components a pair of the product 1, is divided out first.
+Only where four and more have pairs whose product is 1 at every step is it read off in numbers, and the answer says so:
+`StableStep.proven`.) Closed forms are for constant beta, as those of theory.step_map.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
 from typing import Any, NamedTuple
 
 import sympy as sp
 from mpmath import mp
-from mpmath.ctx_iv import MPIntervalContext
 from sympy import Expr, Matrix
 
+from .first_failure import DIGITS, StableStep, enclosed, first_failure, vanishes, working_with
 from .flows import Flow
-from .jury import Jury, Scalar, critical, lyapunov_weights
+from .jury import Jury, Scalar, characteristic, critical, divided, jury, lyapunov_weights, within
 from .kernel import marginal
 from .model import Diffusion, LinearSDE
 from .parameters import COMPONENTS
@@ -160,21 +161,6 @@ def _check_closed(matrix: Any) -> int:
 # --- The largest stable step ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class StableStep:
-    """Where stability ends, in theta = int beta over a step: stable for 0 < theta < low, not at theta just above high.
-
-    condition: the Jury condition that fails first, a field of `Jury`; None if none fails up to the limit searched
-    (low = high = limit). exact: the root as an algebraic number, where the conditions are polynomials; then low <=
-    exact <= high. low = high = 0: no small step is stable, since the dynamics themselves are not.
-    """
-
-    low: Fraction
-    high: Fraction
-    condition: str | None
-    exact: Expr | None = None
-
-
 def largest_stable_step(scheme: Scheme, at: Matrix, values: Mapping[str, Any], limit: Any = 8) -> StableStep:
     """The first theta in (0, limit] at which one of Jury's conditions fails for `scheme`, at the precision `at`.
 
@@ -190,26 +176,74 @@ def largest_stable_step(scheme: Scheme, at: Matrix, values: Mapping[str, Any], l
         P, K = (matrix.applyfunc(lambda entry: _at(entry, numbers)) for matrix in (P, K))
         flows.append(Flow(P, K, sp.zeros(P.rows, P.rows)))
     R = _closed(flows, Matrix(at).applyfunc(sp.Rational)).matrix.applyfunc(sp.expand)
-    margins = critical(R)
-    steps = [_first_failure(name, sp.expand(margin), Fraction(limit)) for name, margin in margins._asdict().items()]
-    first = min(steps, key=lambda step: (step.high, step.condition is None))
-    if R.rows > 2 and first.low > 0 and (leaving := _outside(R, first.low / 2)):
-        return StableStep(Fraction(0), Fraction(0), leaving)
-    return first
+    conditions, rest, paired = _Reduced([critical(R)], None) if R.rows <= 2 else _reduced(R)
+    held = StableStep(Fraction(limit), Fraction(limit), None)
+    steps = [
+        first_failure(name, sp.expand(margin), Fraction(limit))
+        for quantities in conditions
+        for name, margin in quantities._asdict().items()
+    ]
+    first = min(steps, key=lambda step: (step.high, step.condition is None), default=held)
+    if rest is None or first.low == 0:
+        return first
+    inside = None if paired else _proven_within(rest, first.low / 2)
+    seen_inside, how = _largest(R, first.low / 2)
+    if inside is None:
+        inside, first = seen_inside, replace(first, proven=False)
+    return first if inside else StableStep(Fraction(0), Fraction(0), how, proven=first.proven)
 
 
-def _outside(R: Any, length: Fraction) -> str | None:
-    """How the largest eigenvalue of R left the unit circle before a step of this length; None where it is within, or
-    on, the circle."""
-    numbers = R.subs(theta, sp.Rational(length.numerator, length.denominator)).evalf(_DIGITS)
-    with mp.workdps(_DIGITS):
+class _Reduced(NamedTuple):
+    """Quantities that say where eigenvalues leave the circle, each of a factor of R's characteristic polynomial; where
+    positive ones do not mean that all are within, that factor, the leading coefficient first; and whether it is
+    `paired`: two of its roots, at least, have the product 1 at every step."""
+
+    conditions: list[Any]
+    rest: list[Expr] | None
+    paired: bool = False
+
+
+def _reduced(R: Any) -> _Reduced:
+    """Of three components or more, without the eigenvalues that are 1 or -1 at every step, which divide the
+    characteristic polynomial."""
+    rest = [sp.expand(coefficient) for coefficient in characteristic(R)]
+    for sign in (1, -1):
+        while len(rest) > 1 and vanishes(sp.Add(*(c * sign**k for k, c in enumerate(reversed(rest))))):
+            rest = [sp.expand(coefficient) for coefficient in divided(rest, sign)]
+    degree = len(rest) - 1
+    if degree == 0:
+        return _Reduced([], None)
+    trace, det = -rest[1], (-1) ** degree * rest[-1]
+    if degree <= 2:
+        return _Reduced([Scalar(1 - trace, 1 + trace) if degree == 1 else jury(trace, det)], None)
+    quantities: Any = critical(R if degree == R.rows else Matrix.companion(sp.Poly(rest, sp.Dummy())))
+    paired = vanishes(quantities.rotation)
+    if paired and degree == 3:  # they are the pair and det
+        return _Reduced([Scalar(1 - det, 1 + det), jury(trace - det, sp.S.One)], None)
+    return _Reduced([quantities], rest, paired)
+
+
+def _proven_within(polynomial: list[Expr], length: Fraction) -> bool | None:
+    """Whether the roots are within the circle at a step of this length; None where intervals do not decide it."""
+    for digits in (DIGITS, 2 * DIGITS, 4 * DIGITS):
+        with working_with(digits):
+            inside = within(enclosed(polynomial, length, digits))
+        if inside is not None:
+            return inside
+    return None
+
+
+def _largest(R: Any, length: Fraction) -> tuple[bool, str]:
+    """Of the largest eigenvalue of R at a step of this length, in floating point: whether it is within, or on, the
+    circle, and how it leaves, or would leave, it."""
+    numbers = R.subs(theta, sp.Rational(length.numerator, length.denominator)).evalf(DIGITS)
+    with mp.workdps(DIGITS):
         values = mp.eig(mp.matrix(numbers.tolist()), left=False, right=False)
-        largest = max(values, key=abs)
-        if abs(largest) <= 1 + mp.mpf(10) ** (-_DIGITS // 2):
-            return None
-        if abs(mp.im(largest)) > abs(largest) * mp.mpf(10) ** (-_DIGITS // 2):
-            return "rotation"
-        return "growth" if mp.re(largest) > 0 else "flip"
+        largest, rounding = max(values, key=abs), mp.mpf(10) ** (-DIGITS // 2)
+        inside = bool(abs(largest) <= 1 + rounding)
+        if abs(mp.im(largest)) > abs(largest) * rounding:
+            return inside, "rotation"
+        return inside, "growth" if mp.re(largest) > 0 else "flip"
 
 
 def _at(entry: Expr, numbers: Mapping[Any, Any]) -> Any:
@@ -219,174 +253,3 @@ def _at(entry: Expr, numbers: Mapping[Any, Any]) -> Any:
         value: Any = entry.subs(symbol, number)
         entry = sp.limit(entry, symbol, number) if value.has(sp.nan, sp.zoo, sp.oo, -sp.oo) else value
     return entry
-
-
-def _first_failure(name: str, margin: Expr, limit: Fraction) -> StableStep:
-    if margin.is_polynomial(theta):
-        return _polynomial_failure(name, sp.Poly(margin, theta), limit)
-    terms = _collect(margin)
-    with _working_with(_digits(terms)):
-        return _exponential_failure(name, terms, limit)
-
-
-def _polynomial_failure(name: str, polynomial: Any, limit: Fraction) -> StableStep:
-    """The first failure of a polynomial with rational coefficients, by exact root isolation."""
-    held = StableStep(limit, limit, None)
-    if polynomial.is_zero:
-        return held
-    while polynomial.eval(0) == 0:  # the step is the identity at theta = 0
-        polynomial = polynomial.exquo(sp.Poly(theta, theta))
-    if polynomial.eval(0) < 0:
-        return StableStep(Fraction(0), Fraction(0), name)
-    root: Any = next((root for root in polynomial.real_roots() if root > 0), None)
-    if root is None or root > limit:
-        return held
-    if root.is_Rational:
-        return StableStep(Fraction(root.p, root.q), Fraction(root.p, root.q), name, root)
-    close: Any = sp.Rational(root.evalf(_DIGITS))
-    middle, width = Fraction(close.p, close.q), Fraction(1, 10**30)
-    return StableStep(middle * (1 - width), middle * (1 + width), name, root)
-
-
-# An exponential polynomial as {(power, rate): coefficient}: the sum of coefficient theta^power exp(rate theta).
-Terms = dict[tuple[int, Any], Any]
-
-
-def _collect(expression: Expr) -> Terms:
-    terms: Terms = {}
-    for term in sp.Add.make_args(sp.expand(expression.rewrite(sp.exp))):
-        coefficient, dependent = term.as_independent(theta, as_Add=False)
-        power, rate = 0, sp.S.Zero
-        for factor in sp.Mul.make_args(dependent):
-            base, exponent = factor.as_base_exp()
-            if factor.func is sp.exp:
-                rate += sp.expand(factor.args[0] / theta)
-            elif base == theta and exponent.is_Integer and exponent > 0:
-                power += int(exponent)
-            elif factor != 1:
-                raise ValueError(f"{factor} is not of the form theta^p exp(r theta)")
-        terms[power, rate] = terms.get((power, rate), sp.S.Zero) + coefficient
-    return {key: c for key, c in terms.items() if c != 0}
-
-
-def _derivative(terms: Terms) -> Terms:
-    result: Terms = {}
-    for (power, rate), c in terms.items():
-        for key, value in (((power, rate), c * rate), ((power - 1, rate), c * power)):
-            result[key] = result.get(key, sp.S.Zero) + value
-    return {key: c for key, c in result.items() if c != 0}
-
-
-_DIGITS, _TERMS, _LARGEST = 40, 4, 12
-_iv: Any = MPIntervalContext()
-_iv.dps = _DIGITS
-
-
-def _digits(terms: Terms) -> int:
-    """The digits to work with: more where coefficients are large, which cancel where a rate is nearly 0. Raises
-    ValueError where they are so large that intervals would have to be shorter than is of use."""
-    sizes = [abs(part) for c in terms.values() for part in sp.sympify(c).as_real_imag()]
-    large = max((math.ceil(sp.log(size, 10).evalf(5)) for size in sizes if size > 1), default=0)
-    if large > _LARGEST:
-        raise ValueError(
-            f"coefficients of 1e{large} cancel in a condition: a rate (gamma, nu) or a difference of rates is next to "
-            "nothing; give 0 for it, or more"
-        )
-    return _DIGITS + 2 * large
-
-
-@contextlib.contextmanager
-def _working_with(digits: int) -> Iterator[None]:
-    """Interval arithmetic with more digits."""
-    before, _iv.dps = _iv.dps, digits
-    try:
-        yield
-    finally:
-        _iv.dps = before
-
-
-def _interval(number: Any) -> tuple[Any, Any]:
-    """Real and imaginary part of a number as intervals that hold them."""
-    parts = []
-    for part in sp.sympify(number).as_real_imag():
-        close: Any = part if part.is_Rational else sp.Rational(part.evalf(_iv.dps + 5))
-        rounding = 0 if part.is_Rational else _iv.mpf([-1, 1]) / _iv.mpf(10) ** _iv.dps
-        parts.append(_iv.mpf(close.p) / close.q * (1 + rounding))
-    return parts[0], parts[1]
-
-
-class _Enclosure:
-    """Bounds of an exponential polynomial on intervals, in interval arithmetic."""
-
-    def __init__(self, terms: Terms) -> None:
-        self.terms = [(_interval(c), power, _interval(rate)) for (power, rate), c in terms.items()]
-
-    def __call__(self, theta: Any) -> Any:
-        total = _iv.mpf(0)
-        for (real, imaginary), power, (rate, frequency) in self.terms:
-            phase = frequency * theta
-            total += (real * _iv.cos(phase) - imaginary * _iv.sin(phase)) * theta**power * _iv.exp(rate * theta)
-        return total
-
-
-class _TaylorForm:
-    """The Taylor form of an exponential polynomial: bounds on [a, b], tight to the `_TERMS`-th power of its length."""
-
-    def __init__(self, terms: Terms) -> None:
-        self.derivatives = []
-        for _ in range(_TERMS + 1):
-            self.derivatives.append(_Enclosure(terms))
-            terms = _derivative(terms)
-
-    def __call__(self, a: Fraction, b: Fraction) -> Any:
-        middle = _box((a + b) / 2, (a + b) / 2)
-        if a == b:
-            return self.derivatives[0](middle)
-        box = _box(a, b)
-        total = self.derivatives[-1](box)
-        for k in range(_TERMS, 0, -1):
-            total = self.derivatives[k - 1](middle) + (box - middle) * total / k
-        return total
-
-
-def _exponential_failure(name: str, terms: Terms, limit: Fraction) -> StableStep:
-    """The first failure of an exponential polynomial f, bracketed: f > 0 is proven below, f < 0 at the upper end.
-
-    At 0 f may vanish with its first k - 1 derivatives; where the k-th is positive on (0, b], so is f. Beyond, f is
-    positive on [a, b] if its Taylor form is, f(c) + f'(c) d + ... + f^(n)([a, b]) d^n / n! with c the midpoint and
-    d = [a, b] - c. What is nearly 0 over a long way, as 1 - det R of a flow that hardly damps, by e say, needs
-    intervals of length e^(1/n).
-    """
-    held = StableStep(limit, limit, None)
-    at_zero, value = terms, sp.S.Zero
-    while value == 0:
-        if not at_zero:
-            return held
-        value = sp.simplify(sp.Add(*(c for (power, _), c in at_zero.items() if power == 0)))
-        at_zero = at_zero if value != 0 else _derivative(at_zero)
-    if value < 0:
-        return StableStep(Fraction(0), Fraction(0), name)
-    f, lowest = _TaylorForm(terms), _Enclosure(at_zero)
-    proven = limit
-    while not lowest(_box(Fraction(0), proven)).a > 0:
-        proven /= 2
-    width = proven
-    while proven < limit:
-        end = min(limit, proven + width)
-        if f(proven, end).a > 0:
-            proven, width = end, 2 * width
-        elif width > proven / 2**40:
-            width /= 2
-        else:
-            while not f(end, end).b < 0:
-                end += end - proven
-                if end > proven * Fraction(1001, 1000):
-                    raise ArithmeticError(f"the condition {name!r} touches zero at theta = {float(proven):.6g}")
-            return StableStep(proven, end, name)
-    return held
-
-
-def _box(low: Fraction, high: Fraction) -> Any:
-    """The interval [low, high], rounded outwards."""
-    ends = [_iv.mpf(end.numerator) / end.denominator for end in (low, high)]
-    return _iv.mpf([ends[0].a, ends[1].b])

@@ -34,11 +34,12 @@ _KINDS = {"eps": "epsilon", "data": "sample", "v": "v_prediction", "flow": "flow
 
 class Claim(NamedTuple):
     """What a scheduler's documentation or paper claims: the weak order; which kind of schedule it has; and the rows of
-    its table in an exact run."""
+    its table in an exact run, on its own grid and on others, of which each sigma is looked up in all rows."""
 
     order: int
     kind: str = "table"
     rows: int = FINE
+    rows_elsewhere: int | None = None
 
 
 # Orders: of the papers that the classes name. Kinds: a table of alpha_bar, the preconditioned network of EDM (Karras et
@@ -60,7 +61,7 @@ SCHEDULERS: dict[str, Claim] = {
     "KDPM2AncestralDiscreteScheduler": Claim(1, rows=COARSE),
     "KDPM2DiscreteScheduler": Claim(2, rows=COARSE),
     "LCMScheduler": Claim(1),
-    "LMSDiscreteScheduler": Claim(4, rows=COARSE),
+    "LMSDiscreteScheduler": Claim(4, rows_elsewhere=COARSE),
     "PNDMScheduler": Claim(2),
     "SASolverScheduler": Claim(2),
     "TCDScheduler": Claim(1),
@@ -111,7 +112,8 @@ def diffusers_sampler(name: str, settings: Mapping[str, Any] | None = None, grid
     options = {key: value for key, value in given.items() if key not in own}
     off = [key for key in _NONLINEAR if key in own and (config.get(key, own[key].default) is True)]
     config |= dict.fromkeys(off, False)
-    scheduler = _Scheduler(kind, claim.kind, claim.rows, tuple(sorted(config.items())), tuple(sorted(options.items())))
+    rows = claim.rows if grid == "default" else claim.rows_elsewhere or claim.rows
+    scheduler = _Scheduler(kind, claim.kind, rows, tuple(sorted(config.items())), tuple(sorted(options.items())))
     notes = tuple(f"{key} is nonlinear and is off here; {name} has it on" for key in off)
     prediction = scheduler.edm if claim.kind == "edm" else PREDICTIONS[predicts]
     order = int(given.get("solver_order", claim.order))

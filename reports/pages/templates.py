@@ -7,10 +7,31 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from importlib import resources
+from types import CodeType
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from jinja2 import BytecodeCache, Environment, FunctionLoader, StrictUndefined, Template
+from jinja2.bccache import Bucket
 from markupsafe import Markup
+
+
+class _Kept(BytecodeCache):
+    """What was compiled in this process: a template takes longer to compile than to fill in."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, CodeType] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Into the bucket, if its template was compiled before and is the same."""
+        bucket.code = self._code.get(bucket.key + bucket.checksum)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Out of it."""
+        if bucket.code is not None:
+            self._code[bucket.key + bucket.checksum] = bucket.code
+
+
+_KEPT = _Kept()
 
 
 def template(name: str, filters: Mapping[str, Callable[..., Any]]) -> Template:
@@ -26,6 +47,7 @@ def template(name: str, filters: Mapping[str, Callable[..., Any]]) -> Template:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=_KEPT,
     )
     environment.filters |= filters
     return environment.get_template(name)

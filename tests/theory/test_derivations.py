@@ -24,12 +24,13 @@ from weakorder.theory.weak_order import prove_order
 
 QUESTIONS = questions()
 # Of each kind of question every n-th is in the sample, and every scheme's order in one dimension as it is declared, but
-# for what takes longest: a memory of 3, and of 2 all but SDE-DPM-Solver++2M and SAB2 under the SDE and vp's.
+# for what takes longest: a memory of 3, and of 2 all but SAB2 and vp's.
 EVERY = {"the": 1, "matrices": 1, "psld": 1, "langevin": 1, "vp": 1, "flows": 9, "step map": 13, "order": 41}
 DECLARED = "linear beta, dims 1"
-REMEMBERING = ("RES-2", "RES-2-flow", "DPM-Solver++2M", "DEIS-2")
+REMEMBERING = ("SDE-DPM-Solver++2M", "RES-2", "RES-2-flow", "DPM-Solver++2M", "DEIS-2")
 SLOW = (
-    *("order of memory 3", "order of memory 2 on psld-whole", "step map of RBAO, exact"),
+    *("order of memory 3", "order of memory 2 on psld", "step map of RBAO, exact", "step map of ABOBA, euler"),
+    "flows of the forward SDE of psld",
     *(f"order of {name}," for name in REMEMBERING),
 )
 HELD = tuple(f"{scheme.name}, exact, {DECLARED}" for scheme in (*EXPONENTIAL.values(), *POSITION.values()))

@@ -43,9 +43,10 @@ def _compiled(sde: LinearSDE) -> Callable[..., Any]:
     return sp.lambdify(PARAMETERS, [e.tolist() for e in (sde.matrix, sde.score_gain, sde.noise)], "mpmath")
 
 
-def reference_flow(sde: LinearSDE, length: float, values: Mapping[str, float]) -> list[tuple[Any, Any]]:
-    """(f, theta f') for each of P, K and Q, as mpmath matrices, from exponentials of block matrices."""
-    A, G, D = map(mp.matrix, _compiled(sde)(**{name: mp.mpf(value) for name, value in values.items()}))
+@functools.lru_cache(maxsize=64)
+def reference_flow(sde: LinearSDE, length: float, values: tuple[tuple[str, float], ...]) -> list[tuple[Any, Any]]:
+    """(f, theta f') for each of P, K and Q, as mpmath matrices, from exponentials of block matrices; in 80 digits."""
+    A, G, D = map(mp.matrix, _compiled(sde)(**{name: mp.mpf(value) for name, value in values}))
     time = mp.mpf(length)
     n = sde.size
     affine = mp.zeros(2 * n)  # (u, s)' = [[A, G], [0, 0]] (u, s)
@@ -77,7 +78,8 @@ def worst_error(
     """
     worst = 0.0
     with mp.workdps(80):
-        for matrix, (got, (value, slope)) in enumerate(zip(flow, reference_flow(sde, length, values), strict=True)):
+        reference = reference_flow(sde, float(length), tuple(values.items()))
+        for matrix, (got, (value, slope)) in enumerate(zip(flow, reference, strict=True)):
             for i in range(sde.size):
                 for j in range(sde.size):
                     error = abs(mp.mpf(float(got[i, j])) - value[i, j])

@@ -17,6 +17,7 @@ import sympy as sp
 from error_operators import generator, jet, operators, same
 from hypothesis import given
 from hypothesis import strategies as st
+from selection import examples
 from specimens import BAOAB, STRANG, WHOLE_LANGEVIN, tilted
 from strategies import FEW, random_splittings, schemes, words
 from weakorder.integrators.catalogue import CATALOGUE
@@ -183,6 +184,7 @@ def test_a_word_whose_weights_do_not_sum_to_1_has_order_0(
         assert same(proof.leading, missing(scheme))
 
 
+@examples(20)
 @given(schemes(consistent=False))
 def test_the_bias_rate_of_any_word_is_its_missing_weight(scheme: Scheme) -> None:
     """Claim: for any word at all, the error at h^1 is the sum of (weights - 1) beta L over the parts, whatever the
@@ -241,7 +243,7 @@ def measured(scheme: Scheme, params: Parameters) -> Fit | None:
     return study_order(scheme, params, steps=STEPS, target=target, t_end=0.15).measured
 
 
-@FEW
+@examples(5)
 @given(schemes(), GENERIC)
 def test_the_measured_order_is_the_proven_one(scheme: Scheme, params: Parameters) -> None:
     """Claim: for random consistent words and sub-flows and generic parameters and data, both inequalities.
@@ -345,7 +347,7 @@ def test_no_word_needs_a_jet_beyond_the_bound(scheme: Scheme) -> None:
     operators(scheme, 3)
 
 
-@FEW
+@examples(5)
 @given(random_splittings().flatmap(lambda s: st.tuples(st.just(s), words(s))), st.sampled_from(FLOWS))
 def test_no_word_over_any_splitting_needs_a_jet_beyond_the_bound(drawn: tuple[Splitting, str], flow: str) -> None:
     """Claim: nor over random splittings of the reverse SDE, and a consistent word has no error at h^1."""

@@ -32,6 +32,9 @@ _STAIRS, _TREADS, _MOST, _LEVEL, _STEEP = (2.0**-4, 2.0**-6, 2.0**-8, 2.0**-10),
 # Where the stairs of rates in time are looked for: spans from `_TAU` on, in `_TREADS` steps so short that hardly one
 # crosses an edge; and how far the number of stairs in [0, 1] may be from a whole one.
 _SPANS, _SHORT, _WHOLE = (0.5, 0.06, 0.008, 0.002), 2.0**-17, 0.02
+# How stairs show in some of the treads: rises of so many neighbours, places as far apart; how unlike the rises of what
+# is smooth may be, and its fourth differences beside the whole.
+_NEXT, _UNLIKE, _BENT = 9, 3, 1e-3
 
 
 def _part(k: int, names: Sequence[str]) -> str:
@@ -166,7 +169,8 @@ def rounded_steps(anatomy: Dissection, count: int = 1, rounding: float = 0.0) ->
 
     for longest in _STAIRS:
         sizes = np.linspace(longest / 2, longest, _TREADS)
-        values = np.array([parts(h) for h in sizes])
+        if (values := _treads(parts, sizes, _ROUGH)) is None:
+            continue
         rises = np.abs(np.diff(values, axis=0))
         nothing = _ROUGH * max(1.0, float(np.abs(values).max()))  # a part that is 0 rises and falls by roundings
         moves = rises > nothing + _LEVEL * np.abs(values).max(0) + _STEEP * (np.median(rises, axis=0) + rounding)
@@ -189,7 +193,8 @@ def table_of_rates(anatomy: Dissection, start: float, count: int = 1) -> tuple[i
 
     for span in _SPANS:
         taus = np.linspace(_TAU, _TAU + span, _TREADS)
-        values = np.array([rates(tau) for tau in taus])
+        if (values := _treads(rates, taus, _LEVEL)) is None:
+            continue
         rises = np.abs(np.diff(values, axis=0))
         part = int(rises.max(0).argmax())
         moves = rises[:, part] > _LEVEL * np.abs(values[:, part]).max() + _STEEP * np.median(rises[:, part])
@@ -203,6 +208,26 @@ def table_of_rates(anatomy: Dissection, start: float, count: int = 1) -> tuple[i
             if abs(number - round(number)) <= _WHOLE:
                 return round(number), first
     return None
+
+
+def _treads(of: Callable[[float], Array], at: Array, still: float) -> Array | None:
+    """Parts at places (n,), in which a staircase is looked for: (n, parts). None if some of them show that none is.
+
+    Stairs that rise at `_MOST` of the places are wider than two. Where they are no wider than `_NEXT`, some of so many
+    neighbouring rises are theirs and some are not, and unlike; where they are wider, places that far apart have none or
+    one between them, and no sequence of these two has vanishing third differences. What moves by less than `still`
+    does not count.
+    """
+    near, far = range(_NEXT + 1), range(0, len(at), _NEXT)
+    known = {k: of(float(at[k])) for k in (*near, *far)}
+    seen = np.array(list(known.values()))
+    rises, reach = np.abs(np.diff([known[k] for k in near], axis=0)), np.ptp(seen, axis=0)
+    bends = np.abs(np.diff([known[k] for k in far], 4, axis=0)).max(0)
+    smooth = (rises.max(0) <= _UNLIKE * rises.min(0)) & (bends <= _BENT * reach)
+    moves = reach > still * max(1.0, float(np.abs(seen).max()))
+    if moves.any() and smooth[moves].all():
+        return None
+    return np.array([known[k] if k in known else of(float(place)) for k, place in enumerate(at)])
 
 
 def _edge(of: Callable[[float], Array], at: Array, values: Array, place: int, part: int) -> float:

@@ -227,6 +227,7 @@ def test_the_parameters_of_the_network_are_in_its_file_and_only_the_cut_off_may_
     assert json.loads(result.stdout)["model"]["parameters"] == asdict(Parameters(eps=0.01)) | {"M_inv": 4.0}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_precisions_are_compared_in_the_order_of_their_bits(checkpoint: Path, tmp_path: Path) -> None:
     words = ["--checkpoint", str(checkpoint), "--schemes", "ROBA", "--nfe", "6", "-n", "4", "--refinement", "2"]
     words += ["-o", str(tmp_path), "--precision", "bfloat16", "float32", "bfloat16"]

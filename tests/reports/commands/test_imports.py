@@ -40,7 +40,6 @@ IMPORTS = [
 ]
 OFTEN = [
     ["--help"],
-    ["schemes"],
     ["derive", "ROBA"],
     ["verify", "ROBA"],
     ["stability", "RVV", "--steps", "100"],

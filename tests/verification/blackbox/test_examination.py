@@ -247,11 +247,8 @@ def test_a_branch_on_the_step_size_is_found_in_runs_of_every_kind(kind) -> None:
 def test_rounded_constants_are_named_in_runs_of_every_kind(kind) -> None:
     def step(u, tau, h, score, dtype=torch.float32):
         scale = torch.stack([1 - torch.exp(torch.tensor(-2 * rate * h, dtype=dtype)) for rate in (0.04, 4.01)])
-        return (
-            u
-            + h * drift(u, score(u, 1 - tau))
-            + scale.sqrt().to(u).reshape(2, *(1,) * (u.ndim - 2)) * torch.randn_like(u)
-        )
+        noise = scale.sqrt().to(u).reshape(2, *(1,) * (u.ndim - 2)) * torch.randn_like(u)
+        return u + h * drift(u, score(u, 1 - tau)) + noise
 
     found = examine(kind(step), PARAMS, 1)
     assert found.problems == ()

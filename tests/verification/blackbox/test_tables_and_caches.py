@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from plain_step import deviation, drawing, drift
@@ -12,6 +13,7 @@ from weakorder.integrators.grids import time_grid
 from weakorder.theory.model import Parameters
 from weakorder.verification.blackbox.consistency import Inconsistency
 from weakorder.verification.blackbox.examination import examine
+from weakorder.verification.blackbox.smoothness import _treads
 from weakorder.verification.blackbox.study import study_black_box
 from weakorder.verification.verdicts.verdict import Verdict
 
@@ -49,6 +51,29 @@ def test_a_score_that_is_kept_for_a_time_of_its_own_is_told_and_for_some_steps_i
     (problem,) = examine(Keeping(lambda steps, time: time >= age), CONSTANT, 1).problems
     assert "it keeps its scores for a time of its own, whatever the step size: 8 steps of 0.0625 take 8" in problem
     assert examine(Keeping(lambda steps, _: steps >= 3), CONSTANT, 1).problems == ()
+
+
+def test_some_treads_rule_out_what_is_smooth_and_no_staircase() -> None:
+    """Claim: of stairs of any width that are looked for, begun anywhere, level or nearly, and beside a smooth part, all
+    treads are looked at; of smooth parts some, and of one that does not move all."""
+    at = np.linspace(2.0**-7, 2.0**-6, 64)
+    tread, asked = at[1] - at[0], list[float]()
+
+    def smooth(h: float) -> np.ndarray:
+        asked.append(h)
+        return np.array([np.exp(-9 * h) - 1, h**2, h / (1 + 3 * h), 0.0])
+
+    assert _treads(smooth, at, 1e-12) is None
+    assert len(asked) < len(at) / 3
+    assert _treads(lambda _: np.ones(2), at, 1e-12) is not None
+    for width, begun, slope in itertools.product(np.linspace(2.5, 31, 58), np.linspace(0, 0.9, 7), (0.0, 0.05, -0.1)):
+
+        def stairs(h: float, width=width * tread, begun=begun, slope=slope) -> np.ndarray:
+            return np.array([h**2, width * np.floor(h / width + begun) + slope * h])
+
+        found = _treads(stairs, at, 1e-12)
+        assert found is not None, (width, begun, slope)
+        np.testing.assert_array_equal(found, [stairs(h) for h in at])
 
 
 TABLES = {  # of beta, by t: the spacings

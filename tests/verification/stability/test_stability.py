@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from selection import examples
 from strategies import parameters, words
 from weakorder.integrators.catalogue import CATALOGUE, STOCHASTIC
-from weakorder.theory import stability
+from weakorder.theory import first_failure, stability
 from weakorder.theory.jury import jury
 from weakorder.theory.model import PARAMETERS, PSLD_DIFFUSION, STATIONARY, LinearSDE, M, Parameters, gamma, nu, theta
 from weakorder.theory.model import m as momentum
@@ -128,7 +128,7 @@ _CATALOGUE = st.builds(replace, st.sampled_from(list(CATALOGUE.values())), flow=
 _TARGETS = {"params": parameters(), "t": st.floats(0.01, 1), "variance": st.floats(1e-3, 4)}
 
 
-@examples(10)
+@examples(5)
 @given(scheme=_CATALOGUE, **_TARGETS)
 def test_the_largest_stable_step_of_the_catalogue_is_where_moments_stop_settling(
     scheme: Scheme, params: Parameters, t: float, variance: float
@@ -258,7 +258,7 @@ def test_interval_bounds_hold_the_function(terms: list, ends: list[float], share
     for coefficient, power, rate in terms:
         key = (power, sp.Rational(rate, 2))
         combined[key] = combined.get(key, sp.S.Zero) + sp.Rational(coefficient, 3)
-    bounds = stability._Enclosure(combined)(stability._box(low, high))
+    bounds = first_failure.Enclosure(combined)(first_failure.between(low, high))
     x = sp.Rational(point.numerator, point.denominator)
     value = sp.Add(*(c * x**power * sp.exp(rate * x) for (power, rate), c in combined.items())).evalf(30)
     assert float(bounds.a) - 1e-14 <= float(value) <= float(bounds.b) + 1e-14
@@ -303,10 +303,11 @@ def test_the_closed_form_solves_the_continuous_lyapunov_equation() -> None:
     for sde in (PSLD.whole, LANGEVIN.whole):
         cov = stability.exact_stationary_cov(sde)
         B = sde.matrix - sde.score_gain * stability.PRECISION
-        assert (B * cov + cov * B.T + sde.noise).applyfunc(sp.simplify).is_zero_matrix
+        left = B * cov + cov * B.T + sde.noise
+        assert left.applyfunc(lambda entry: sp.fraction(sp.together(entry))[0].expand()).is_zero_matrix
 
 
-@settings(max_examples=15)
+@examples(6)
 @given(parameters(), st.floats(0.05, 1), st.floats(1e-3, 1), st.floats(1e-3, 0.5))
 def test_the_frozen_dynamics_keep_their_own_stationary_covariance_at_any_step(
     params: Parameters, t: float, variance: float, length: float

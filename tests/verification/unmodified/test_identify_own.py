@@ -2,12 +2,16 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
+from selection import nightly_but
 from weakorder.integrators.catalogue import POSITION
 from weakorder.integrators.unmodified import PREDICTIONS, function_sampler
 from weakorder.theory.paths import PATHS, GaussianPath
 from weakorder.verification.unmodified import identify
+from weakorder.verification.unmodified.faults import own_thetas
 from weakorder.verification.unmodified.identify import _over, _time_over
+from weakorder.verification.unmodified.steps import take
 
 DDIM, DDPM = "vp-DDIM", "vp-DDPM"
 NEVER = 1e-11
@@ -69,8 +73,10 @@ def test_a_clock_that_is_another_is_named(changes, clock):
         ({"WEIGHT": "r"}, "the weight of the answer 1 before it is 2 times the word's in steps 2 to 10"),
         ({"WEIGHT": "2 / r"}, "the weight of the answer 1 before it is"),
         ({"WEIGHT": "-2 * r"}, "the weight of the answer 1 before it is -1 times the word's in steps 2 to 10"),
+        ({"WEIGHT": "r"}, "the first difference of the answers is weighed by 2 times what it should be"),
+        ({"WEIGHT": "-2 * r"}, "the first difference of the answers is weighed by -1 times what it should be"),
     ],
-    ids=["not half", "upside down", "sign"],
+    ids=["not half", "upside down", "sign", "twice", "minus"],
 )
 def test_a_wrong_extrapolation_is_named(changes, said):
     nearest = identify(own_2m(**changes))
@@ -176,6 +182,108 @@ def test_a_mutant_names_its_fault(sampler, said):
     assert any(said in line for line in nearest.differs), nearest.differs
 
 
+NOISE, READ, ASK = "NOISE * spread", "(x - math.sqrt(1 - a * a) * eps)", "model(x, t)"
+FAULTS = [
+    (1.0, NOISE, "math.sqrt(1 - a * a / (b * b))", "variance of the noise is that of the step forward"),
+    (1.0, NOISE, "spread ** 2", "variance of the noise is the square of what it should be: a root is forgotten"),
+    (1.0, NOISE, "spread ** 0.5", "variance of the noise is the root of what it should be: a root is taken twice"),
+    (0.0, READ, "(x - (1 - a * a) * eps)", "sigma is its square: a root is forgotten"),
+    (1.0, READ, "(x - (1 - a * a) * eps)", "sigma is its square: a root is forgotten"),
+    (0.0, READ, "(x - (1 - a * a) ** 0.25 * eps)", "sigma is its root: a root is taken twice"),
+    (0.0, READ, "(x - eps)", "sigma is left out"),
+    (0.0, READ + " / a", READ + " / math.sqrt(a)", "alpha is its root: a root is taken twice"),
+    (
+        0.0,
+        "math.sqrt(1 - b * b - spread ** 2)",
+        "(1 - b * b - spread ** 2)",
+        "keeps a variance for a standard deviation",
+    ),
+    (0.0, ASK, "model(x, s)", "the network is told the noise level of the evaluation after"),
+    (1.0, ASK, "model(x, s)", "the network is told the noise level of the evaluation after"),
+    (1.0, ASK, "model(x, 0.97 * t)", "sigma / alpha that the network is told is 0.7441 to 0.9695 times its input's"),
+    (0.0, ASK, "-model(x, t)", ""),
+]
+DEAR = ((1.0, ASK, "model(x, s)"), (1.0, ASK, "model(x, 0.97 * t)"))
+
+
+@pytest.mark.parametrize(
+    ("eta", "right", "wrong", "said"),
+    nightly_but(lambda case: case[:3] not in DEAR, FAULTS),
+)
+def test_a_fault_that_is_known_is_named_of_the_word_that_it_was_put_into(eta, right, wrong, said):
+    """Claim: and one that is not (the last: a sign) is not said to be one of them."""
+    assert DDIM_CODE.count(right) == 1
+    nearest, *others = identify(own(eta, code=DDIM_CODE.replace(right, wrong)))
+    assert not nearest.is_same
+    if said:
+        assert said in nearest.differs[0], nearest
+        assert nearest.scheme.name == (DDPM if eta else DDIM)
+    known = ("a root is", "left out", "step forward", "times what it should be", "that the network is told", "is told")
+    assert any(any(text in line for text in known) for line in nearest.differs) == bool(said)
+    assert not any(one.is_same for one in others)
+
+
+def test_the_noise_level_that_a_state_has_is_found_whatever_the_network_is_told():
+    """Claim: to all digits; the levels themselves, at which the sampler is the word."""
+    told = own(0.0, code=DDIM_CODE.replace(ASK, "model(x, (t + s) / 2)"))
+    right, wrong = take(own(0.0), 6), take(told, 6)
+    assert np.abs(wrong.thetas / right.thetas - 1).min() > 0.05
+    found = own_thetas(told, wrong, POSITION[DDIM])
+    np.testing.assert_allclose(found, right.thetas, rtol=1e-9)
+    other = own(0.0, code=DDIM_CODE.replace("b * x0", "1.01 * b * x0"))
+    assert own_thetas(other, take(other, 6), POSITION[DDIM]) is None
+
+
+def of_three(second, first=1.0):
+    """The predictor of order 3 on log-SNR, its differences weighed by these factors."""
+    return THREE_M.replace("SECOND", str(second)).replace("FIRST", str(first))
+
+
+THREE_M = """
+import math
+def sample(model, x, steps):
+    times = [1 - k / steps * 0.98 for k in range(steps + 1)]
+    alpha = lambda t: math.exp(-(0.1 * t + 9.95 * t * t) / 2)
+    sigma = lambda t: math.sqrt(1 - alpha(t) ** 2)
+    shown = lambda t: math.log(alpha(t) / sigma(t))
+    old = []
+    for t, s in zip(times, times[1:]):
+        x0 = (x - sigma(t) * model(x, t)) / alpha(t)
+        h = shown(s) - shown(t)
+        # int_0^h e^(r - h) r^n dr, by parts
+        whole = -math.expm1(-h)
+        linear = h - whole
+        square = h * h - 2 * linear
+        pull = whole * x0
+        if old:
+            (p, y), = old[-1:]
+            d1 = (x0 - y) / (shown(t) - shown(p))
+            pull = pull + FIRST * linear * d1
+        if len(old) > 1:
+            (pp, yy), = old[-2:-1]
+            d2 = (d1 - (y - yy) / (shown(p) - shown(pp))) / (shown(t) - shown(pp))
+            pull = pull + SECOND * (square + linear * (shown(t) - shown(p))) * d2
+        old.append((t, x0))
+        x = sigma(s) / sigma(t) * x + alpha(s) * pull
+    return x
+"""
+
+
+@pytest.mark.parametrize(
+    ("second", "first", "said"),
+    [
+        (-1.0, 1.0, "the second difference of the answers is weighed by -1 times what it should be"),
+        (0.5, 1.0, "the second difference of the answers is weighed by 0.5 times what it should be"),
+        (1.0, -1.0, "the first difference of the answers is weighed by -1 times what it should be"),
+        (1.0, 1.0, ""),
+    ],
+)
+def test_a_difference_of_the_last_answers_with_a_wrong_factor_is_named(second, first, said):
+    nearest = identify(own(0.0, code=of_three(second, first)))[0]
+    assert (nearest.scheme.name, nearest.is_same) == ("vp-UniP-3", not said)
+    assert not said or nearest.differs[0] == said
+
+
 def test_a_sampler_in_float32_is_told_what_hides_its_word():
     code = DDIM_CODE.replace("    times =", "    x = x.float()\n    times =").replace(
         "model(x, t)", "model(x, t).to(x)"
@@ -194,4 +302,7 @@ def test_a_fault_of_few_steps_alone_is_no_word():
 
 def test_a_network_that_answers_otherwise_than_it_is_said_to_is_no_word():
     wrong = dataclasses.replace(own(0.0), prediction=PREDICTIONS["v"], predicts="v")
-    assert not identify(wrong)[0].is_same
+    nearest = identify(wrong)[0]
+    assert not nearest.is_same
+    assert nearest.scheme.name == DDIM
+    assert nearest.differs == ("it takes the network's answer for eps, where that is said to be v",)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -204,8 +205,13 @@ def _in_order(chosen: WeightSet, beside: Sequence[WeightSet], config: Config | N
 
 def layout(config: Config) -> dict[str, tuple[int, ...]]:
     """Every key of the network's state_dict and its shape, in order; nothing is allocated."""
+    return dict(_layout(config))
+
+
+@lru_cache(maxsize=16)  # a file is held against it twice or more
+def _layout(config: Config) -> tuple[tuple[str, tuple[int, ...]], ...]:
     with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in NCSNpp(config).state_dict().items()}
+        return tuple((name, tuple(tensor.shape)) for name, tensor in NCSNpp(config).state_dict().items())
 
 
 def attention_side(shapes: Mapping[str, tuple[int, ...]]) -> int | None:

@@ -34,7 +34,7 @@ from weakorder.verification.targets.gaussian import GaussianTarget
 
 ALL = CATALOGUE | EXPONENTIAL
 CELLS = tuple(plan(SCHEMES, (4, 6), "quadratic", 3).values())
-SAMPLES = 5
+SAMPLES = 3
 Z = 6.2
 
 
@@ -116,7 +116,7 @@ def test_what_is_there_is_not_sampled_again_and_another_scheme_changes_nothing(
 
 def test_samples_do_not_depend_on_the_batch_where_the_score_does_not(tmp_path: Path) -> None:
     model, _ = gaussian()
-    whole, single = (fill(tmp_path / str(size), model, batch=size) for size in (5, 1))
+    whole, single = (fill(tmp_path / str(size), model, batch=size) for size in (SAMPLES, 1))
     for cell in CELLS:
         first, second = whole.load(cell, SAMPLES), single.load(cell, SAMPLES)
         assert first is not None
