@@ -264,8 +264,11 @@ def test_a_sampler_is_identified_or_the_nearest_words_are_named(run, mine):
     [
         (["BAOAB"], "diffusion 'stationary' has no words in the catalogue to compare with; choose psld or vp"),
         (["vp-DDIM", "--diffusion", "vp"], "--diffusion vp is for black boxes; vp-DDIM moves under 'vp'"),
-        (["MINE:ddim", "--diffusion", "vp"], "with a grid of its own needs --predicts"),
-        (["MINE:ddim", "--diffusion", "edm"], "'edm' is a path, for a sample(model, x, steps) with a grid of its own"),
+        ([f"{own_grid.__file__}:ddim", "--diffusion", "vp"], "with a grid of its own needs --predicts"),
+        (
+            [f"{own_grid.__file__}:ddim", "--diffusion", "edm"],
+            "'edm' is a path, for a sample(model, x, steps) with a grid of its own",
+        ),
         (
             ["ROBA", "--set", "a=1"],
             "--set, --time and --grid are for samplers with a grid of their own; 'ROBA' is none",
