@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 # Tests start dozens of interpreters: what they import is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test nightly lint report docs orders bench gpu derivations clean
+.PHONY: test nightly lint report docs orders words bench gpu derivations clean
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -60,6 +60,9 @@ gpu: $(READY_DEV)
 
 orders: $(READY)
 	$(BIN)/python -m weakorder.reports.pages.orders docs/gallery/orders.md
+
+words: $(READY_DEV)
+	$(BIN)/python -m weakorder.reports.pages.words docs/gallery/words.md
 
 derivations: $(READY)
 	$(BIN)/python -m weakorder.integrators.make_derivations

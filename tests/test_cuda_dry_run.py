@@ -19,12 +19,13 @@ import pytest
 import torch
 from benchmarks import cifar10_network, loops, throughput
 from click.testing import CliRunner
+from diffusions import PARTED_THIRD, WHOLE_THIRD
 from gpu_specimens import CPU, IMAGES, PARAMS, TINY, near, same
 from pretended_gpu import GPU
 from torch import Tensor
 from weakorder.integrators.anchored import Anchor, anchor_to, sample_anchored
 from weakorder.integrators.blackbox import as_black_box
-from weakorder.integrators.catalogue import CATALOGUE, LANGEVIN_CONTROLS
+from weakorder.integrators.catalogue import CATALOGUE, LANGEVIN_CONTROLS, POSITION
 from weakorder.integrators.coupling import couple, sample_coupled
 from weakorder.integrators.grids import time_grid
 from weakorder.integrators.sampler import ScoreError, draw_prior, sample
@@ -75,16 +76,23 @@ def test_a_score_that_stays_on_the_cpu_is_no_error(gpu: GPU) -> None:
     assert same(elsewhere, sample(CATALOGUE["EM"], near, u, taus, PARAMS))
 
 
-@pytest.mark.parametrize("name", ["EM", "SSCS", "RVV"])
-def test_runs_on_common_noise_do(gpu: GPU, name: str) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "reference"),
+    [
+        *((CATALOGUE[name], CATALOGUE["ROBA"]) for name in ("EM", "SSCS", "RVV")),
+        (POSITION["vp-EM"], POSITION["vp-DDPM"]),
+        (Scheme("S O B A", PARTED_THIRD), Scheme("S F", WHOLE_THIRD, flow="exact")),
+    ],
+    ids=lambda scheme: scheme.name,
+)
+def test_runs_on_common_noise_do(gpu: GPU, scheme: Scheme, reference: Scheme) -> None:
     fine, coarse = (time_grid("quadratic", steps, PARAMS) for steps in (4, 2))
-    scheme, reference = CATALOGUE[name], CATALOGUE["ROBA"]
     together = couple([(scheme, coarse), (reference, fine)], PARAMS)
     given = anchor_to(anchor := Anchor(reference, fine, PARAMS), scheme, coarse)
 
     def run(device: torch.device) -> list[Tensor]:
         numbers = torch.arange(2, device=device)
-        u = draw_prior(PSLD_DIFFUSION, PARAMS, numbers, (3,))
+        u = draw_prior(scheme.splitting.diffusion, PARAMS, numbers, (3,))
         normals = anchor.draw(numbers, (3,))
         return [*sample_coupled(together, near, u, numbers), sample_anchored(given, near, u, normals, numbers)]
 

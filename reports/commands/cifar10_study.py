@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import torch
 
     from ...theory.scheme import Scheme
-    from ...verification.cifar10.study import Processes
+    from ...verification.cifar10.model import Checkpoint
+    from ...verification.cifar10.study import Data, Design, Processes
 
 BUDGETS = (20, 50, 100, 200)  # as many as a verdict takes (analysis.CONCLUSIVE)
 
@@ -152,29 +153,7 @@ def study_of(key: str) -> click.Command:
 
 
 def _study(
-    key: str,
-    checkpoint: Path | None,
-    weights: Any,
-    side: int | None,
-    names: tuple[str, ...],
-    budgets: tuple[list[int], ...],
-    grid: str,
-    samples: int,
-    scales: tuple[list[float], ...],
-    refinement: int,
-    reference_steps: int | None,
-    against: str | None,
-    seed: int,
-    precisions: tuple[str, ...],
-    batch: int | None,
-    data: Path | None,
-    crop: int | None,
-    fid: bool,
-    inception_weights: Path | None,
-    output: Path | None,
-    device: str | None,
-    as_json: bool,
-    **given: float | None,
+    key: str, output: Path | None, device: str | None, seed: int, batch: int | None, as_json: bool, **options: Any
 ) -> None:
     """Schemes on a trained network against a fine run on the same noise: errors, orders, distances, pictures.
 
@@ -187,41 +166,77 @@ def _study(
     began = time.monotonic()
     process = processes.from_environment()
 
-    from ...verification.cifar10.model import DATASETS, is_imitated, memory_for
+    from ...verification.cifar10.model import is_imitated, memory_for
     from ...verification.cifar10.study import Store, reading
     from ...verification.cifar10.study import design as studies
     from ..pages import write_page
 
-    dataset, output = DATASETS[key], output or Path(f"{key}-study")
+    output = output or Path(f"{key}-study")
     with _ended_by_sigterm(), processes.joined(process) as peers:
         chosen = _device(device, process)
-        found, name = studies.open_checkpoint(checkpoint, stated(given), weights, dataset, side)
-        dataset = dataclasses.replace(dataset, side=found.network.config.image_size)
-        schemes = tuple(_schemes(names, [scale for group in scales for scale in group]))
-        asked = (_budgets(budgets), samples, grid, refinement, reference_steps, _precisions(precisions), against)
-        design = studies.Design(schemes, *asked)
-        # what it needs is there, before hours are spent
-        compared = reading.Data.of(data, fid, inception_weights, chosen, dataset, crop)
+        asked = _asked(key, chosen, **options)
+        design, model = asked.design, studies.model_of(asked.checkpoint)
         _check_folder(output)
-        model = studies.model_of(found)
         size = peers.agreed(studies.batch_of(output, design, model, chosen, batch))
         store = Store(output, model, seed, size, is_imitated(PRECISIONS[-1], chosen))
         if process.is_first:
-            _keep_batch(output, size, samples if batch is None else None)
+            _keep_batch(output, size, design.samples if batch is None else None)
         with contextlib.redirect_stdout(sys.stderr), memory_for(size):
             studies.sample(design, store, chosen, process, lambda total: evaluation_bar(total, process.is_first))
         peers.wait()
     if not process.is_first:
         return
     with contextlib.redirect_stdout(sys.stderr):
-        results, images = reading.read(design, store, compared, progress)
-    results |= _how_run(chosen, process.size, began) | {"model": studies.describe_model(found, name)}
+        results, images = reading.read(design, store, asked.data, progress)
+    results |= _how_run(chosen, process.size, began) | {"model": studies.describe_model(asked.checkpoint, asked.name)}
     page = write_page(results, images, output)
     if as_json:
         print_json(results)
     else:
         _summary(results)
         click.echo(f"wrote {page}")
+
+
+class _Asked(NamedTuple):
+    """What the options ask for, read and checked: the design, the images, the network and what to call it."""
+
+    design: Design
+    data: Data
+    checkpoint: Checkpoint
+    name: str
+
+
+def _asked(
+    key: str,
+    device: torch.device,
+    checkpoint: Path | None,
+    weights: Any,
+    side: int | None,
+    names: tuple[str, ...],
+    budgets: tuple[list[int], ...],
+    grid: str,
+    samples: int,
+    scales: tuple[list[float], ...],
+    refinement: int,
+    reference_steps: int | None,
+    against: str | None,
+    precisions: tuple[str, ...],
+    data: Path | None,
+    crop: int | None,
+    fid: bool,
+    inception_weights: Path | None,
+    **given: float | None,
+) -> _Asked:
+    """That all it takes is there, before hours are spent. Raises ValueError or OSError."""
+    from ...verification.cifar10.model import DATASETS
+    from ...verification.cifar10.study import design, reading
+
+    found, name = design.open_checkpoint(checkpoint, stated(given), weights, DATASETS[key], side)
+    dataset = dataclasses.replace(DATASETS[key], side=found.network.config.image_size)
+    schemes = tuple(_schemes(names, [scale for group in scales for scale in group]))
+    rest = (_budgets(budgets), samples, grid, refinement, reference_steps, _precisions(precisions), against)
+    wanted = design.Design(schemes, *rest)
+    return _Asked(wanted, reading.Data.of(data, fid, inception_weights, device, dataset, crop), found, name)
 
 
 def _budgets(given: tuple[list[int], ...]) -> tuple[int, ...]:
@@ -339,7 +354,9 @@ def _command() -> str:
 
 
 def _summary(results: dict[str, Any]) -> None:
-    """A line for each cell, each scheme's verdict, and what each precision changes."""
+    """A line for each cell, what each budget answers, each scheme's verdict, and what each precision changes."""
+    from ..pages import answers
+
     of = [f"of {against}'s", "+-"] if (against := results["settings"]["against"]) is not None else []
     header = ["scheme", "NFE", "steps", "spectrum", "+-", *of, "energy", "+-", "strong", "predicted"]
     rows = []
@@ -362,6 +379,8 @@ def _summary(results: dict[str, Any]) -> None:
         if reference["diverged"]:
             steps = f"at {reference['steps']} steps; give a larger --refinement"
             click.echo(f"warning: the {reference['kind']} reference, {reference['name']}, diverged {steps}", err=True)
+    for answer in answers(results):
+        click.echo(answer)
     for scheme in results["schemes"]:
         if scheme["verdict"]:
             click.echo(f"{scheme['label']}: {scheme['verdict']}: {scheme['reason']}")

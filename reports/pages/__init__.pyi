@@ -1,6 +1,7 @@
 from .budget import leading_terms as leading_terms
 from .budget import leading_text as leading_text
 from .budget import write_budget as write_budget
+from .cifar10_answers import answers as answers
 from .cifar10_page import write_page as write_page
 from .derivation import derivation_text as derivation_text
 from .derivation import derive as derive

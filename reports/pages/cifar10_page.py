@@ -29,6 +29,7 @@ from ...verification.cifar10.study import ENOUGH
 from ...verification.files import write_atomically
 from ..figures import cells, cifar10_figures, cifar10_scatter, measured, names
 from ..figures import style as figures
+from .cifar10_answers import answers
 from .strict_json import dumps
 from .templates import inline, number, template
 
@@ -119,6 +120,7 @@ def render(results: Results, images: Images, svgs: Mapping[str, bytes]) -> str:
             "held_out_loss": None,
         }
         | results["model"],
+        answers=answers(results),
         comparison=comparison,
         compared=[nfe for nfe in [*budgets, None] if any(entry["nfe"] == nfe for entry in entries)],
         figures=drawings,

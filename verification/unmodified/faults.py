@@ -18,7 +18,7 @@ in a way that is known to all digits. The sampler has the fault if it is the wor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,8 @@ _POWERS: dict[str, Callable[[Array], Array]] = {
     "its root: a root is taken twice": np.sqrt,
     "left out": np.ones_like,
 }
+# The sampler in the runs that are looked at, by the network's noise (True) and by the data that it predicts.
+Own = Mapping[bool, list[Steps]]
 # A scheme in the runs that are looked at, by the network's noise or not.
 Over = Callable[[Scheme, bool], list[Steps]]
 
@@ -52,16 +54,15 @@ def reads_noise(scheme: Scheme) -> bool:
     return scheme.frozen.name in _OF_NOISE
 
 
-def fault_of(sampler: Unmodified, runs: Sequence[Taken], scheme: Scheme, over: Over) -> str:
+def fault_of(own: Own, runs: Sequence[Taken], scheme: Scheme, over: Over) -> str:
     """The one fault by which a sampler differs from a word, levels apart, in a sentence; "" where none is known."""
-    factor = _weighed(sampler, runs, scheme, over)
+    factor = _weighed(own[reads_noise(scheme)], scheme, over)
     if factor:
         return factor
-    own = [steps_of(sampler, taken, by_noise=True) for taken in runs]
     data, noise = over(scheme, False), over(scheme, True)
     faulty = [list(_with_faults(*entry)) for entry in zip(noise, data, runs, strict=True)]
     for together in zip(*faulty, strict=True):
-        if all(_agree(a, b) for a, (_, b) in zip(own, together, strict=True)):
+        if all(_agree(a, b) for a, (_, b) in zip(own[True], together, strict=True)):
             return together[0][0]
     return ""
 
@@ -115,10 +116,10 @@ def _read(data: Steps, alpha: Array, sigma: Array, beside: tuple[Array, Array] |
     return between(rows)
 
 
-def _weighed(sampler: Unmodified, runs: Sequence[Taken], scheme: Scheme, over: Over) -> str:
+def _weighed(own: Sequence[Steps], scheme: Scheme, over: Over) -> str:
     """Which difference of the last answers has another weight, and by which factor, in a sentence, or ""."""
     by_noise = reads_noise(scheme)
-    own, right = [steps_of(sampler, taken, by_noise) for taken in runs], over(scheme, by_noise)
+    right = over(scheme, by_noise)
     for n in range(1, scheme.memory):
         with_it, without = (over(_of_memory(scheme, m), by_noise) for m in (n + 1, n))
         parts = [a.G - b.G for a, b in zip(with_it, without, strict=True)]
@@ -152,8 +153,11 @@ def told_levels(sampler: Unmodified, runs: Sequence[Taken], scheme: Scheme) -> s
 
 
 def _may_be(sampler: Unmodified, taken: Taken, scheme: Scheme) -> bool:
-    """Whether it has noise, and remembers, as the word does, at whatever levels."""
+    """Whether it has noise, and remembers, as the word does, at whatever levels, and these are not those it is told:
+    where the network finds no noise at all, a state shrinks with alpha."""
     own = steps_of(sampler, taken, by_noise=True)
+    if np.abs(own.P * np.exp(np.diff(taken.thetas) / 2) - 1).max() < AGREES:
+        return False
     older = np.abs(own.columns[:, 2:-2]).max() > AGREES * np.abs(own.G).max()
     return bool(own.Q.any()) == any(part.sde.noisy[0] for part in scheme.parts) and older == (scheme.memory > 1)
 

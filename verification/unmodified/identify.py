@@ -67,9 +67,9 @@ def identify(
             said = f"it takes the network's answer for {name}, where that is said to be {sampler.predicts}"
             return [*(replace(one, differs=(said,)) for one in _compared(other, runs, same)), *found]
     explained = []
+    own, over = _own(sampler, runs), _words_over(sampler, runs)
     for likeness in found:
-        over = _words_over(sampler, runs)
-        if said := fault_of(sampler, runs, likeness.scheme, over):
+        if said := fault_of(own, runs, likeness.scheme, over):
             explained.append(replace(likeness, differs=(said, *likeness.differs)))
     if not explained:
         for likeness in found[:_AT_OTHER_LEVELS]:
@@ -106,11 +106,14 @@ def _beside(
     sampler: Unmodified, runs: Sequence[Taken], schemes: Sequence[Scheme]
 ) -> Iterator[tuple[Scheme, list[Steps], list[Steps]]]:
     """The words that have a clock here, with the sampler's steps, as the word takes answers, and their own."""
-    own = {by_noise: [steps_of(sampler, taken, by_noise) for taken in runs] for by_noise in (False, True)}
-    over = _words_over(sampler, runs)
+    own, over = _own(sampler, runs), _words_over(sampler, runs)
     for scheme in schemes:
         if scheme.clock.name != TIME.name or sampler.path is not None:
             yield scheme, own[reads_noise(scheme)], over(scheme, reads_noise(scheme))
+
+
+def _own(sampler: Unmodified, runs: Sequence[Taken]) -> dict[bool, list[Steps]]:
+    return {by_noise: [steps_of(sampler, taken, by_noise) for taken in runs] for by_noise in (False, True)}
 
 
 def _words_over(sampler: Unmodified, runs: Sequence[Taken]) -> Any:

@@ -99,9 +99,11 @@ def _thetas_of(run: Transcript) -> tuple[int, Array]:
     theta = theta[first:]
     theta = theta[theta > _LEAST * theta.max(initial=0)]
     if len(theta) < 3 or not (np.diff(theta) < 0).all():
+        back, twice = np.diff(theta).max(initial=-1) > 0, bool((np.diff(theta) == 0).any())
+        why = "goes back to more noise" if back else "asks twice at one time" if twice else "asks less than three times"
         raise ValueError(
-            f"its evaluations are at theta = {', '.join(f'{x:.4g}' for x in theta[:8])}: a word is compared over three "
-            "times or more that fall, and a sampler that asks twice at one time, or goes back, is none of the words"
+            f"it {why}, and is none of the words, which ask at times that fall: its evaluations are at theta = "
+            f"{', '.join(f'{x:.4g}' for x in theta[:8])}"
         )
     return first, theta
 

@@ -158,6 +158,15 @@ def test_the_images_are_those_given(page: Page, results: Results) -> None:
     assert {"reference: ROBA", "reference: RSE"} <= set(page.images)
 
 
+def test_strips_of_large_images_shrink_to_the_page(folder: Path) -> None:
+    """A strip is as wide as its pixels ask for, but in a block that may not be wider than the page: of 64 x 64 images
+    eight are wider than most windows."""
+    style = (folder / "index.html").read_text("utf-8")
+    assert re.search(r"\.block { [^}]*min-width: 0; max-width: 100%;", style)
+    assert re.search(r"\.strip img, \.strip em { width: [^;]*; max-width: calc\(100% - var\(--label\)\); }", style)
+    assert "aspect-ratio: var(--width) / var(--height)" in style  # what stands for images that are not there
+
+
 def test_no_number_is_not_a_number(page: Page) -> None:
     for word in ("nan", "None", "inf", "undefined", "null"):
         assert not re.search(rf"(?<![\w.]){word}(?!\w)", page.text)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusions import PARTED_THIRD, WHOLE_THIRD
+from diffusions import PARTED_THIRD
 from torch import Tensor
 from weakorder.integrators.catalogue import POSITION
 from weakorder.integrators.compiled import compile_run
@@ -31,7 +31,6 @@ WORDS = [
     POSITION["vp-EM"],
     POSITION["vp-DDPM"],
     Scheme("U(1/2) S E U(1/2)", VP_LINEAR, "U S E U", flow="exact"),
-    Scheme("S F", WHOLE_THIRD, "third-EM"),
     Scheme("S O B A", PARTED_THIRD, "third-SOBA"),
 ]
 

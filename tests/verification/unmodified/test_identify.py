@@ -128,11 +128,12 @@ def test_a_timestep_that_is_rounded_is_all_that_keeps_dpm_solver_on_karras_grid_
     (said,) = nearest.differs
     rounded = r"sigma / alpha that the network is told is off by \d\.\de-05 at evaluations 2 to 1\d; .* it is the word"
     assert re.fullmatch(rounded, said), said
-    unrounded = identify(made(DPM, settings, "default"))
-    assert [described(one) for one in unrounded if one.is_same] == [word]
 
 
-@pytest.mark.parametrize(("solver", "clock"), [("midpoint", "logsnr-midpoint"), ("heun", "logsnr")])
+@pytest.mark.parametrize(
+    ("solver", "clock"),
+    nightly_but(lambda case: case[0] == "midpoint", [("midpoint", "logsnr-midpoint"), ("heun", "logsnr")]),
+)
 def test_a_brownian_tree_is_told_from_independent_noise_by_what_it_rounds(solver, clock):
     """Claim: the word is the same; the variance of the tree's noise is off by some 1e-6, which is shown."""
     module = samplers()
@@ -178,7 +179,7 @@ def assert_differs_in_two_weights(found, where):
 
 @pytest.mark.parametrize(
     ("tau", "first", "third"),
-    nightly_but(lambda case: case[0], [(0.0, DDIM, "vp-UniP-3"), (1.0, DDPM, "vp-SA-Solver-P3")]),
+    nightly_but(lambda case: not case[0], [(0.0, DDIM, "vp-UniP-3"), (1.0, DDPM, "vp-SA-Solver-P3")]),
 )
 def test_the_predictor_of_sa_solver_is_a_word_but_for_its_second_order(tau, first, third):
     """Claim: its code adds a term of h^3 to the weights of order 2, and says so; a run of order 3 has that in its
@@ -203,6 +204,7 @@ def test_sa_solver_s_noise_between_two_times_is_an_amount_that_changes_with_time
     assert found.is_same == is_same, found.differs
 
 
+@pytest.mark.nightly  # that of SA-Solver, which is the same on the flow, is a sibling
 def test_the_third_order_predictor_of_unipc_is_a_word_but_for_its_second_step():
     """Claim: that is of its second order, which is the middle's."""
     settings = ALONE | MULTISTEP | {"solver_order": 3, "lower_order_final": False}
@@ -213,11 +215,13 @@ def test_the_third_order_predictor_of_unipc_is_a_word_but_for_its_second_step():
 
 @pytest.mark.parametrize(
     ("x", "settings", "grid", "name", "noise"),
-    [
-        (DPM, {"solver_order": 3, "solver_type": "heun", "lower_order_final": False}, "default", "vp-UniP-3", 0),
-        ("k-diffusion:sample_dpmpp_3m_sde", {}, "karras", "vp-SA-Solver-P3", 1),
-    ],
-    ids=["flow", "SDE"],
+    nightly_but(
+        lambda case: case[-1],
+        [
+            (DPM, {"solver_order": 3, "solver_type": "heun", "lower_order_final": False}, "default", "vp-UniP-3", 0),
+            ("k-diffusion:sample_dpmpp_3m_sde", {}, "karras", "vp-SA-Solver-P3", 1),
+        ],
+    ),
 )
 def test_dpm_solver_s_third_order_weighs_the_second_difference_by_half(x, settings, grid, name, noise):
     """Claim: that is all by which it is not the exact integral of the parabola, on the flow and on the SDE, from the

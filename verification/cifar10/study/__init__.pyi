@@ -3,6 +3,7 @@ from .cells import Cell as Cell
 from .cells import kind_of as kind_of
 from .comparison import PUBLISHED_FID as PUBLISHED_FID
 from .design import BATCH as BATCH
+from .design import Design as Design
 from .design import open_checkpoint as open_checkpoint
 from .features import shipped_network as shipped_network
 from .features import yardstick as yardstick
@@ -13,6 +14,7 @@ from .pixels import pixel_law as pixel_law
 from .processes import Processes as Processes
 from .processes import may_speak as may_speak
 from .ratios import ratios as ratios
+from .reading import Data as Data
 from .sampling import Store as Store
 from .sampling import missing_work as missing_work
 from .sampling import run_work as run_work
