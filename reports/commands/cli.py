@@ -76,6 +76,11 @@ def cli(context: click.Context, version: bool, verbose: bool) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="report", show_default=True, help="Folder.")
 @EVENT
 @click.option("--self-test", is_flag=True, help="Break 200 samplers instead, and show which check catches each.")
+@click.option(
+    "--target",
+    type=click.Choice(["gaussian", "mixture"]),
+    help="Of diffusers or k-diffusion: with mixture, each order where the network is not affine, too.",
+)
 @OUTPUT
 @MODEL
 def report(
@@ -83,6 +88,7 @@ def report(
     output: Path,
     event: list[int] | None,
     self_test: bool,
+    target: str | None,
     as_json: bool,
     device: str,
     **model: float | None,
@@ -98,8 +104,12 @@ def report(
         raise ValueError("no folder to write to; name one with -o DIR")
     params = parameters(device, model)
     if names and set(names) <= set(LIBRARIES):
-        _survey(names, output, as_json)
+        _survey(names, output, as_json, ("gaussian", "mixture") if target == "mixture" else ("gaussian",))
         return
+    if target is not None:
+        raise ValueError(
+            f"--target {target} is for the pages of {' and '.join(LIBRARIES)}; drop it, or name one of these alone"
+        )
     if self_test:
         from ..pages import write_self_test
 
@@ -128,12 +138,12 @@ def _report(schemes: list[Subject], params: Callable[[Diffusion], Parameters], o
         return write_report(schemes, params, output, progress=partial(progress, delay=0), workers=workers)
 
 
-def _survey(libraries: tuple[str, ...], output: Path, as_json: bool) -> None:
+def _survey(libraries: tuple[str, ...], output: Path, as_json: bool, targets: tuple[str, ...]) -> None:
     """The pages of libraries' samplers."""
     from ..pages import write_survey
 
     for library in dict.fromkeys(libraries):
-        page = write_survey(library, output, partial(progress, delay=0), os.cpu_count() or 1)
+        page = write_survey(library, output, partial(progress, delay=0), os.cpu_count() or 1, targets=targets)
         click.echo((page.parent / f"{library}.json").read_text() if as_json else f"wrote {page}", nl=not as_json)
 
 

@@ -12,6 +12,7 @@ from .study import study_unmodified as study_unmodified
 from .survey import BUDGETS as BUDGETS
 from .survey import SURVEYS as SURVEYS
 from .survey import Configuration as Configuration
+from .survey import on_mixture as on_mixture
 from .survey import samplers_of as samplers_of
 from .survey import surveyed as surveyed
 from .transcript import Transcript as Transcript

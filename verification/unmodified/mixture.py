@@ -217,6 +217,19 @@ class MixtureGrid:
         """The order."""
         return order_of(self.steps, self.seen)
 
+    @property
+    def flat(self) -> Fit | None:
+        """The order that Gaussian data show."""
+        return order_of(self.steps, self.gaussian)
+
+    @property
+    def is_flattered(self) -> bool:
+        """Whether Gaussian data show a higher order; slopes that still move on either say nothing."""
+        fit, flat = self.fit, self.flat
+        if fit is None or flat is None or not (fit.is_settled and flat.is_settled):
+            return False
+        return bool(flat.order > fit.order + _FLATTERED)
+
     def findings(self) -> list[Finding]:
         """What is known of it on this grid."""
         where = f"on {called(self.grid)}"
@@ -228,8 +241,8 @@ class MixtureGrid:
         fit, stall = self.fit, stall_of(self.steps, self.seen, self.expected)
         stalled = "" if stall is None else f"the error {stall}; {stall.as_claimed}"
         found.append(order_finding(self.grid, self.expected, fit, stalled, self.decides, "what they are known to"))
-        flat = order_of(self.steps, self.gaussian)
-        if fit is not None and flat is not None and flat.is_settled and flat.order > fit.order + _FLATTERED:
+        flat = self.flat
+        if fit is not None and flat is not None and self.is_flattered:
             text = f"Gaussian data flatter {where}: they show order {flat.order:.2f}, and the mixture {fit.order:.2f}"
             found.append(Finding(text, Weight.NOTES, Kind.ORDER))
         return found

@@ -4,7 +4,8 @@ The distance is that of a run as it ships, constants in float32 and times from t
 the Frechet distance to a Gaussian with the data's mean and covariance (exact.Spectrum.distance), on all of its
 eigenvalues. Runs start from the exact law at their first time, and, as people start them, from pure noise: what these
 differ by is the schedule's, not the sampler's. This ranks samplers without a network, and holds for data that are
-Gaussian: what a network's score does away from them it cannot say.
+Gaussian: what a network's score does away from them it cannot say. `on_mixture` says of each configuration what order
+it has where the network is not affine.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from ...integrators.unmodified import (
 )
 from ..exact import Spectrum, cifar10_spectrum
 from ..targets import GaussianLaw
+from .chain import chain_of
 from .laws import Data, laws_of
+from .mixture import study_on_mixture
 from .study import UnmodifiedStudy, study_unmodified
 from .transcript import Transcript, transcribe
 
@@ -112,6 +115,40 @@ def surveyed(configuration: Configuration, steps: Sequence[int] = STEPS) -> dict
     for grid, sampler in grids.items():
         entry["distances"][grid] = [_distance(sampler, budget) for budget in BUDGETS]
     return entry
+
+
+def on_mixture(configuration: Configuration, steps: Sequence[int] = STEPS) -> dict[str, dict[str, Any]]:
+    """By grid what a survey says of one configuration on the mixture, in JSON's own types: its order there, the
+    interval, or "why" there is none; the order that Gaussian data show at the same steps, and whether they flatter."""
+    try:
+        grids = configuration.grids()
+    except ValueError:
+        return {}
+    return {grid: _on_mixture(grid, sampler, steps) for grid, sampler in grids.items()}
+
+
+def _on_mixture(grid: str, sampler: Unmodified, steps: Sequence[int]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"order": None, "low": None, "high": None, "settled": False, "gaussian": None}
+    entry |= {"flattered": False, "why": ""}
+    try:
+        (found,) = study_on_mixture({grid: sampler}, steps=_levels(sampler, steps)).grids
+    except ValueError as error:
+        return entry | {"why": " ".join(str(error).split())}
+    if found.flat is not None:
+        entry["gaussian"] = _finite(found.flat.order)
+    if (fit := found.fit) is None:
+        return entry | {"why": "; ".join(finding.text for finding in found.findings())}
+    entry |= {"order": _finite(fit.order), "low": _finite(fit.low), "high": _finite(fit.high)}
+    return entry | {"settled": fit.is_settled, "flattered": found.is_flattered}
+
+
+def _levels(sampler: Unmodified, steps: Sequence[int]) -> Sequence[int]:
+    """With a memory and noise, of which the law of two states is carried, short runs need a larger lattice than there
+    is: the levels begin one later then, and go one further."""
+    run = transcribe(sampler, steps[0])
+    if run.is_stochastic and chain_of(sampler, run).dimensions > 1:
+        return (*steps[1:], 2 * steps[-1])
+    return steps
 
 
 def _constants(study: UnmodifiedStudy) -> dict[str, Any]:

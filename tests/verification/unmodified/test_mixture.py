@@ -16,7 +16,15 @@ from weakorder.theory.paths import PATHS, Level
 from weakorder.verification.exact import Cloud, carry, observables_of, resolutions_on
 from weakorder.verification.unmodified import Data, laws_of, study_on_mixture, study_unmodified, transcribe
 from weakorder.verification.unmodified.chain import chain_of
-from weakorder.verification.unmodified.mixture import answered, law_at, mixture_errors, moved_through, predicted
+from weakorder.verification.unmodified.mixture import (
+    MixtureGrid,
+    answered,
+    law_at,
+    law_of,
+    mixture_errors,
+    moved_through,
+    predicted,
+)
 
 STEPS = (20, 40, 80, 160)
 OBSERVABLES = observables_of(1)
@@ -35,6 +43,23 @@ def test_gaussian_data_flatter_the_midpoint_rule_of_edm_and_the_mixture_says_2()
     assert found.grids[0].fit.order == pytest.approx(2, abs=0.15)
     assert any("they show order 3.0" in warning for warning in found.warnings)
     assert study_like(found, 3).verdict == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("slopes", "gaussian", "flattered"),
+    [
+        ((2, 2, 2), 3, True),
+        ((2, 2, 2), 2.4, False),  # less than half an order
+        ((3, 3, 3), 3, False),
+        ((1.2, 2.4, 1.6), 3, False),  # slopes that still move say nothing
+    ],
+)
+def test_gaussian_data_flatter_where_both_orders_are_settled_and_theirs_is_higher(slopes, gaussian, flattered):
+    steps = np.array([20.0, 40.0, 80.0, 160.0])
+    sizes = 0.1 * 2.0 ** -np.concatenate([[0.0], np.cumsum(slopes)])
+    grid = MixtureGrid("karras", 2, steps, (), sizes, np.zeros(4), steps**-gaussian)
+    assert grid.is_flattered is flattered
+    assert any("flatter" in finding.text for finding in grid.findings()) is flattered
 
 
 KNOWN = {
@@ -234,3 +259,14 @@ def test_a_few_steps_with_noise_agree_with_nested_quadrature_of_the_sampler_itse
 def test_a_longer_memory_with_noise_is_refused_by_name(make, said):
     with pytest.raises(ValueError, match=said):
         study_on_mixture({"karras": make()}, steps=(5, 10, 20, 40))
+
+
+def test_without_its_noise_a_longer_memory_is_taken_as_the_refusal_says():
+    """Claim: on a line, its nodes moved by the sampler itself."""
+    sampler = k_diffusion_sampler("sample_dpmpp_3m_sde", {"eta": 0.0}, "karras")
+    dimensions, law = law_of(sampler, transcribe(sampler, 5))
+    assert dimensions == 1
+    assert np.isfinite(law(resolutions_on(1)[0]).points).all()
+    noisy = k_diffusion_sampler("sample_dpmpp_3m_sde", {}, "karras")
+    with pytest.raises(ValueError, match="--set eta=0"):
+        law_of(noisy, transcribe(noisy, 5))
