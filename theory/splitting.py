@@ -268,6 +268,16 @@ PSLD, PSLD_LINEAR, PSLD_WHOLE, PSLD_FLOW, PSLD_FLOW_WHOLE, LANGEVIN = (
 VP_WHOLE, VP_FLOW, VP_LINEAR = (SPLITTINGS[name] for name in ("vp-whole", "vp-flow", "vp-linear"))
 
 
+def whole_of(diffusion: Diffusion, is_noisy: bool = True) -> Splitting:
+    """A diffusion's reverse SDE, or its probability flow, as samplers without a word follow it: a built-in splitting of
+    these dynamics, or one of a single part."""
+    whole = diffusion.reverse(1 if is_noisy else 0)
+    for known in (PSLD_WHOLE, PSLD_FLOW, VP_WHOLE, VP_FLOW):
+        if (known.diffusion, known.whole) == (diffusion, whole):
+            return known
+    return Splitting(f"{diffusion.name}-{'whole' if is_noisy else 'flow'}", diffusion, whole, (Part.of("F", whole),))
+
+
 def splitting_for(names: set[str]) -> Splitting:
     """The first built-in splitting that has all the parts in `names`: the one that a bare word belongs to.
 

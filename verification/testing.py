@@ -112,25 +112,33 @@ def assert_matches_baseline(
     event: tuple[int, ...] = (),
     order: int = 1,
     steps: Sequence[int] | None = None,
+    diffusion: Diffusion | str | None = None,
 ) -> None:
     """Assert that a sampler does what the baseline file says; the message says what changed. A file that does not exist
     is an error, and written under --weakorder-update, which rewrites all others too.
 
-    params, event, order, steps: of a baseline that is written (steps: of its order study); one that is compared holds
-    its own. Raises AssertionError, and ValueError on a file that is no baseline.
+    params, event, order, steps, diffusion: of a baseline that is written (steps: of its order study; diffusion: what a
+    black box samples, as in `assert_weak_order`); one that is compared holds its own. Raises AssertionError, and
+    ValueError on a file that is no baseline.
     """
     __tracebackhide__ = True
     from ..theory.model import Parameters
+    from ..theory.scheme import Scheme
     from .blackbox import baseline as baselines
 
+    named = None if diffusion is None else _diffusion(diffusion)
     if os.environ.get(UPDATE, "0") != "0":
         kept = baselines.load(path) if Path(path).exists() else None
         if kept is not None:  # what was recorded once is recorded again, unless the test says otherwise
             params = params or Parameters(**kept["parameters"])
+            if named is None and not isinstance(sampler, Scheme):
+                named = baselines.recorded_diffusion(kept)
             event, order = event or tuple(kept["event"]), kept["order"]["expected"] if order == 1 else order
             steps = steps or kept["order"]["steps"]
         levels = steps or baselines.BLACK_BOX_STEPS
-        baselines.save(baselines.record(_name(sampler), sampler, params or Parameters(), event, order, levels), path)
+        params = params or baselines.moves_under(sampler, named).parameters()
+        found = baselines.record(_name(sampler), sampler, params, event, order, levels, diffusion=named)
+        baselines.save(found, path)
         return
     try:
         recorded = baselines.load(path)
@@ -138,6 +146,8 @@ def assert_matches_baseline(
         raise AssertionError(f"{error}: pytest --weakorder-update") from error
     if params is not None and Parameters(**recorded["parameters"]) != params:
         raise AssertionError(f"{path} was recorded with other model parameters: pytest --weakorder-update")
+    if named is not None and named != baselines.recorded_diffusion(recorded):
+        raise AssertionError(f"{path} was recorded over another diffusion: pytest --weakorder-update")
     if event and tuple(recorded["event"]) != event:
         raise AssertionError(f"{path} was recorded with event {recorded['event']}: pytest --weakorder-update")
     comparison = baselines.check(recorded, sampler)

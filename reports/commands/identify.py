@@ -10,8 +10,8 @@ import click
 
 from .lines import print_json, progress
 from .options import EVENT, MODEL, OUTPUT, Chosen
-from .unmodified import LIBRARIES, OWN_GRID, Asked, samplers_of
-from .values import parameters, sampler_of
+from .unmodified import LIBRARIES, OWN_GRID, Asked, over_diffusion, samplers_of
+from .values import diffusion_of, parameters, sampler_of
 
 if TYPE_CHECKING:
     from ...verification.blackbox import Likeness
@@ -42,14 +42,15 @@ def identify(
 
     Exit code 0 if it is a word, 1 if it is none of those that are known, 2 bad input.
     """
-    if x.partition(":")[0] in LIBRARIES or diffusion is not None or predicts is not None:
+    if x.partition(":")[0] in LIBRARIES or predicts is not None:
         if device != "cpu" or any(value is not None for value in model.values()):
             raise ValueError(f"the parameters of a model are not for {x}, a sampler with a grid of its own; drop them")
         found = _of_own_grid(Asked(x, settings, diffusion, predicts, time, grid, event))
     else:
         if settings or time or grid:
             raise ValueError(f"--set, --time and --grid are for samplers with a grid of their own; {x!r} is none")
-        found = _of_steps(x, tuple(event or ()), device, model)
+        with over_diffusion(diffusion):
+            found = _of_steps(x, tuple(event or ()), diffusion, device, model)
     same = [likeness for likeness in found if likeness.is_same]
     if as_json:
         nearest = [] if same else [likeness.as_dict() for likeness in found[:_SHOWN]]
@@ -77,16 +78,17 @@ def _of_own_grid(asked: Asked) -> list[Likeness]:
     return among_words(sampler)
 
 
-def _of_steps(x: str, event: tuple[int, ...], device: str, model: dict[str, float | None]) -> list[Likeness]:
+def _of_steps(
+    x: str, event: tuple[int, ...], diffusion: str | None, device: str, model: dict[str, float | None]
+) -> list[Likeness]:
     from ...integrators.blackbox import as_black_box
-    from ...theory.model import PSLD_DIFFUSION
     from ...theory.scheme import Scheme
     from ...verification.blackbox import identify as among_words
 
-    sampler, params = sampler_of(x, Chosen()), parameters(device, model)
+    sampler = sampler_of(x, Chosen())
+    moves = diffusion_of(sampler, diffusion)
+    params = parameters(device, model, moves)
     if isinstance(sampler, Scheme):
-        if sampler.splitting.diffusion != PSLD_DIFFUSION:
-            raise ValueError(f"{x} is a word already; identify takes a sampler, or a word of phase space")
         sampler = as_black_box(sampler, params)
     with contextlib.redirect_stdout(sys.stderr):  # what black boxes print is not our answer
-        return among_words(sampler, params, event, progress=progress)
+        return among_words(sampler, params, event, progress=progress, diffusion=moves)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .lines import EXIT_CODES, cell, print_json, print_table, progress, title, warn
-from .options import EVENT, GRID, MODEL, OUTPUT, REAL, SCHEME, WHOLE, Chosen, Whole
+from .options import DIFFUSION, EVENT, GRID, MODEL, OUTPUT, REAL, SCHEME, WHOLE, Chosen, Whole
 from .values import diffusion_of, given, parameters, sampler_of, scheme_of
 
 STEPS = 50
@@ -81,6 +81,7 @@ def derive(
 @click.option("--data-mean", type=REAL, default=0.0, show_default=True, help="Mean of the Gaussian data.")
 @click.option("--data-variance", type=REAL, default=1.0, show_default=True, help="Variance of the Gaussian data.")
 @GRID
+@DIFFUSION
 @EVENT
 @click.option(
     "--start",
@@ -98,6 +99,7 @@ def moments(
     data_mean: float,
     data_variance: float,
     grid: str,
+    diffusion: str | None,
     event: list[int] | None,
     start: str,
     as_json: bool,
@@ -113,8 +115,9 @@ def moments(
     from ...verification.targets import GaussianTarget
 
     sampler = sampler_of(x, chosen)
-    params = parameters(device, model, diffusion_of(sampler))
-    target = GaussianTarget.of(data_mean, data_variance, diffusion_of(sampler), params)
+    moves = diffusion_of(sampler, diffusion)
+    params = parameters(device, model, moves)
+    target = GaussianTarget.of(data_mean, data_variance, moves, params)
     steps = steps_of(grid) or STEPS if steps is None else steps
     taus = time_grid(grid, steps, params)
     if isinstance(sampler, Scheme):
@@ -153,6 +156,7 @@ def moments(
 @SCHEME
 @click.option("--steps", type=WHOLE, help="Judge a run of N steps on --grid instead.")
 @GRID
+@DIFFUSION
 @OUTPUT
 @MODEL
 def stability(
@@ -160,6 +164,7 @@ def stability(
     chosen: Chosen,
     steps: int | None,
     grid: str,
+    diffusion: str | None,
     as_json: bool,
     device: str,
     **model: float | None,
@@ -172,9 +177,10 @@ def stability(
     from ..pages import judge, stability_text
 
     sampler = sampler_of(x, chosen)
-    params = parameters(device, model, diffusion_of(sampler))
+    moves = diffusion_of(sampler, diffusion)
+    params = parameters(device, model, moves)
     with contextlib.redirect_stdout(sys.stderr):  # what a black box prints is not our answer
-        answer, stable = judge(sampler, params, steps, grid, progress)
+        answer, stable = judge(sampler, params, steps, grid, progress, moves)
     if as_json:
         print_json({"sampler": x} | answer)
     else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from .lines import EXIT_CODES, cell, print_json, print_table, progress, title
-from .options import EVENT, GRID, MODEL, OUTPUT, REAL, SCHEME, WHOLE, Chosen, Numbers, Whole, together
+from .options import DIFFUSION, EVENT, GRID, MODEL, OUTPUT, REAL, SCHEME, WHOLE, Chosen, Numbers, Whole, together
 from .unmodified import UNMODIFIED
 from .values import diffusion_of, parameters, sampler_of
 from .waiting import Waiting
@@ -240,6 +240,7 @@ _LIMITED = click.option("--time-limit", type=REAL, help="Seconds after which to 
 _BASELINED = together(
     click.option("--order", type=Whole(1, 10), default=1, show_default=True, help="Order to hold X to."),
     click.option("--steps", type=Numbers(int), help="Of its order study; default 25,50,...,1600."),
+    DIFFUSION,
     EVENT,
     _LIMITED,
     OUTPUT,
@@ -258,6 +259,7 @@ def record(
     output: Path,
     order: int,
     steps: list[int] | None,
+    diffusion: str | None,
     event: list[int] | None,
     time_limit: float | None,
     as_json: bool,
@@ -268,13 +270,14 @@ def record(
     from ...verification.blackbox import baseline as baselines
     from ...verification.files import check_writable
 
-    params = parameters(device, model)
     sampler = sampler_of(x, Chosen())
+    moves = diffusion_of(sampler, diffusion)
+    params = parameters(device, model, moves)
     check_writable(output)
     levels = steps or baselines.BLACK_BOX_STEPS
 
     def work(shown: Any) -> Any:
-        return baselines.record(x, sampler, params, tuple(event or ()), order, levels, shown)
+        return baselines.record(x, sampler, params, tuple(event or ()), order, levels, shown, moves)
 
     found = _whole(time_limit, work, "nothing was written")
     baselines.save(found, output)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...integrators.grids import GRIDS, label, time_grid
-from ...theory.model import Parameters
+from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ...theory.scheme import Scheme
 from ...verification.exact import Spectrum, cifar10_spectrum
 from ...verification.stability import (
@@ -222,20 +222,26 @@ def _rounded(values: np.ndarray) -> Any:
 
 
 def judge(
-    sampler: Scheme | Sampler, params: Parameters, steps: int | None, grid: str, progress: Progress = iter
+    sampler: Scheme | Sampler,
+    params: Parameters,
+    steps: int | None,
+    grid: str,
+    progress: Progress = iter,
+    named: Diffusion = PSLD_DIFFUSION,
 ) -> tuple[Results, bool]:
     """What `weakorder stability` prints, and whether it is stable: one run of `steps` steps on `grid`, or, without
-    steps, the fewest on each grid of that name, or on a grid of the user's own."""
+    steps, the fewest on each grid of that name, or on a grid of the user's own; named: the diffusion of a black
+    box."""
     scheme = sampler if isinstance(sampler, Scheme) else None
     study: Results = {"factor": stability.FACTOR, "excess": stability.EXCESS}
     if steps is not None:
-        growth = stability.worst_growth(sampler, params, time_grid(grid, steps, params))
+        growth = stability.worst_growth(sampler, params, time_grid(grid, steps, params), named=named)
         stable = growth.growth <= stability.FACTOR
         run = {"grid": grid, "steps": steps, "stable": stable, **asdict(growth)}
         return study | run | {"nfe": scheme.nfe_per_step * steps if scheme else None}, stable
     bound = BOUND if scheme else BLACK_BOX_BOUND
     names = list(GRIDS) if grid in GRIDS else [grid]
-    found = [least_steps(sampler, params, name, bound=bound) for name in progress(names)]
+    found = [least_steps(sampler, params, name, bound=bound, named=named) for name in progress(names)]
     return study | {"bound": bound, "grids": [_least(one, scheme) for one in found]}, True
 
 

@@ -48,6 +48,8 @@ def which(row: Row) -> str:
     if same:
         return f"**{_called(same)}**"
     nearest = found[0]
+    if nearest.scheme.name == nearest.scheme.word and _IN_STEPS.search(nearest.differs[0]):
+        return "none: no word with a name is nearest"  # of others several may be as near, and rounding decides
     return f"none: nearest is {_called([nearest])}, but {_differs(nearest)}"
 
 

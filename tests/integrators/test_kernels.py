@@ -108,7 +108,7 @@ def test_an_update_is_the_formula_to_rounding(tier, dtype, kind: str, scored: bo
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("tier", TIERS)
-@examples(15)
+@examples(8)
 @given(data=st.data())
 def test_no_bit_depends_on_batch_order_or_length(tier, dtype, data: st.DataObject) -> None:
     n = data.draw(st.sampled_from(SIZES if tier is not gpu else SIZES[:5]))

@@ -109,7 +109,7 @@ def test_a_baseline_is_recorded_again_with_what_it_was_recorded_with(
     asked: list[Any] = []
     monkeypatch.setattr(baseline, "load", lambda _: kept)
     monkeypatch.setattr(baseline, "save", lambda *_: None)
-    monkeypatch.setattr(baseline, "record", lambda *words: asked.append(words[2:]))
+    monkeypatch.setattr(baseline, "record", lambda *words, diffusion: asked.append(words[2:]))
     monkeypatch.setenv(UPDATE, "1")
     path.touch()
     assert_matches_baseline(CATALOGUE["RSE"], path)

@@ -21,14 +21,15 @@ import numpy as np
 
 from ...integrators.blackbox import Sampler, as_black_box, kind_of
 from ...integrators.grids import time_grid
-from ...theory.model import PSLD_DIFFUSION, Parameters
+from ...theory.model import PSLD_DIFFUSION, Diffusion, LinearSDE, Parameters
+from ...theory.parameters import COMPONENTS
 from ...theory.scheme import Scheme
-from ..exact import errors_of
+from ..exact import errors_of, gaussian_targets
 from ..files import write_atomically
 from ..targets import GaussianTarget
-from ..verdicts import Array
 from .anatomy import Anatomy, dissect
 from .comparison import SHORT_GRIDS, Baseline, Comparison, compare
+from .consistency import check_moves
 from .probing import probed_moments
 from .study import BLACK_BOX_STEPS, study_black_box
 
@@ -48,23 +49,26 @@ def record(
     expected: int = 1,
     steps: Sequence[int] = BLACK_BOX_STEPS,
     progress: Progress = iter,
+    diffusion: Diffusion | None = None,
 ) -> Baseline:
     """The fingerprint of a black box of any kind, or of a scheme, as JSON's own types. expected, steps: of its order
-    study.
+    study; diffusion: what a black box samples, by default PSLD's; a scheme has its own.
 
     Raises BlackBoxError if it cannot be verified as it stands, ValueError on bad input.
     """
+    moves = check_moves(moves_under(sampler, diffusion))
     if isinstance(sampler, Scheme):
         sampler = as_black_box(sampler, params)
-    anatomies = [dissect(sampler, np.array(taus), event) for taus in SHORT_GRIDS]
-    target = GaussianTarget.of(MEANS, VARIANCES, PSLD_DIFFUSION, params)
+    anatomies = [dissect(sampler, np.array(taus), event, moves) for taus in SHORT_GRIDS]
+    target, unit = GaussianTarget.of(MEANS, VARIANCES, moves, params), np.sqrt(moves.prior_variances(params.values()))
     runs = []
     for grid, count in RUNS:
         moments = probed_moments(sampler, target, time_grid(grid, count, params), event=event)
         law = {"mean": _digits(moments.computed.mean.T), "cov": _digits(moments.computed.cov.transpose(2, 0, 1))}
-        error = errors_of(moments.computed, moments.exact, _unit(params))["w2"]
+        error = errors_of(moments.computed, moments.exact, unit)["w2"]
         runs.append({"grid": grid, "steps": count, "nfe": moments.nfe, **law, "w2_error": _digits(error)})
-    study = study_black_box(name, sampler, params, expected, steps, event=event, progress=progress)
+    laws = gaussian_targets(moves, params)
+    study = study_black_box(name, sampler, params, expected, steps, laws, event=event, progress=progress)
     measured = study.measured
     return {
         "format": FORMAT,
@@ -73,6 +77,7 @@ def record(
         "event": list(event),
         "versions": {"python": platform.python_version(), **{k: metadata.version(k) for k in ("weakorder", "torch")}},
         "parameters": asdict(params),
+        **({} if moves == PSLD_DIFFUSION else {"diffusion": described(moves)}),
         "rounding": _digits(max(anatomy.rounding for anatomy in anatomies)),
         "order": {
             "expected": expected,
@@ -85,6 +90,41 @@ def record(
         "runs": {"mean": list(MEANS), "variance": list(VARIANCES), "of": runs},
         "short_runs": [written(anatomy) for anatomy in anatomies],
     }
+
+
+def moves_under(sampler: Sampler | Scheme, named: Diffusion | None) -> Diffusion:
+    """What a sampler samples: a scheme its splitting's diffusion, a black box the one that is named, by default PSLD's.
+    Raises ValueError where a scheme's is another."""
+    if not isinstance(sampler, Scheme):
+        return named or PSLD_DIFFUSION
+    own = sampler.splitting.diffusion
+    if named is not None and named != own:
+        raise ValueError(f"scheme {sampler.name!r} moves under {own.name!r}, not {named.name!r}; drop the diffusion")
+    return own
+
+
+def described(diffusion: Diffusion) -> dict[str, Any]:
+    """A diffusion as JSON has it, from which `recorded_diffusion` makes it again."""
+    _, (_, forward, variances, arguments, defaults) = diffusion.__reduce__()
+    return {
+        "name": diffusion.name,
+        "forward": list(forward.declaration),
+        "variances": list(variances),
+        "score_arguments": list(arguments),
+        "defaults": dict(defaults),
+    }
+
+
+def recorded_diffusion(baseline: Baseline) -> Diffusion:
+    """What the sampler of a baseline samples. Raises KeyError, TypeError or ValueError where it is none."""
+    if (text := baseline.get("diffusion")) is None:
+        return PSLD_DIFFUSION
+    entries = (text[key] for key in ("forward", "variances", "score_arguments"))
+    forward, variances, arguments = (tuple(map(str, entry)) for entry in entries)
+    sde = LinearSDE.declared(forward)
+    if not 1 <= sde.size <= len(COMPONENTS) or len(forward) % 2 or len(variances) != 2 * sde.size - 1:
+        raise ValueError("the baseline's diffusion was changed by hand: record it anew")
+    return Diffusion.declared(str(text["name"]), sde, variances, arguments, text["defaults"])
 
 
 def written(anatomy: Anatomy) -> dict[str, Any]:
@@ -104,7 +144,8 @@ def check(baseline: Baseline, sampler: Sampler | Scheme, progress: Progress = it
     check_baseline(baseline)
     order = baseline["order"]
     params, event = Parameters(**baseline["parameters"]), tuple(baseline["event"])
-    now = record(baseline["sampler"], sampler, params, event, order["expected"], order["steps"], progress)
+    moves = recorded_diffusion(baseline)
+    now = record(baseline["sampler"], sampler, params, event, order["expected"], order["steps"], progress, moves)
     return compare(baseline, now)
 
 
@@ -118,10 +159,10 @@ def check_baseline(baseline: object) -> None:
         raise ValueError("the baseline's short runs are not this version's: record it anew")
     runs = baseline["runs"]["of"]
     laws = [(np.shape(run["mean"]), np.shape(run["cov"])) for run in runs]
-    order, event = baseline["order"], baseline["event"]
+    order, event, n = baseline["order"], baseline["event"], recorded_diffusion(baseline).size
     sound = (
         [(run["grid"], run["steps"]) for run in runs] == list(RUNS)
-        and set(laws) == {((len(MEANS), 2), (len(MEANS), 2, 2))}
+        and set(laws) == {((len(MEANS), n), (len(MEANS), n, n))}
         and all(isinstance(run["nfe"], int) and {"w2_error"} <= set(run) for run in runs)
         and all(isinstance(run["score_times"], list) for run in baseline["short_runs"])
         and isinstance(baseline["rounding"], (int, float))
@@ -175,7 +216,3 @@ def _digits(value: Any) -> Any:
         return [walk(entry) for entry in values] if isinstance(values, list) else plain(values)
 
     return walk(array.tolist())
-
-
-def _unit(params: Parameters) -> Array:
-    return np.sqrt(PSLD_DIFFUSION.prior_variances(params.values()))

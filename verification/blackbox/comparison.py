@@ -124,7 +124,7 @@ class _Change:
             change = f"is gone (it was {self.old[0]:.6g})"
         elif len(ratios) == len(self.old) and max(ratios) - min(ratios) <= 1e-3 * abs(ratios[0] - 1):
             change = f"is {ratios[0]:.10g} times what it was"
-            if self.part.startswith("noise") and self.place in ((0, 0), (1, 1)) and ratios[0] > 0:
+            if self.part.startswith("noise") and self.place[0] == self.place[-1] and ratios[0] > 0:
                 change += f" (its standard deviation {math.sqrt(ratios[0]):.10g} times)"
         else:
             k = int(np.argmax(np.abs(np.subtract(self.new, self.old))))
@@ -189,7 +189,7 @@ def _parts(before: Baseline, now: Baseline, tolerance: float, most: int = 6) -> 
             if "offset" in name or name.startswith("gain_of_score"):
                 size = max(size, 1.0)  # of a state of size 1: they may be nothing but rounding
             for place in np.ndindex(a.shape):
-                if "noise_covariance" in name and "run_and" not in name and place == (1, 0):
+                if "noise_covariance" in name and "run_and" not in name and place[0] > place[-1]:
                     continue
                 if np.isfinite(a[place]) != np.isfinite(b[place]):
                     relative = math.inf
@@ -219,7 +219,7 @@ def _summed(run: dict[str, Any]) -> dict[str, Any]:
     """A short run without what belongs to one of its scores: their gains added up, which is what has a limit."""
     gains = [np.array(value, dtype=float) for name, value in run.items() if name.startswith("score_gain")]
     kept = {name: run[name] for name in ("taus", "score_times", "propagator", "offset", "noise_covariance")}
-    return kept | {"score_gain_in_all": sum(gains, np.zeros((2, 2)))}
+    return kept | {"score_gain_in_all": sum(gains, np.zeros(np.shape(run["propagator"])))}
 
 
 def _entry(part: str, place: tuple[int, ...]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from ...integrators.blackbox import Sampler, as_black_box
 from ...integrators.catalogue import all_schemes
 from ...theory.clock import CLOCKS, TIME
-from ...theory.model import PSLD_DIFFUSION, Parameters
+from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ...theory.scheme import Scheme
 from .anatomy import Anatomy, dissect
 from .baseline import written
@@ -68,9 +68,15 @@ class Likeness:
         }
 
 
-def words() -> list[Scheme]:
-    """The catalogue's, in phase space, that are sampled."""
-    return [scheme for scheme in all_schemes().values() if scheme.splitting.diffusion == PSLD_DIFFUSION]
+def words(diffusion: Diffusion = PSLD_DIFFUSION) -> list[Scheme]:
+    """The catalogue's over a diffusion, that are sampled. Raises ValueError where there are none."""
+    found = [scheme for scheme in all_schemes().values() if scheme.splitting.diffusion == diffusion]
+    if not found:
+        known = dict.fromkeys(scheme.splitting.diffusion.name for scheme in all_schemes().values())
+        raise ValueError(
+            f"diffusion {diffusion.name!r} has no words in the catalogue to compare with; choose {' or '.join(known)}"
+        )
+    return found
 
 
 def in_other_clocks(scheme: Scheme, params: Parameters) -> list[Scheme]:
@@ -90,22 +96,25 @@ def identify(
     event: tuple[int, ...] = (),
     candidates: Sequence[Scheme] | None = None,
     progress: Progress = iter,
+    diffusion: Diffusion = PSLD_DIFFUSION,
 ) -> list[Likeness]:
     """The nearest of the candidates (default `words`, and where none of them is it the nearest that remember in other
-    clocks), those that agree first. Raises BlackBoxError where the sampler
-    cannot be read off."""
-    own = [dissect(sampler, np.array(taus), event) for taus in SHORT_GRIDS]
+    clocks), those that agree first; diffusion: what the sampler and the words sample. Raises BlackBoxError where the
+    sampler cannot be read off, ValueError where there is no word to compare with."""
+    chosen = words(diffusion) if candidates is None else candidates
+    own = [dissect(sampler, np.array(taus), event, diffusion) for taus in SHORT_GRIDS]
     rounding = max(anatomy.rounding for anatomy in own)
 
     def measured(schemes: Sequence[Scheme]) -> list[tuple[float, Scheme, Sampler]]:
         entries = []
         for scheme in progress(schemes):
             box = as_black_box(scheme, params)
-            distance = max(_apart(own[k], dissect(box, np.array(SHORT_GRIDS[k]))) for k in _FEW)
+            runs = [dissect(box, np.array(SHORT_GRIDS[k]), (), diffusion) for k in _FEW]
+            distance = max(_apart(own[k], run) for k, run in zip(_FEW, runs, strict=True))
             entries.append((distance, scheme, box))
         return entries
 
-    found = sorted(measured(words() if candidates is None else candidates), key=lambda entry: entry[0])
+    found = sorted(measured(chosen), key=lambda entry: entry[0])
     if candidates is None and found[0][0] > _IS_IT:
         remembering = [scheme for _, scheme, _ in found[: 2 * _NEAREST] if scheme.memory > 1]
         found += measured([other for scheme in remembering for other in in_other_clocks(scheme, params)])
@@ -113,7 +122,7 @@ def identify(
     runs = [written(anatomy) for anatomy in own]
     nearest = []
     for distance, scheme, box in found[:_NEAREST]:
-        theirs = [dissect(box, np.array(taus)) for taus in SHORT_GRIDS]
+        theirs = [dissect(box, np.array(taus), (), diffusion) for taus in SHORT_GRIDS]
         scores = [anatomies[0].nfe for anatomies in (own, theirs)]
         lines = [f"it takes {scores[0]} scores in a step and the word {scores[1]}"] * (scores[0] != scores[1])
         lines += of_short_runs([written(anatomy) for anatomy in theirs], runs, rounding)

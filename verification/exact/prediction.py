@@ -96,14 +96,14 @@ def integrated(
     """
     params = target.params
     # Runge-Kutta's classical fourth-order rule on a fixed grid: all its coefficients are computed in one sweep. Half as
-    # many steps show its error.
+    # many steps, on every other of its times, show its error.
     with np.errstate(over="ignore", invalid="ignore"):  # too stiff for the grid: the check below says so
         local = _compile(error, scheme)
         first = _compile((), scheme)(target, np.array([params.T])) if first is None else first
-        fine, coarse = (
-            _integrate(scheme, target, local, order, first, _Clock.of(grid, params, t_end, n))
-            for n in (_STEPS, _STEPS // 2)
-        )
+        clock = _Clock.of(grid, params, t_end, _STEPS)
+        rate = _rate(scheme, target, local, order, clock)
+        begin = GaussianLaw(*(clock.density[0] ** order * entry[..., 0, :] for entry in first))
+        fine, coarse = (_integrate(rate[..., ::every, :], begin, every * clock.span / _STEPS) for every in (1, 2))
         settled = all(_agree(*pair) for pair in zip(fine, coarse, target.law(t_end), strict=True))
     if not settled:
         raise ValueError(
@@ -169,12 +169,8 @@ class _Clock(NamedTuple):
         return cls(params.T - tau[::finer], slope, span)
 
 
-def _integrate(
-    scheme: Scheme, target: GaussianTarget, local: Local, order: int, first: tuple[Array, Array], clock: _Clock
-) -> GaussianLaw:
-    h = clock.span / (len(clock.t) // 2)
-    pairs = _pairs(len(first[0]))
-    rate = _rate(scheme, target, local, order, clock)
+def _integrate(rate: Array, first: GaussianLaw, h: float) -> GaussianLaw:
+    """From `first`, by steps of length h between every other of the times (2 n + 1,) of the `rate`."""
     begin, middle, end = rate[..., :-1:2, :], rate[..., 1::2, :], rate[..., 2::2, :]
     # The rule's four slopes are linear in what they are slopes of: each step is a matrix, all of them in one sweep.
     k1 = begin
@@ -182,7 +178,8 @@ def _integrate(
     k3 = middle + h / 2 * matmul(middle, k2)
     k4 = end + h * matmul(end, k3)
     steps = h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-    mean, cov = (clock.density[0] ** order * entry[..., 0, :] for entry in first)
+    mean, cov = first
+    pairs = _pairs(len(mean))
     error = np.stack([*mean, *(cov[i, j] for i, j in pairs), np.ones_like(mean[0])])
     for step in np.moveaxis(steps, -2, 0):
         error = error + matvec(step, error)

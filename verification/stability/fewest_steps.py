@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...integrators.grids import time_grid
-from ...theory.model import Parameters
+from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ...theory.scheme import Scheme
 from ...theory.showing import Shown
 from ..exact import Spectrum, cifar10_spectrum
@@ -82,20 +82,21 @@ def least_steps(
     factor: float = FACTOR,
     bound: int = BOUND,
     data: Spectrum | None = None,
+    named: Diffusion = PSLD_DIFFUSION,
 ) -> LeastSteps:
     """The fewest steps on `grid` that are stable on every eigenvalue of `data` (default CIFAR-10's); see `LeastSteps`.
 
-    factor > 1: the growth allowed; bound: the most steps looked at. Raises ValueError on a bad factor, bound or grid,
-    and as probing does.
+    factor > 1: the growth allowed; bound: the most steps looked at; named: the diffusion of a black box. Raises
+    ValueError on a bad factor, bound or grid, and as probing does.
     """
     data = data or cifar10_spectrum()
-    scan = _Scan(sampler, params, grid, factor, bound, data)
+    scan = _Scan(sampler, params, grid, factor, bound, data, named)
     steady = scan.least(scan.has_no_unstable_step)
     unstable = worst_step(sampler, scan.target, scan.taus(steady - 1)) if steady and steady > 1 else None
     found = scan.least(scan.grows_little)
 
     def run(steps: int) -> Growth:
-        return worst_growth(sampler, params, scan.taus(steps), data)
+        return worst_growth(sampler, params, scan.taus(steps), data, named)
 
     while found is not None:
         dense = min(bound, int(_RATIO * found)) if isinstance(sampler, Scheme) else found
@@ -127,14 +128,21 @@ class _Scan:
     """Whether numbers of steps are stable, on eigenvalues spread over the spectrum."""
 
     def __init__(
-        self, sampler: Scheme | Sampler, params: Parameters, grid: str, factor: float, bound: int, data: Spectrum
+        self,
+        sampler: Scheme | Sampler,
+        params: Parameters,
+        grid: str,
+        factor: float,
+        bound: int,
+        data: Spectrum,
+        named: Diffusion = PSLD_DIFFUSION,
     ) -> None:
         if not factor > 1:
             raise ValueError(f"factor = {factor:g}: the exact dynamics have growth 1; allow more than that")
         if bound < 2:
             raise ValueError(f"bound = {bound}: look at 2 steps or more")
         self.sampler, self.params, self.grid, self.factor, self.bound = sampler, params, grid, factor, bound
-        diffusion = dynamics(sampler, params).diffusion
+        diffusion = dynamics(sampler, params, named).diffusion
         self.size = diffusion.size
         self.target = GaussianTarget.of(0.0, thinned(data.variances), diffusion, params)
         self.bound_of, self.grows_beyond = fastest(growth_bound), fastest(grows_beyond)

@@ -50,9 +50,9 @@ from numpy.typing import ArrayLike, NDArray
 from ...integrators.compiled import noise_factor
 from ...integrators.grids import check_grid
 from ...theory.jury import lyapunov_weights
-from ...theory.model import Diffusion, Parameters
+from ...theory.model import PSLD_DIFFUSION, Diffusion, Parameters
 from ...theory.scheme import Scheme, check_holds_score
-from ...theory.splitting import PSLD, PSLD_FLOW, Part, Splitting
+from ...theory.splitting import Part, Splitting, whole_of
 from ..exact import AffineMap, Spectrum, cifar10_spectrum, step_maps, step_matrices
 from ..targets import GaussianLaw, GaussianTarget
 from ..verdicts import Array, congruence, determinant, inverse, matmul, raised, spectral_norm, spectral_radius
@@ -298,8 +298,15 @@ class Growth:
     step: StepRadius
 
 
-def worst_growth(sampler: Scheme | Sampler, params: Parameters, taus: Array, data: Spectrum | None = None) -> Growth:
-    """The largest growth of a run over the grid `taus` (steps + 1,), on all eigenvalues of `data` (default CIFAR-10's).
+def worst_growth(
+    sampler: Scheme | Sampler,
+    params: Parameters,
+    taus: Array,
+    data: Spectrum | None = None,
+    named: Diffusion = PSLD_DIFFUSION,
+) -> Growth:
+    """The largest growth of a run over the grid `taus` (steps + 1,), on all eigenvalues of `data` (default CIFAR-10's);
+    named: the diffusion of a black box.
 
     Raises ValueError on a bad grid or one of more than `MOST_STEPS`, and as probing does.
     """
@@ -309,7 +316,7 @@ def worst_growth(sampler: Scheme | Sampler, params: Parameters, taus: Array, dat
             f"steps = {len(taus) - 1}: stability looks at every interval of a run, of {MOST_STEPS} at most"
         )
     variances = (data or cifar10_spectrum()).variances
-    diffusion = dynamics(sampler, params).diffusion
+    diffusion = dynamics(sampler, params, named).diffusion
     size = diffusion.size
 
     def scaled(chosen: Array) -> Array:
@@ -360,20 +367,21 @@ def radii(sampler: Scheme | Sampler, target: GaussianTarget, taus: Array) -> tup
     """R of every step, (d, d, steps, V), rho(R) and rho(E), (steps, V): on a moving target the exact word, whose score
     keeps the time of its S, is the dynamics with the clock stopped at each step's beginning."""
     R = trajectory_maps(sampler, target, taus)
-    E = step_maps(exact_word(dynamics(sampler, target.params)), target, taus).matrix
+    E = step_maps(exact_word(dynamics(sampler, target.params, target.diffusion)), target, taus).matrix
     return R, spectral_radius(R), np.broadcast_to(spectral_radius(E), R.shape[2:])
 
 
-def dynamics(sampler: Scheme | Sampler, params: Parameters) -> Splitting:
-    """The splitting whose whole a sampler follows: a word's own; of a black box PSLD's reverse SDE, or its
-    probability flow if a step draws no noise. Raises ValueError on a black box that is not a step."""
+def dynamics(sampler: Scheme | Sampler, params: Parameters, named: Diffusion = PSLD_DIFFUSION) -> Splitting:
+    """The splitting whose whole a sampler follows: a word's own; of a black box the reverse SDE of the diffusion that
+    is named, or its probability flow if a step draws no noise. Raises ValueError on a black box that is not a
+    step."""
     if isinstance(sampler, Scheme):
         return sampler.splitting
     from ...integrators.blackbox import Kind, kind_of
-    from ..blackbox import ProbedStep
+    from ..blackbox import ProbedStep, check_moves
 
     if (kind := kind_of(sampler)) is not Kind.STEP:
         raise ValueError(f"a {kind} sampler has no one-step map; stability needs a step(u, tau, h, score)")
 
-    target = GaussianTarget.of(0.0, 1.0, PSLD.diffusion, params)
-    return PSLD if ProbedStep(sampler, target)(0.0, 0.01).noise_cov.any() else PSLD_FLOW
+    target = GaussianTarget.of(0.0, 1.0, check_moves(named), params)
+    return whole_of(named, bool(ProbedStep(sampler, target)(0.0, 0.01).noise_cov.any()))

@@ -139,7 +139,8 @@ def chain_of(sampler: Unmodified, run: Transcript) -> Chain:
     if (most := max(kept)) > MOST_STATES:
         raise BlackBoxError(
             f"its next state is told by its last {most}: with noise that takes a lattice in {most} dimensions, and "
-            f"{MOST_STATES} are the most; on Gaussian data (--target gaussian) it has its order in closed form"
+            f"{MOST_STATES} are the most; without its noise any memory is taken (--set eta=0, if it has that), "
+            "and Gaussian data (--target gaussian) take it as it is"
         )
     links = []
     for k, (a, g) in enumerate(found):

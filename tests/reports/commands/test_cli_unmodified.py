@@ -374,12 +374,20 @@ def test_a_sampler_is_identified_or_the_nearest_words_are_named(run, mine):
     assert "    the weight of the last answer is" in out
     code, out, _ = run("identify", "S F", "--beta-max", "12")
     assert (code, out) == (0, "S F is EM = S F on psld-whole, euler sub-flows, to 1e-16\n")
+    code, out, _ = run("identify", "vp-DDIM")
+    assert (code, out) == (0, "vp-DDIM is vp-DDIM = S F on vp-flow, exact sub-flows, eps held, to 1e-16\n")
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["vp-DDIM"], "vp-DDIM is a word already"),
+        (["BAOAB"], "diffusion 'stationary' has no words in the catalogue to compare with; choose psld or vp"),
+        (["vp-DDIM", "--diffusion", "vp"], "--diffusion vp is for black boxes; vp-DDIM moves under 'vp'"),
+        ([f"{own_grid.__file__}:ddim", "--diffusion", "vp"], "with a grid of its own needs --predicts"),
+        (
+            [f"{own_grid.__file__}:ddim", "--diffusion", "edm"],
+            "'edm' is a path, for a sample(model, x, steps) with a grid of its own",
+        ),
         (
             ["ROBA", "--set", "a=1"],
             "--set, --time and --grid are for samplers with a grid of their own; 'ROBA' is none",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusions import THIRD
+from json_schemas import complaints
 from selection import nightly_but
 from torch import Tensor
 from weakorder.integrators.blackbox import as_black_box
@@ -19,9 +23,12 @@ from weakorder.integrators.grids import time_grid
 from weakorder.theory.model import DIFFUSIONS, STATIONARY, Diffusion, t, x
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import Part, Splitting
-from weakorder.verification.blackbox import EpsNetwork, inconsistencies, probed_moments, study_black_box
-from weakorder.verification.exact import exact_moments, gaussian_targets
-from weakorder.verification.testing import assert_weak_order
+from weakorder.verification.blackbox import EpsNetwork, identify, inconsistencies, probed_moments, study_black_box
+from weakorder.verification.blackbox.baseline import check, described, load, record, recorded_diffusion, save
+from weakorder.verification.blackbox.comparison import compare
+from weakorder.verification.exact import Spectrum, exact_moments, gaussian_targets
+from weakorder.verification.stability import least_steps, worst_growth
+from weakorder.verification.testing import assert_matches_baseline, assert_weak_order
 from weakorder.verification.verdicts import Verdict
 
 VP = DIFFUSIONS["vp"]
@@ -230,6 +237,112 @@ def test_a_word_as_a_black_box_has_the_moments_of_the_word(scheme: Scheme) -> No
     exact = exact_moments(scheme, target, taus).computed
     for one, other in zip(probed, exact, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11 * np.abs(other).max())
+
+
+# --- Which word, how stable, and what changed -------------------------------------------------------------------------
+
+
+NAMED = {"vp-DDIM": (ddim, {"vp-DDIM"}), "vp-DDPM": (ancestral, {"vp-DDPM", "vp-SDE-DPM-Solver++1"})}
+
+
+@pytest.mark.parametrize("name", nightly_but("vp-DDIM".__eq__, NAMED))
+def test_a_solver_in_position_alone_is_named_by_its_word(name: str) -> None:
+    sampler, names = NAMED[name]
+    found = identify(sampler, PARAMS, diffusion=VP)
+    assert {likeness.scheme.name for likeness in found if likeness.is_same} == names
+
+
+def test_of_a_word_with_too_much_noise_it_is_said_what_differs() -> None:
+    word = [POSITION["vp-DDPM"]]
+    (same,), (near,) = (
+        identify(sampler, PARAMS, diffusion=VP, candidates=word)
+        for sampler in (ancestral, partial(ancestral, loud=1.1))
+    )
+    assert same.is_same
+    (line,) = near.differs
+    assert line.startswith("noise covariance of x and x is 1.21 times the word's (its standard deviation 1.1 times)")
+
+
+def test_three_components_are_compared_with_words_that_are_given_and_else_refused() -> None:
+    whole = THIRD.reverse()
+    mine = Scheme("S F", Splitting("third", THIRD, whole, (Part("F", whole.drift, whole.diffusion),)))
+    (found,) = identify(euler, THIRD_PARAMS, candidates=[mine], diffusion=THIRD)
+    assert found.is_same
+    (found,) = identify(partial(euler, pull=9.0), THIRD_PARAMS, candidates=[mine], diffusion=THIRD)
+    assert any(line.startswith("propagator of m from a is 0.9 times the word's") for line in found.differs)
+    with pytest.raises(ValueError, match="diffusion 'third order' has no words in the catalogue to compare with"):
+        identify(euler, THIRD_PARAMS, diffusion=THIRD)
+
+
+DATA = Spectrum(np.array([30.0, 1.0, 0.02, 1e-4]), np.zeros(4), 100)
+
+
+@pytest.mark.parametrize(("sampler", "word"), [(ddim, "vp-DDIM"), (ancestral, "vp-DDPM")], ids=["ddim", "ancestral"])
+def test_a_black_box_in_position_alone_is_as_stable_as_its_word(sampler: Any, word: str) -> None:
+    taus = time_grid("uniform", 8, PARAMS)
+    mine = worst_growth(sampler, PARAMS, taus, DATA, VP)
+    theirs = worst_growth(POSITION[word], PARAMS, taus, DATA)
+    assert mine.growth == pytest.approx(theirs.growth, rel=1e-9)
+    numbers, others = (dict(asdict(run.step)) for run in (mine, theirs))
+    assert numbers.pop("cause") == others.pop("cause")
+    assert numbers == pytest.approx(others, rel=1e-9, abs=1e-12)
+    box, own = (
+        least_steps(each, PARAMS, "uniform", bound=24, data=DATA, named=VP) for each in (sampler, POSITION[word])
+    )
+    assert (box.steps, box.steady) == (own.steps, own.steady)
+
+
+def test_stability_sees_a_step_that_expands() -> None:
+    def expanding(x: Tensor, tau: float, h: float, score: Any) -> Tensor:
+        return ddim(x, tau, h, score) - 3 * x
+
+    assert worst_growth(expanding, PARAMS, time_grid("uniform", 8, PARAMS), DATA, VP).growth > 100
+    with pytest.raises(ValueError, match="stability needs a step"):
+        worst_growth(DEIS2(), PARAMS, time_grid("uniform", 8, PARAMS), DATA, VP)
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Any]:
+    return record("mine", ancestral, PARAMS, steps=FEW, diffusion=VP)
+
+
+LOUDER = "noise covariance of x and x is 1.21 times what it was (its standard deviation 1.1"
+
+
+def test_a_baseline_holds_its_diffusion(kept: dict[str, Any], tmp_path: Path) -> None:
+    save(kept, tmp_path / "kept.json")
+    loaded = load(tmp_path / "kept.json")
+    assert complaints("baseline", loaded) == []
+    assert recorded_diffusion(loaded) == VP
+    for spoiled in ({"forward": ["-x/2"]}, {"forward": ["-x/2", "-m", "1", "1"]}, {"variances": []}):
+        with pytest.raises(ValueError, match="record it anew"):
+            check(loaded | {"diffusion": loaded["diffusion"] | spoiled}, ancestral)
+    with pytest.raises(AssertionError, match="was recorded over another diffusion: pytest --weakorder-update"):
+        assert_matches_baseline(ancestral, tmp_path / "kept.json", diffusion="psld")
+
+
+def test_a_baseline_in_position_alone_flags_a_change(kept: dict[str, Any]) -> None:
+    louder = copy.deepcopy(kept)
+    assert compare(kept, louder).same
+    for run in louder["short_runs"]:
+        run["noise_covariance"] = [[1.21 * run["noise_covariance"][0][0]]]
+    assert compare(kept, louder).lines[0].startswith(LOUDER)
+
+
+@pytest.mark.nightly
+def test_a_sampler_in_position_alone_is_as_recorded_until_it_is_changed(kept: dict[str, Any]) -> None:
+    assert check(kept, ancestral).same
+    assert check(kept, as_black_box(POSITION["vp-DDPM"], PARAMS)).same
+    lines = check(kept, partial(ancestral, loud=1.1)).lines
+    assert lines[0].startswith(LOUDER)
+    assert "the weak order is" in " ".join(lines)
+
+
+def test_a_baseline_of_phase_space_says_nothing_of_a_diffusion() -> None:
+    assert recorded_diffusion({}) == DIFFUSIONS["psld"]
+    assert recorded_diffusion({"diffusion": described(THIRD)}) == THIRD
+    with pytest.raises(ValueError, match="scheme 'vp-DDIM' moves under 'vp', not 'third order'; drop the diffusion"):
+        record("mine", POSITION["vp-DDIM"], PARAMS, diffusion=THIRD)
 
 
 # --- In a test, on the command line, and what cannot be ---------------------------------------------------------------

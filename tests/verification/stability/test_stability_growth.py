@@ -20,7 +20,7 @@ from weakorder.integrators.grids import GRIDS, time_grid
 from weakorder.theory.flows import exact_flow
 from weakorder.theory.model import PSLD_DIFFUSION, Parameters
 from weakorder.theory.scheme import Scheme, parse
-from weakorder.theory.splitting import PSLD, PSLD_FLOW
+from weakorder.theory.splitting import PSLD_FLOW, PSLD_WHOLE
 from weakorder.verification.exact.moments import step_maps
 from weakorder.verification.exact.spectrum import Spectrum
 from weakorder.verification.stability import growth as stability
@@ -135,7 +135,7 @@ def test_the_exact_reverse_sde_never_stretches_in_the_laws_own_units(
 
 def test_the_exact_flow_keeps_every_norm() -> None:
     """The probability flow, by its exact word in 4,000 steps: an isometry up to O(h)."""
-    for splitting, isometry in ((PSLD_FLOW, True), (PSLD, False)):
+    for splitting, isometry in ((PSLD_FLOW, True), (PSLD_WHOLE, False)):
         word, target = stability.exact_word(splitting), _target(np.array([4.0, 0.1]))
         taus = np.linspace(0.2, 0.9, 4001)
         steps = stability.in_law_units(step_maps(word, target, taus).matrix, target, taus)
@@ -273,7 +273,7 @@ def test_a_sampler_without_a_one_step_map_is_refused() -> None:
 
     with pytest.raises(ValueError, match="one-step map"):
         stability.dynamics(trajectory, PARAMS)
-    assert stability.dynamics(em, PARAMS) is PSLD
+    assert stability.dynamics(em, PARAMS) is PSLD_WHOLE
     assert stability.dynamics(lambda u, tau, h, score: u * (1 + h), PARAMS) is PSLD_FLOW
 
 

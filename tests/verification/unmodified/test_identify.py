@@ -12,6 +12,7 @@ from weakorder.integrators.unmodified import diffusers_sampler, function_sampler
 from weakorder.integrators.unmodified.diffusers import schedulers
 from weakorder.integrators.unmodified.k_diffusion import samplers
 from weakorder.integrators.unmodified.lifting import float64_throughout
+from weakorder.theory.clock import CLOCKS
 from weakorder.theory.frozen import DATA_HELD
 from weakorder.theory.noise_amount import between
 from weakorder.theory.paths import PATHS, table_of
@@ -120,10 +121,19 @@ ROUNDED = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "word"), nightly_but(lambda case: "solver_type" in case[0], ROUNDED))
-def test_a_timestep_that_is_rounded_is_all_that_keeps_dpm_solver_on_karras_grid_from_its_word(settings, word):
+@pytest.mark.parametrize(
+    ("settings", "word", "candidates"),
+    [
+        (*ROUNDED[0], [Scheme("S F", VP_FLOW, flow="exact", frozen=DATA_HELD, memory=2, clock=CLOCKS["logsnr"])]),
+        *(pytest.param(*case, None, marks=pytest.mark.nightly) for case in ROUNDED),
+    ],
+    ids=["its word", "heun", "midpoint", "SDE"],
+)
+def test_a_timestep_that_is_rounded_is_all_that_keeps_dpm_solver_on_karras_grid_from_its_word(
+    settings, word, candidates
+):
     """Claim: its code rounds the timestep of each sigma; between rows of 640,000 that is 6e-5 of sigma and less."""
-    nearest = identify(made(DPM, settings, "karras"))[0]
+    nearest = identify(made(DPM, settings, "karras"), candidates)[0]
     assert described(nearest) == word
     (said,) = nearest.differs
     rounded = r"sigma / alpha that the network is told is off by \d\.\de-05 at evaluations 2 to 1\d; .* it is the word"

@@ -203,12 +203,13 @@ FAULTS = [
     (1.0, ASK, "model(x, 0.97 * t)", "sigma / alpha that the network is told is 0.7441 to 0.9695 times its input's"),
     (0.0, ASK, "-model(x, t)", ""),
 ]
-DEAR = ((1.0, ASK, "model(x, s)"), (1.0, ASK, "model(x, 0.97 * t)"))
+# One of each kind in every run.
+OFTEN = ("1 - a * a / (b * b)", "(x - (1 - a * a) * eps)", "(1 - b * b - spread ** 2)", "model(x, s)", "-model(x, t)")
 
 
 @pytest.mark.parametrize(
     ("eta", "right", "wrong", "said"),
-    nightly_but(lambda case: case[:3] not in DEAR, FAULTS),
+    nightly_but(lambda case: any(text in case[2] for text in OFTEN) and (case[0] == 0 or case[1] is NOISE), FAULTS),
 )
 def test_a_fault_that_is_known_is_named_of_the_word_that_it_was_put_into(eta, right, wrong, said):
     """Claim: and one that is not (the last: a sign) is not said to be one of them."""
@@ -271,12 +272,15 @@ def sample(model, x, steps):
 
 @pytest.mark.parametrize(
     ("second", "first", "said"),
-    [
-        (-1.0, 1.0, "the second difference of the answers is weighed by -1 times what it should be"),
-        (0.5, 1.0, "the second difference of the answers is weighed by 0.5 times what it should be"),
-        (1.0, -1.0, "the first difference of the answers is weighed by -1 times what it should be"),
-        (1.0, 1.0, ""),
-    ],
+    nightly_but(
+        lambda case: case[1] > 0 and case[0] != 0.5,
+        [
+            (-1.0, 1.0, "the second difference of the answers is weighed by -1 times what it should be"),
+            (0.5, 1.0, "the second difference of the answers is weighed by 0.5 times what it should be"),
+            (1.0, -1.0, "the first difference of the answers is weighed by -1 times what it should be"),
+            (1.0, 1.0, ""),
+        ],
+    ),
 )
 def test_a_difference_of_the_last_answers_with_a_wrong_factor_is_named(second, first, said):
     nearest = identify(own(0.0, code=of_three(second, first)))[0]

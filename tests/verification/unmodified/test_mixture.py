@@ -20,6 +20,7 @@ from weakorder.verification.unmodified.mixture import (
     MixtureGrid,
     answered,
     law_at,
+    law_of,
     mixture_errors,
     moved_through,
     predicted,
@@ -258,3 +259,14 @@ def test_a_few_steps_with_noise_agree_with_nested_quadrature_of_the_sampler_itse
 def test_a_longer_memory_with_noise_is_refused_by_name(make, said):
     with pytest.raises(ValueError, match=said):
         study_on_mixture({"karras": make()}, steps=(5, 10, 20, 40))
+
+
+def test_without_its_noise_a_longer_memory_is_taken_as_the_refusal_says():
+    """Claim: on a line, its nodes moved by the sampler itself."""
+    sampler = k_diffusion_sampler("sample_dpmpp_3m_sde", {"eta": 0.0}, "karras")
+    dimensions, law = law_of(sampler, transcribe(sampler, 5))
+    assert dimensions == 1
+    assert np.isfinite(law(resolutions_on(1)[0]).points).all()
+    noisy = k_diffusion_sampler("sample_dpmpp_3m_sde", {}, "karras")
+    with pytest.raises(ValueError, match="--set eta=0"):
+        law_of(noisy, transcribe(noisy, 5))
