@@ -200,7 +200,7 @@ DIFFUSION = click.option(
     "--diffusion",
     metavar="NAME",
     help="What a black box samples: psld (default), vp, or FILE.py:OBJ, a Diffusion; with --predicts the path of a "
-    "sampler with a grid of its own: " + ", ".join(PATHS) + ".",
+    "sampler with a grid of its own: " + ", ".join(PATHS) + ", or FILE.py:OBJ, a GaussianPath.",
 )
 EVENT = click.option(
     "--event", type=Numbers(int), help="Shape of one data point for black boxes that need one, such as 3,4,4."

@@ -16,6 +16,7 @@ from .options import DIFFUSION, PATHS, together
 
 if TYPE_CHECKING:
     from ...integrators.unmodified import Unmodified
+    from ...theory.paths import GaussianPath
     from ...verification.unmodified import MixtureStudy, UnmodifiedStudy
 
 LIBRARIES = ("diffusers", "k-diffusion")
@@ -193,7 +194,6 @@ def samplers_of(asked: Asked) -> dict[str, Unmodified]:
 def _of_file(asked: Asked) -> dict[str, Unmodified]:
     from ...integrators.loading import load_object
     from ...integrators.unmodified import function_sampler
-    from ...theory.paths import PATHS as KNOWN
 
     x, diffusion, predicts = asked.x, asked.diffusion, asked.predicts
     if asked.settings or asked.grid:
@@ -201,13 +201,23 @@ def _of_file(asked: Asked) -> dict[str, Unmodified]:
     if diffusion is None or predicts is None:
         missing = "--diffusion" if diffusion is None else "--predicts"
         raise ValueError(f"{x} needs --diffusion and --predicts, what its network was trained for; give {missing}")
-    if diffusion not in KNOWN:
-        raise ValueError(
-            f"--diffusion {diffusion} is no path; with --predicts, choose one of {', '.join(KNOWN)}: {x} has a grid of "
-            "its own"
-        )
-    sample = load_object(x)
+    path, sample = _path_of(diffusion, x), load_object(x)
     if not callable(sample):
         raise ValueError(f"{x} is of type {type(sample).__name__}; it must be sample(model, x, steps)")
     shape = tuple(asked.event) if asked.event else (1, 1, 1)
-    return {"default": function_sampler(x, cast("Any", sample), KNOWN[diffusion], predicts, asked.time or "t", shape)}
+    return {"default": function_sampler(x, cast("Any", sample), path, predicts, asked.time or "t", shape)}
+
+
+def _path_of(named: str, x: str) -> GaussianPath:
+    """The path of that name, or of a file. Raises ValueError on what is none."""
+    from ...integrators.loading import load_object
+    from ...theory.paths import PATHS as KNOWN
+    from ...theory.paths import GaussianPath
+
+    path = load_object(named) if ".py:" in named else KNOWN.get(named)
+    if not isinstance(path, GaussianPath):
+        raise ValueError(
+            f"--diffusion {named} is no path; with --predicts, choose one of {', '.join(KNOWN)}, or FILE.py:OBJ with a "
+            f"GaussianPath or table_of(alpha_bar): {x} has a grid of its own"
+        )
+    return path

@@ -67,6 +67,41 @@ def test_a_sampler_of_ones_own_is_judged_by_its_networks_terms(run, mine):
     assert (code, out.splitlines()[-1].split(":")[0]) == (1, "FAIL")
 
 
+TABLE = """
+import torch
+from weakorder.theory.paths import table_of
+
+alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+path = table_of(alpha_bar)
+
+
+def sample(model, x, steps):
+    times = torch.linspace(999, 39, steps + 1).round().long()
+    for t, s in zip(times[:-1], times[1:]):
+        eps = model(x, t)
+        data = (x - (1 - alpha_bar[t]).sqrt() * eps) / alpha_bar[t].sqrt()
+        x = alpha_bar[s].sqrt() * data + (1 - alpha_bar[s]).sqrt() * eps
+    return (x - (1 - alpha_bar[s]).sqrt() * model(x, s)) / alpha_bar[s].sqrt()
+"""
+
+
+def test_a_sampler_on_a_table_of_its_own_names_it_as_its_path(run, tmp_path):
+    """DDIM on DDPM's table, whose levels vp has to a thousandth: told by the mean, which is exact on its own table."""
+    path = tmp_path / "table.py"
+    path.write_text(TABLE)
+    means = []
+    for diffusion in (f"{path}:path", "vp"):
+        words = ["--diffusion", diffusion, "--predicts", "eps", "--time", "index", "--steps", "12,24,48,96", "--json"]
+        code, out, _ = run("verify", f"{path}:sample", *words)
+        assert code in (0, 1, 3)
+        means.append(max(row["mean"] for grid in json.loads(out)["grids"] for row in grid["levels"]))
+    assert means[0] < 1e-12
+    assert means[1] > 1e-5
+    code, _, err = run("verify", f"{path}:sample", "--diffusion", f"{path}:alpha_bar", "--predicts", "eps")
+    assert code == 2
+    assert "is no path; with --predicts, choose one of vp," in err
+
+
 def test_a_sampler_of_ones_own_is_put_on_a_mixture(run, mine):
     path, broken = mine
     options = ["--diffusion", "vp", "--predicts", "eps", "--target", "mixture", *FEW]
