@@ -146,10 +146,7 @@ def probed_moments(
     taus = check_grid(taus, target.params)
     law = starting_law(target, float(taus[0]), start)
     with np.errstate(over="ignore", invalid="ignore"):
-        for each in (
-            target,
-            point(target.params, target.diffusion),
-        ):  # where most samplers ask for the score, and its kernel
+        for each in (target, point(target.params, target.diffusion)):  # its score where most samplers ask, its kernel
             each.keep((target.params.T - taus).tolist())
         if kind_of(sampler) is Kind.STEP:
             probed = ProbedStep(sampler, target, event)
