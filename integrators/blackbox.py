@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import math
 import random
 from collections.abc import Callable
 from enum import StrEnum
@@ -131,13 +132,13 @@ def as_trajectory(sampler: Sampler, taus: list[float], kind: Kind | None = None)
 
     def run(u: Tensor, score: Score) -> Tensor:
         reset()
+        size = _largest(u)
         for number, (tau, later) in enumerate(pairwise(taus), 1):
             before = u.clone()
             where = f"from step {number} on (tau = {tau:.6g}, h = {later - tau:.3g})"
-            size = _largest(u)
             result = step(u, tau, later - tau, _watching(score, size, where))
             _check_state(result, u, before)
-            _check_finite(result, size, where)
+            size = _check_finite(result, size, where)
             u = result
         return u
 
@@ -265,7 +266,7 @@ def _check_finite(state: Tensor, largest: float, where: str) -> float:
     if not isinstance(state, Tensor):
         return 0.0
     size = _largest(state)
-    if size == float("inf") and largest <= _MODERATE:
+    if size == math.inf and largest <= _MODERATE:
         with unwatched():
             what = "NaN" if bool(torch.isnan(state).any()) else "infinity"
         raise NotFinite(f"the sampler returns {what} {where}")
@@ -275,9 +276,10 @@ def _check_finite(state: Tensor, largest: float, where: str) -> float:
 def _largest(state: Tensor) -> float:
     """The largest entry in size; infinite where one is not finite."""
     with unwatched():
-        sizes = state.detach().abs() if state.dtype != torch.bool else state.detach().double()
-        size = float(sizes.max()) if sizes.numel() else 0.0
-    return size if size == size else float("inf")
+        numbers = state.detach().abs() if state.is_complex() else state.detach()
+        numbers = numbers if numbers.is_floating_point() else numbers.double()
+        low, high = map(float, torch.aminmax(numbers)) if numbers.numel() else (0.0, 0.0)  # in one pass; NaN if one is
+    return max(-low, high) if low == low else math.inf
 
 
 def _is_of_compiled_code(error: BaseException) -> bool:

@@ -47,7 +47,7 @@ def triangle(size: int, to: int) -> NDArray[np.float64]:
 def resized(pixels: NDArray[np.uint8], side: int) -> NDArray[np.float64]:
     """(3, side, side), not rounded."""
     height, width = pixels.shape[:2]
-    return np.einsum("ai,bj,ijc->cab", triangle(height, side), triangle(width, side), pixels)
+    return np.einsum("ai,bj,ijc->cab", triangle(height, side), triangle(width, side), pixels, optimize=True)
 
 
 def test_a_folder_and_a_zip_are_read_in_the_order_of_their_names_and_resized_whole(tmp_path: Path) -> None:
