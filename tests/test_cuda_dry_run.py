@@ -241,6 +241,7 @@ def test_a_targets_batch_is_simulated_on_the_gpu_it_is_given(gpu: GPU) -> None:
     assert np.allclose(found, there.batch(3), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.nightly
 def test_verify_samples_a_target_on_the_device_it_is_told(first_gpu: GPU, tmp_path: Path) -> None:
     small = ("--dim", "2", "--steps", "2,4,8,16", "--evaluations", "1", "--checkpoint", str(tmp_path / "paths.npz"))
     words = ("verify", "ROBA", "--target", "mixture", *small, "--json")

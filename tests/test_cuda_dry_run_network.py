@@ -82,6 +82,7 @@ def test_the_loss_on_the_gpu_is_in_bfloat16_and_close_to_the_cpus(gpu: GPU) -> N
     assert 1e-6 < off < 0.05
 
 
+@pytest.mark.nightly
 def test_a_run_stopped_and_resumed_on_the_gpu_ends_in_the_same_bits(gpu: GPU, tmp_path: Path) -> None:
     def state(folder: str, *lengths: int) -> dict[str, Any]:
         for steps in lengths:

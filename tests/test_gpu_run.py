@@ -45,6 +45,7 @@ class FewParts(run.Run):
         return [sys.executable, "-c", LINES[part.letter], str(self.work / f"{part.letter}.json")]
 
 
+@pytest.mark.nightly
 def test_a_part_that_raises_or_hangs_is_recorded_with_what_it_found_and_the_next_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

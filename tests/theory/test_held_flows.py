@@ -89,6 +89,7 @@ def test_a_flow_down_to_the_data_is_refused_where_its_kernel_is_singular() -> No
 # --- Closed forms -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_the_bridge_solves_the_reverse_sde_that_holds_the_data_point() -> None:
     assert all(matrix == sp.zeros(2, 2) for matrix in bridge_residuals())
 

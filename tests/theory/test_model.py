@@ -258,7 +258,7 @@ BREAKAGES: dict[str, tuple[Any, list[bool]]] = {
 }
 
 
-@pytest.mark.parametrize("breakage", nightly_but(lambda name: name in list(BREAKAGES)[:2], BREAKAGES))
+@pytest.mark.parametrize("breakage", nightly_but(lambda name: name == next(iter(BREAKAGES)), BREAKAGES))
 def test_a_broken_marginal_leaves_a_residual_where_it_is_broken(breakage: str) -> None:
     change, zero = BREAKAGES[breakage]
     residuals = moment_residuals(PSLD_DIFFUSION, *change(*marginal(PSLD_DIFFUSION)))

@@ -120,6 +120,7 @@ def test_a_wrong_sampler_still_fails(
     assert (code, "FAIL" in out) == (1, True), out
 
 
+@pytest.mark.nightly
 def test_a_baseline_that_is_not_whole_is_neither_written_nor_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,6 +169,7 @@ def test_time_itself_ends_a_sampler_that_says_nothing(
     assert time.monotonic() - begun < 300
 
 
+@pytest.mark.nightly
 def test_a_sampler_that_catches_everything_is_stopped_by_the_next_alarm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,6 +74,7 @@ def test_matrices_of_one_component_are_derived(line: Run) -> None:
     assert "P_xm" not in out
 
 
+@pytest.mark.nightly
 def test_on_a_mixture_a_solver_in_position_alone_is_verified_without_sampling(line: Run) -> None:
     """Claim: DDIM's order is shown to 1e-7, DEIS's second order with its memory, and a word that is too short fails."""
     code, out, _ = line("verify", "vp-DDIM", "--target", "mixture", "--steps", "50,100,200,400", "--json")
@@ -87,6 +88,7 @@ def test_on_a_mixture_a_solver_in_position_alone_is_verified_without_sampling(li
     assert (code, out.splitlines()[-1]) == (1, "FAIL: not consistent: the weights of F sum to 9/10, not 1")
 
 
+@pytest.mark.nightly
 def test_more_dimensions_and_more_components_are_sampled(line: Run, tmp_path: Path) -> None:
     (tmp_path / "third.py").write_text(_EULER)
     third = (f"{tmp_path / 'third.py'}:euler", "--beta-min", "2", "--beta-max", "2", "--t-end", "0.5")

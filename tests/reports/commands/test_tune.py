@@ -93,6 +93,7 @@ def test_tune_prints_a_table_and_where_not_to_trust_it(tune: Run) -> None:
         assert words in out
 
 
+@pytest.mark.nightly
 def test_a_run_that_was_stopped_goes_on_and_searches_nothing_twice(
     tune: Run, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page.parent
 
 
+@pytest.mark.nightly
 def test_schemes_in_position_alone_are_reported_at_their_own_defaults(folder: Path) -> None:
     """Their orders are those of studies at beta from 0.1 to 20; what depends on a mass is not there, and what knows
     phase space alone says so."""

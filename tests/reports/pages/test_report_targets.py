@@ -138,6 +138,7 @@ def test_a_scheme_that_a_study_does_not_take_is_named_with_the_reason() -> None:
     assert [entry["scheme"] for entry in study["sampled"]] == [0, 0]
 
 
+@pytest.mark.nightly
 def test_a_report_without_the_named_schemes_samples_its_first() -> None:
     study, _ = _collect([CATALOGUE["NSE"]], FEW)
     assert [(e["scheme"], e["target"]) for e in study["sampled"]] == [(0, MIXTURE), (0, "student")]

@@ -219,23 +219,30 @@ def _run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     return int(stop.value.code or 0), *capsys.readouterr()
 
 
+def _box(folder: Path, name: str = "EM") -> str:
+    """A file with a scheme of the catalogue."""
+    (folder / "box.py").write_text(
+        f"from weakorder.integrators.catalogue import CATALOGUE\nscheme = CATALOGUE[{name!r}]\n"
+    )
+    return f"{folder / 'box.py'}:scheme"
+
+
+@pytest.mark.nightly
+def test_the_command_line_says_the_verdict_with_what_it_records(monkeypatch, capsys, tmp_path: Path) -> None:
+    words = ("baseline", "record", _box(tmp_path), "-o", str(tmp_path / "b.json"), "--steps", "50,100,200,400")
+    code, out, err = _run(monkeypatch, capsys, *words)
+    assert (code, out.startswith(f"wrote {tmp_path / 'b.json'}: PASS, measured order 1.0"), err) == (0, True, "")
+
+
 def test_the_command_line_records_and_checks(monkeypatch, capsys, tmp_path: Path) -> None:
     """Exit codes 0 as recorded, 1 changed, 2 bad input; a record of what fails is written with a warning."""
-    enough, few = ("--steps", "50,100,200,400"), ("--steps", "2,4,8,16")
-    file, good = (
-        tmp_path / "b.json",
-        "from weakorder.integrators.catalogue import CATALOGUE\nscheme = CATALOGUE['EM']\n",
-    )
-    (tmp_path / "box.py").write_text(good)
-    box = f"{tmp_path / 'box.py'}:scheme"
-    code, out, err = _run(monkeypatch, capsys, "baseline", "record", box, "-o", str(file), *enough)
-    assert (code, out.startswith(f"wrote {file}: PASS, measured order 1.0"), err) == (0, True, "")
+    file, box, few = tmp_path / "b.json", _box(tmp_path), ("--steps", "2,4,8,16")
     monkeypatch.setattr(baselines, "RUNS", BRIEF)
     code, out, err = _run(monkeypatch, capsys, "baseline", "record", box, "-o", str(file), *few)
     assert (code, out.startswith(f"wrote {file}: INCONCLUSIVE"), err) == (0, True, "")
     code, out, _ = _run(monkeypatch, capsys, "baseline", "check", box, str(file))
     assert (code, out) == (0, f"{box}: as recorded\n")
-    (tmp_path / "box.py").write_text(good.replace("'EM'", "'SSCS'"))
+    _box(tmp_path, "SSCS")
     code, out, _ = _run(monkeypatch, capsys, "baseline", "check", box, str(file), "--json")
     assert (code, json.loads(out)["same"]) == (1, False)
     code, out, err = _run(monkeypatch, capsys, "baseline", "check", box, str(tmp_path / "none.json"))
@@ -248,6 +255,7 @@ def test_the_command_line_records_and_checks(monkeypatch, capsys, tmp_path: Path
     assert "warning: verify says FAIL: not consistent" in err
 
 
+@pytest.mark.nightly
 def test_another_number_of_scores_is_compared_by_what_they_add_up_to(brief) -> None:
     """Claim: score k of one is not score k of the other; their sum has a limit, and it stays."""
 

@@ -235,6 +235,7 @@ class OfEachEntry:
         return u + h * drift(u, score(u, 1 - tau)) + deviation(u, h) * z
 
 
+@pytest.mark.nightly
 def test_draws_of_each_entry_are_not_looked_for_in_batches_as_large_as_all_that_is_asked() -> None:
     """Claim: reading 25 steps for 8 targets takes fewer draws than finding the layout of one batch of them did."""
     from weakorder.theory.model import PSLD_DIFFUSION

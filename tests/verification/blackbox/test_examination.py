@@ -86,6 +86,7 @@ def heun(louder: float):
     return step
 
 
+@pytest.mark.nightly
 def test_order_2_is_held_to_the_second_derivative_of_the_score() -> None:
     """Heun's predictor with noise of twice the variance is of order 2 for affine scores alone."""
     right = examine(heun(1.0), PARAMS, 2)
@@ -337,6 +338,7 @@ def test_integer_times_converge_up_to_their_spacing_and_a_fixed_stride_does_not(
     assert "does not converge: the error of the" in fixed.reason
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("rounding", nightly_but(lambda rounding: rounding is math.floor, (round, math.floor)))
 def test_what_rounding_of_times_changes_is_what_errors_are_said_to_scatter_by(rounding) -> None:
     """Claim: errors at rounded times are off by some times their measured scatter at most, and it is not much larger;

@@ -142,6 +142,7 @@ def test_correct_samplers_raise_no_alarm(number: int) -> None:
     assert variation.alarms() == (), variation.name
 
 
+@pytest.mark.nightly
 def test_a_variation_that_is_not_correct_raises_one() -> None:
     first = next(variations(1))
     mutant = BY_NAME["oba: momentum noise 0.1% small"]

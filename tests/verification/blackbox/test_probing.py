@@ -216,6 +216,7 @@ def test_a_correct_black_box_passes_and_a_wrong_sign_fails(correct: OrderStudy) 
     assert study_black_box("wrong", wrong, PARAMS, **LEVELS).verdict is Verdict.FAIL
 
 
+@pytest.mark.nightly
 def test_float32_inside_a_step_is_measured_and_reported_and_the_verdict_stands(correct: OrderStudy) -> None:
     def single(u, tau, h, score):
         return euler_maruyama(u.float(), tau, h, score).double()

@@ -102,6 +102,7 @@ def test_the_levels_above_a_table_are_judged() -> None:
     assert any("from a table of times" in warning for warning in study.warnings)
 
 
+@pytest.mark.nightly
 def test_steps_that_are_not_those_of_the_times_given_are_told() -> None:
     def sample(score, u, taus, own=True):
         grid = time_grid("uniform", len(taus) - 1, CONSTANT, 0.1) if own else taus

@@ -110,6 +110,7 @@ def test_coupled_paths_come_together_like_h_and_independent_ones_do_not(first, s
     assert distances[1] < independent / 10
 
 
+@pytest.mark.nightly
 def test_the_reference_may_be_of_another_splitting_and_bridges_to_the_exact_law() -> None:
     reference = study_target(ROBA, TARGET, steps=(5, 10, 20, 40), evaluations=1.0, reference=SSCS, refinement=4)
     value, error, systematic = reference.multilevel(3)

@@ -165,6 +165,7 @@ def test_the_worst_growth_is_that_of_brute_force(grid: str) -> None:
     assert worst.variance == VARIANCES[int(np.argmax(growths))]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "grid"),
     nightly_but(lambda case: case[0] == "NOBA", [("NOBA", "quadratic"), ("EM", "quadratic"), ("RSE", "uniform")]),
@@ -314,6 +315,7 @@ def test_the_growth_of_a_network_is_the_exact_one_on_gaussian_targets(
     assert found.direction.shape == u.shape
 
 
+@pytest.mark.nightly
 def test_a_networks_growth_is_a_local_one_and_its_noise_is_held_fixed() -> None:
     """A nonlinear score: the Jacobian at each state, by automatic differentiation of the whole step; the noise that is
     put in moves the state and not the derivative."""

@@ -152,6 +152,7 @@ def test_a_pixel_off_by_one_level_misses_the_60_digits(data) -> None:
     assert np.abs(wrong - exactly(target, u, t)[0]).max() > rounding(target, u, t)[1]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("t", nightly_but(lambda t: t == TIMES[1], TIMES))
 def test_real_images_have_the_direct_sums_score_in_60_digits(t: float) -> None:
     """Four images and a near duplicate of the first, 3,072 dimensions: a draw, and a state halfway between those two,

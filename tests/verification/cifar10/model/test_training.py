@@ -264,6 +264,7 @@ def test_a_training_configuration_out_of_range_is_refused(wrong: dict[str, Any])
         TrainingConfig(**wrong)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGTERM])
 def test_an_interrupted_run_saves_itself_and_goes_on_as_if_it_had_not_been(tmp_path: Path, number: int) -> None:
     earlier = signal.getsignal(number)
