@@ -164,6 +164,7 @@ def invoke(*words: str) -> Any:
     return json.loads(result.stdout)
 
 
+@pytest.mark.nightly
 def test_the_command_studies_on_the_gpu_if_there_is_one(
     first_gpu: GPU, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

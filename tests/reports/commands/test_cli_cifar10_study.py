@@ -192,6 +192,7 @@ def test_one_image_is_too_few_to_compare_with_and_said_so_before_sampling(checkp
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("undrawn")
 def test_a_folder_keeps_the_size_of_its_batches(checkpoint: Path, tmp_path: Path) -> None:
     words = (

@@ -372,6 +372,10 @@ def test_a_sampler_is_identified_or_the_nearest_words_are_named(run, mine):
     assert code == 1
     assert out.startswith(f"{mine}:ddim is none of the words that are known; the nearest:\n")
     assert "    the weight of the last answer is" in out
+
+
+@pytest.mark.nightly
+def test_words_are_identified_on_the_command_line(run):
     code, out, _ = run("identify", "S F", "--beta-max", "12")
     assert (code, out) == (0, "S F is EM = S F on psld-whole, euler sub-flows, to 1e-16\n")
     code, out, _ = run("identify", "vp-DDIM")

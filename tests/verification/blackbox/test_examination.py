@@ -13,10 +13,8 @@ from plain_step import deviation, drawing, drift
 from selection import nightly_but
 from weakorder.integrators.blackbox import BlackBoxError
 from weakorder.theory.model import Parameters
-from weakorder.verification.blackbox.anatomy import Dissection, dissect
-from weakorder.verification.blackbox.consistency import departures
+from weakorder.verification.blackbox.anatomy import dissect
 from weakorder.verification.blackbox.examination import examine
-from weakorder.verification.blackbox.short_runs import STEPS, look
 from weakorder.verification.blackbox.study import study_black_box
 from weakorder.verification.verdicts.verdict import Verdict
 
@@ -107,8 +105,8 @@ def test_a_branch_on_the_step_size_is_found_where_it_is(threshold: float) -> Non
     assert f"jumps with the step size: in steps longer than {threshold:.4g} it is 0.81 times" in problem
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("part", "named"), [("gain", "the gain of"), ("noise", "noise covariance of x and x")])
+@pytest.mark.parametrize("dtype", nightly_but(lambda dtype: dtype is torch.float32, [torch.float32, torch.float64]))
 def test_a_hundredth_in_long_steps_is_found_above_what_float32_is_measured_to_round(dtype, part: str, named) -> None:
     def coarse(u, tau, h, score, size=0.01):
         more = 1 + size * (h > 0.006)
@@ -170,14 +168,19 @@ GRIDS = {
 }
 
 
-@pytest.mark.parametrize(("rounded", "grid"), GRIDS.values(), ids=GRIDS)
-def test_rounded_times_are_named_with_their_grid_and_are_no_inconsistency(rounded, grid: str) -> None:
+@pytest.mark.parametrize("name", nightly_but(("thousandths", "bfloat16").__contains__, GRIDS))
+def test_rounded_times_are_named_with_their_grid_and_are_no_inconsistency(name: str) -> None:
+    rounded, grid = GRIDS[name]
+
     def step(u, tau, h, score):
         return drawing(torch.randn_like)(u, tau, h, lambda v, t: score(v, rounded(t)))
 
     found = examine(step, PARAMS, 1)
     assert found.problems == ()
     assert f"rounds the times of its scores to {grid}: they are off by up to" in found.rounding[0].text
+
+
+def test_of_times_that_are_not_rounded_nothing_is_said() -> None:
     assert examine(drawing(), PARAMS, 1).rounding == ()
 
 
@@ -302,44 +305,8 @@ def test_order_2_of_runs_is_held_to_the_second_derivative_of_the_score(kind) -> 
     assert examine(kind(heun(2.0)), PARAMS, 1).problems == ()
 
 
-def integer_times(keeps_the_stride: bool, table: int = 500):
-    """Euler-Maruyama at integer times of a table, the next of which is looked up, or a fixed stride away."""
-
-    def sample(score, u, taus):
-        times = [round(table * (1 - tau)) for tau in taus.tolist()]
-        stride = round(table * float(taus[-1] - taus[0])) // (len(taus) - 1)
-        for now, later in itertools.pairwise(times):
-            h = (stride if keeps_the_stride else now - later) / table
-            u = drawing(torch.randn_like)(u, 1 - now / table, h, score)
-        return u
-
-    return sample
-
-
-@pytest.mark.parametrize("keeps", nightly_but(bool, (False, True)))
-def test_integer_times_are_judged_on_their_own_grid_and_up_to_the_steps_it_resolves(keeps: bool) -> None:
-    """Claim: looked at on their grid both samplers are consistent, and known down to steps of two spacings. Short runs
-    off the grid, the broken variant, call both inconsistent."""
-    found = examine(integer_times(keeps), PARAMS, 1)
-    assert found.problems == ()
-    (rounding,) = found.rounding
-    assert "rounds the times of its scores to 1/500" in rounding.text
-    assert rounding.shortest == pytest.approx(0.004)
-    assert departures(look(Dissection(integer_times(keeps)), PARAMS, STEPS), PARAMS) != []
-
-
 @pytest.mark.nightly
-def test_integer_times_converge_up_to_their_spacing_and_a_fixed_stride_does_not() -> None:
-    looked_up = study_black_box("looked up", integer_times(False), PARAMS, steps=(20, 40, 80, 160, 240), t_end=0.3)
-    assert looked_up.verdict is Verdict.PASS
-    assert "up to 160 steps, beyond which its rounding shows: it rounds the times" in looked_up.reason
-    fixed = study_black_box("fixed stride", integer_times(True, 1000), PARAMS, steps=(25, 50, 100, 200, 400))
-    assert fixed.verdict is Verdict.FAIL
-    assert "does not converge: the error of the" in fixed.reason
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("rounding", nightly_but(lambda rounding: rounding is math.floor, (round, math.floor)))
+@pytest.mark.parametrize("rounding", [round, math.floor])
 def test_what_rounding_of_times_changes_is_what_errors_are_said_to_scatter_by(rounding) -> None:
     """Claim: errors at rounded times are off by some times their measured scatter at most, and it is not much larger;
     a sampler whose times are not rounded has none."""

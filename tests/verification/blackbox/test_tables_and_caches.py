@@ -11,8 +11,10 @@ from plain_step import deviation, drawing, drift
 from selection import nightly_but
 from weakorder.integrators.grids import time_grid
 from weakorder.theory.model import Parameters
-from weakorder.verification.blackbox.consistency import Inconsistency
+from weakorder.verification.blackbox.anatomy import Dissection
+from weakorder.verification.blackbox.consistency import Inconsistency, departures
 from weakorder.verification.blackbox.examination import examine
+from weakorder.verification.blackbox.short_runs import STEPS, look
 from weakorder.verification.blackbox.smoothness import _treads
 from weakorder.verification.blackbox.study import study_black_box
 from weakorder.verification.verdicts.verdict import Verdict
@@ -46,7 +48,8 @@ class Keeping:
         return drawing(torch.randn_like)(u, tau, h, lambda *_: self.kept)
 
 
-@pytest.mark.parametrize("age", nightly_but(lambda age: age == 0.02, [0.02, 0.002]))
+@pytest.mark.nightly
+@pytest.mark.parametrize("age", [0.02, 0.002])
 def test_a_score_that_is_kept_for_a_time_of_its_own_is_told_and_for_some_steps_is_right(age: float) -> None:
     (problem,) = examine(Keeping(lambda steps, time: time >= age), CONSTANT, 1).problems
     assert "it keeps its scores for a time of its own, whatever the step size: 8 steps of 0.0625 take 8" in problem
@@ -139,3 +142,40 @@ def test_roundings_of_a_part_that_is_nothing_are_no_rounded_step_size() -> None:
         return rounded(u, tau, h, score) + 1e-3 * round(h, 3)
 
     assert "rounds the step size to 1/1000" in str(examine(step, CONSTANT, 1).rounding)
+
+
+def integer_times(keeps_the_stride: bool, table: int = 500):
+    """Euler-Maruyama at integer times of a table, the next of which is looked up, or a fixed stride away."""
+
+    def sample(score, u, taus):
+        times = [round(table * (1 - tau)) for tau in taus.tolist()]
+        stride = round(table * float(taus[-1] - taus[0])) // (len(taus) - 1)
+        for now, later in itertools.pairwise(times):
+            h = (stride if keeps_the_stride else now - later) / table
+            u = drawing(torch.randn_like)(u, 1 - now / table, h, score)
+        return u
+
+    return sample
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("keeps", [False, True])
+def test_integer_times_are_judged_on_their_own_grid_and_up_to_the_steps_it_resolves(keeps: bool) -> None:
+    """Claim: looked at on their grid both samplers are consistent, and known down to steps of two spacings. Short runs
+    off the grid, the broken variant, call both inconsistent."""
+    found = examine(integer_times(keeps), CONSTANT, 1)
+    assert found.problems == ()
+    (rounding,) = found.rounding
+    assert "rounds the times of its scores to 1/500" in rounding.text
+    assert rounding.shortest == pytest.approx(0.004)
+    assert departures(look(Dissection(integer_times(keeps)), CONSTANT, STEPS), CONSTANT) != []
+
+
+@pytest.mark.nightly
+def test_integer_times_converge_up_to_their_spacing_and_a_fixed_stride_does_not() -> None:
+    looked_up = study_black_box("looked up", integer_times(False), CONSTANT, steps=(20, 40, 80, 160, 240), t_end=0.3)
+    assert looked_up.verdict is Verdict.PASS
+    assert "up to 160 steps, beyond which its rounding shows: it rounds the times" in looked_up.reason
+    fixed = study_black_box("fixed stride", integer_times(True, 1000), CONSTANT, steps=(25, 50, 100, 200, 400))
+    assert fixed.verdict is Verdict.FAIL
+    assert "does not converge: the error of the" in fixed.reason

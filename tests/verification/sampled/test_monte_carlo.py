@@ -132,6 +132,7 @@ def test_a_reference_of_the_same_scheme_is_corrected_by_its_own_order() -> None:
     assert not systematic.any()
 
 
+@pytest.mark.nightly
 def test_only_the_finest_run_decides_whether_a_study_diverges() -> None:
     """At beta = 300 the run of 100 steps overflows, and that of 200 does not."""
     stiff = make_target("mixture", Parameters(beta_min=300, beta_max=300), 1)

@@ -11,7 +11,7 @@ import pytest
 import sympy as sp
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from selection import examples
+from selection import examples, is_representative, nightly_but
 from strategies import parameters, words
 from weakorder.integrators.catalogue import CATALOGUE, STOCHASTIC
 from weakorder.theory import first_failure, stability
@@ -218,7 +218,7 @@ def test_a_step_map_composed_in_the_wrong_order_has_another_limit() -> None:
     assert abs(wrong.high / right.high - 1) > 0.01
 
 
-@pytest.mark.parametrize("scheme", CATALOGUE.values(), ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("scheme", nightly_but(is_representative, CATALOGUE.values()), ids=lambda scheme: scheme.name)
 def test_every_scheme_of_the_catalogue_has_a_largest_step_near_the_data(scheme: Scheme) -> None:
     step = stability.largest_stable_step(scheme, _precision(STIFF), PARAMS.values())
     assert step.condition is not None

@@ -16,7 +16,6 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from selection import nightly_but
 from target_checks import P_VALUE, UNIT, autograd, fokker_planck_residual
 from weakorder.theory.model import PSLD_DIFFUSION, STATIONARY, Parameters
 from weakorder.verification.targets import empirical
@@ -153,7 +152,7 @@ def test_a_pixel_off_by_one_level_misses_the_60_digits(data) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("t", nightly_but(lambda t: t == TIMES[1], TIMES))
+@pytest.mark.parametrize("t", TIMES)
 def test_real_images_have_the_direct_sums_score_in_60_digits(t: float) -> None:
     """Four images and a near duplicate of the first, 3,072 dimensions: a draw, and a state halfway between those two,
     where their shares are balanced and rounding matters most."""

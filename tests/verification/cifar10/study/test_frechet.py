@@ -322,6 +322,7 @@ def test_other_networks_have_features_and_those_without_levels_none() -> None:
         features(np.zeros((3, 32, 32)))
 
 
+@pytest.mark.nightly
 def test_the_script_makes_the_file(
     real: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

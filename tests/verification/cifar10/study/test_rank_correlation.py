@@ -112,6 +112,7 @@ def test_weak_errors_that_do_not_stand_above_their_noise_are_not_ranked() -> Non
     assert found["spectrum"]["far", 50] is not None
 
 
+@pytest.mark.nightly
 def test_the_pooled_p_value_allows_for_schemes_that_keep_their_place() -> None:
     """Without any relation p < 0.05 is to happen in 5% of 200 trials: more than the bound once in 1e9 (binomial)."""
     rng, small = np.random.default_rng(7), 0
