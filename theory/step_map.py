@@ -10,9 +10,10 @@ samplers use are compiled with each part's own clock (integrators.compiled).
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .cache import cached
+from . import derivations
+from .cache import answering_afresh, cached
 from .flows import Flow, exact_flow
 from .frozen import SCORE_HELD
 from .model import LinearSDE
@@ -33,13 +34,26 @@ def step_map(scheme: Scheme) -> list[SymbolicSegment]:
     Raises ValueError for sub-flows that follow the score inside a part: they are not affine in a frozen score; and on a
     scheme that holds what has no closed form, or for longer than a step.
     """
+    return _parsed(scheme, step_map_text(scheme))
+
+
+def map_without_noise(scheme: Scheme) -> list[SymbolicSegment]:
+    """The same with Q = 0 where the map of a word is not known yet: Q has the longest entries by far, whose shortest
+    form sympy may look for for many minutes. Raises ValueError as `step_map`."""
+    question = _question(scheme)
+    known = None if answering_afresh() else derivations.known(question)
+    short = known or cached(("without noise", *question), lambda: _compose(scheme, noise=False))
+    return _parsed(scheme, short)
+
+
+def _parsed(scheme: Scheme, text: list[Any]) -> list[SymbolicSegment]:
     import sympy as sp
 
     from .formulas import parse
     from .symbols import SYMBOLS
 
     n, segments = scheme.splitting.diffusion.size, []
-    for time, entries in step_map_text(scheme):
+    for time, entries in text:
         flow = Flow(*(sp.Matrix(n, n, [parse(entry, SYMBOLS) for entry in entries[name]]) for name in "PKQ"))
         segments.append(SymbolicSegment(None if time is None else Fraction(time), flow))
     return segments
@@ -47,6 +61,11 @@ def step_map(scheme: Scheme) -> list[SymbolicSegment]:
 
 def step_map_text(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:
     """The same in text: for each segment the time, and by name P, K and Q n^2 entries, row-major."""
+    return [(time, entries) for time, entries in cached(_question(scheme), lambda: _compose(scheme))]
+
+
+def _question(scheme: Scheme) -> tuple[Any, ...]:
+    """What a step's map depends on. Raises ValueError where it has none in closed form."""
     if scheme.flow not in FROZEN_FLOWS:
         raise ValueError(
             f"the {scheme.flow} sub-flow follows the score inside a part; its step is no affine map of u and s; "
@@ -59,7 +78,7 @@ def step_map_text(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]
     question = ("step map", scheme.word, scheme.flow, str(scheme.lambda_s), declaration)
     if not scheme.holds_score:
         question = (*question, [sde.declaration for sde in sdes.values() if sde is not None])
-    return [(time, entries) for time, entries in cached(question, lambda: _compose(scheme))]
+    return question
 
 
 def has_step_map(scheme: Scheme) -> bool:
@@ -76,7 +95,7 @@ def followed(scheme: Scheme, part: Part) -> LinearSDE | None:
     return steady(part.sde, scheme.frozen, scheme.splitting.diffusion)
 
 
-def _compose(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:
+def _compose(scheme: Scheme, noise: bool = True) -> list[tuple[str | None, dict[str, list[str]]]]:
     import sympy as sp
 
     from .flow_proof import euler_matrices, in_text
@@ -96,6 +115,8 @@ def _compose(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:
         matrices = euler_matrices(sde) if euler else exact_flow(sde).matrices
         weight = sp.Rational(token.weight.numerator, token.weight.denominator)
         flow = Flow(*(matrix.subs(theta, weight * theta) for matrix in matrices))
+        if not noise:
+            flow = flow._replace(noise_cov=identity.noise_cov)
         time, before = segments[-1]
         segments[-1] = (time, before.then(flow._replace(noise_cov=scale * flow.noise_cov * scale)))
     if segments[0][1] == identity:
