@@ -86,7 +86,7 @@ def joint_factor(kinds: list[NoiseKind], edges: Array, diffusion: Diffusion, par
         for j, second in enumerate(kinds[:i]):
             other = slice(size * j, size * j + size)
             cov[:, own, other] = _cross_cov(first, second, lengths, params)
-            cov[:, other, own] = cov[:, own, other].mT
+            cov[:, other, own] = np.swapaxes(cov[:, own, other], -1, -2)
     return _cholesky(cov)
 
 

@@ -46,7 +46,7 @@ class Flow(NamedTuple):
     def then(self, later: Flow) -> Flow:
         """`later` after this one, both with the same frozen score: K = P2 K1 + K2, Q = P2 Q1 P2^T + Q2."""
         P = later.propagator
-        transposed = P.mT if hasattr(P, "mT") else P.T  # sympy's matrices have no stacks to leave alone
+        transposed = np.swapaxes(P, -1, -2) if isinstance(P, np.ndarray) else P.T  # sympy's matrices have no stacks
         return Flow(
             P @ self.propagator,
             P @ self.score_gain + later.score_gain,

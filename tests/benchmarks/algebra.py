@@ -113,7 +113,7 @@ class Numpy:
 
     matmul = staticmethod(lambda a, b: _first(_rows(a) @ _rows(b)))
     matvec = staticmethod(lambda a, v: np.moveaxis(_rows(a) @ np.moveaxis(v, 0, -1)[..., None], (-2, -1), (0, 1))[:, 0])
-    congruence = staticmethod(lambda a, q: _first(_rows(a) @ _rows(q) @ _rows(a).mT))
+    congruence = staticmethod(lambda a, q: _first(_rows(a) @ _rows(q) @ np.swapaxes(_rows(a), -1, -2)))
     determinant = staticmethod(lambda a: np.linalg.det(_rows(a)))
     inverse = staticmethod(lambda a: _first(np.linalg.inv(_rows(a))))
     spectral_radius = staticmethod(lambda a: np.abs(np.linalg.eigvals(_rows(a))).max(-1))

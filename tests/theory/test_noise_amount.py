@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import sympy as sp
 import torch
+from scipy.integrate import trapezoid
 from weakorder.integrators.coupling import couple
 from weakorder.integrators.grids import time_grid
 from weakorder.integrators.sampler import sample
@@ -164,7 +165,7 @@ def gain_of(noise, variance, first, last):
     theta = np.linspace(np.log1p(last**2), np.log1p(first**2), 200_001)
     tau = NoiseAmount.of(noise).at(theta, VP.parameters(beta_min=1.0, beta_max=1.0))
     rate = tau**2 / (np.exp(-theta) * variance - np.expm1(-theta))
-    return math.exp(-np.trapezoid(rate, theta) / 2)
+    return math.exp(-trapezoid(rate, theta) / 2)
 
 
 def test_churn_tends_to_the_dynamics_that_it_is_declared_as():

@@ -126,7 +126,7 @@ class _Course:
         with np.errstate(over="ignore", invalid="ignore"):
             for k in range(steps):
                 self.means[k + 1] = (R[k] @ self.means[k, ..., None])[..., 0] + b[k]
-                self.covs[k + 1] = R[k] @ self.covs[k] @ R[k].mT + Q[k]
+                self.covs[k + 1] = R[k] @ self.covs[k] @ np.swapaxes(R[k], -1, -2) + Q[k]
             self.row, self.offset = self._last(taus[-1])
             self.mean = (self.row * self.means[-1]).sum(-1) + self.offset
             self.variance = np.einsum("vi,vij,vj->v", self.row, self.covs[-1], self.row)

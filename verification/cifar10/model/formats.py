@@ -45,9 +45,9 @@ _NUMPY = [
     np.dtype,
     *_NUMPY_DTYPES,
     *(
-        (getattr(np._core.multiarray, name), f"numpy.{core}.multiarray.{name}")  # pyright: ignore[reportAttributeAccessIssue]
+        (makes, f"numpy.{core}.multiarray.{name}")  # where numpy 1 and 2 have what makes them
         for core in ("core", "_core")
-        for name in ("scalar", "_reconstruct")
+        for name, makes in (("scalar", np.float64(0).__reduce__()[0]), ("_reconstruct", np.empty(0).__reduce__()[0]))
     ),
 ]
 # What nobody keeps beside weights: a pickle with it was made to do something when it is opened.
