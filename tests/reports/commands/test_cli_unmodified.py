@@ -274,8 +274,8 @@ def test_distances_fall_with_the_evaluations_where_a_sampler_is_right(survey):
 def test_the_page_shows_every_sampler_with_its_verdict(survey):
     page = render(survey)
     assert all(f"<code>{entry['sampler']}</code>" in page for entry in survey["samplers"])
-    assert page.count('<span class="PASS">') == 2
-    assert page.count('<span class="FAIL">') == 1
+    assert page.count('<span class="verdict PASS">') == 2
+    assert page.count('<span class="verdict FAIL">') == 1
     assert "is not finite" in page
 
 
