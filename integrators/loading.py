@@ -8,9 +8,9 @@ import importlib.machinery
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 from ..theory.model import DIFFUSIONS, Diffusion
 from ..theory.scheme import Scheme, parse
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and only black boxes need it
 _NAMED = {**CATALOGUE, **EXPONENTIAL, **POSITION, **{scheme.name: scheme for scheme in LANGEVIN_CONTROLS}}
 _NAMES = (*_NAMED, *CONJUGATE_WORDS)
 _MISSING = object()
+_Value = TypeVar("_Value", Splitting, Diffusion)
 _FILE_OBJECT = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
 
 
@@ -67,25 +68,23 @@ def load_object(spec: str) -> object:
 
 def find_splitting(text: str) -> Splitting:
     """A built-in splitting by name, or a user's by `FILE.py:OBJ`. Raises ValueError."""
-    if text in SPLITTINGS:
-        return SPLITTINGS[text]
-    if not _FILE_OBJECT.fullmatch(text):
-        raise ValueError(f"splitting {text!r} is unknown; choose {', '.join(SPLITTINGS)} or give FILE.py:OBJ")
-    found = load_object(text)
-    if not isinstance(found, Splitting):
-        raise ValueError(f"{text} is of type {type(found).__name__}; it must be a weakorder.theory.splitting.Splitting")
-    return found
+    return _found(text, "splitting", SPLITTINGS, Splitting)
 
 
 def find_diffusion(text: str) -> Diffusion:
     """A built-in diffusion by name, or a user's by `FILE.py:OBJ`. Raises ValueError."""
-    if text in DIFFUSIONS:
-        return DIFFUSIONS[text]
+    return _found(text, "diffusion", DIFFUSIONS, Diffusion)
+
+
+def _found(text: str, what: str, known: Mapping[str, _Value], kind: type[_Value]) -> _Value:
+    """What is known by that name, or a value of that kind in a user's file."""
+    if text in known:
+        return known[text]
     if not _FILE_OBJECT.fullmatch(text):
-        raise ValueError(f"diffusion {text!r} is unknown; choose {', '.join(DIFFUSIONS)} or give FILE.py:OBJ")
+        raise ValueError(f"{what} {text!r} is unknown; choose {', '.join(known)} or give FILE.py:OBJ")
     found = load_object(text)
-    if not isinstance(found, Diffusion):
-        raise ValueError(f"{text} is of type {type(found).__name__}; it must be a weakorder.theory.model.Diffusion")
+    if not isinstance(found, kind):
+        raise ValueError(f"{text} is of type {type(found).__name__}; it must be a {kind.__module__}.{kind.__name__}")
     return found
 
 

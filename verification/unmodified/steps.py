@@ -210,6 +210,7 @@ def how(a: Array, b: Array, bad: NDArray[np.bool_]) -> str:
 
 
 def listed(steps: list[int]) -> str:
+    """Numbers of steps in words: a run without gaps by its ends, others one by one."""
     if len(steps) > 2 and steps == list(range(steps[0], steps[-1] + 1)):
         return f"{steps[0]} to {steps[-1]}"
     return ", ".join(map(str, steps))

@@ -16,7 +16,6 @@ from weakorder.integrators.unmodified import (
     function_sampler,
     k_diffusion_sampler,
 )
-from weakorder.reports.commands import cli
 from weakorder.reports.commands.options import DIFFUSION_NAMES
 from weakorder.reports.commands.options import PATHS as NAMED_PATHS
 from weakorder.reports.commands.unmodified import LIBRARIES
@@ -34,17 +33,9 @@ LOG = "variance_type=fixed_large_log"
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
-    """Run the command line in this process: exit code, stdout, stderr."""
-
-    def of(*words):
-        monkeypatch.setattr("sys.argv", ["weakorder", *words])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out = capsys.readouterr()
-        return stop.value.code, out.out, out.err
-
-    return of
+def run(line):
+    """The command line in this process: exit code, stdout, stderr."""
+    return line
 
 
 @pytest.fixture
@@ -360,51 +351,3 @@ def test_only_a_librarys_page_takes_the_mixture(run, tmp_path):
     code, out, err = run("report", "ROBA", "-o", str(tmp_path), "--target", "mixture")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "--target mixture is for the pages of diffusers and k-diffusion; drop it, or name one of these alone" in err
-
-
-def test_a_sampler_is_identified_or_the_nearest_words_are_named(run, mine):
-    mine, _ = mine
-    code, out, err = run("identify", f"{mine}:ddim", "--diffusion", "vp", "--predicts", "eps", "--json")
-    assert code == 0, err
-    answer = json.loads(out)
-    assert (code, err, "vp-DDIM" in [word["scheme"] for word in answer["is"]], answer["nearest"]) == (0, "", True, [])
-    code, out, _ = run("identify", f"{mine}:ddim", "--diffusion", "flow", "--predicts", "eps")
-    assert code == 1
-    assert out.startswith(f"{mine}:ddim is none of the words that are known; the nearest:\n")
-    assert "    the weight of the last answer is" in out
-
-
-@pytest.mark.nightly
-def test_words_are_identified_on_the_command_line(run):
-    code, out, _ = run("identify", "S F", "--beta-max", "12")
-    assert (code, out) == (0, "S F is EM = S F on psld-whole, euler sub-flows, to 1e-16\n")
-    code, out, _ = run("identify", "vp-DDIM")
-    assert (code, out) == (0, "vp-DDIM is vp-DDIM = S F on vp-flow, exact sub-flows, eps held, to 1e-16\n")
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["BAOAB"], "diffusion 'stationary' has no words in the catalogue to compare with; choose psld or vp"),
-        (["vp-DDIM", "--diffusion", "vp"], "--diffusion vp is for black boxes; vp-DDIM moves under 'vp'"),
-        ([f"{own_grid.__file__}:ddim", "--diffusion", "vp"], "with a grid of its own needs --predicts"),
-        (
-            [f"{own_grid.__file__}:ddim", "--diffusion", "edm"],
-            "'edm' is a path, for a sample(model, x, steps) with a grid of its own",
-        ),
-        (
-            ["ROBA", "--set", "a=1"],
-            "--set, --time and --grid are for samplers with a grid of their own; 'ROBA' is none",
-        ),
-        (
-            ["diffusers:DDIMScheduler", "--beta-max", "3"],
-            "the parameters of a model are not for diffusers:DDIMScheduler",
-        ),
-        (["diffusers:Nothing"], "Nothing"),
-        (["nothing.py:step"], "nothing.py"),
-    ],
-)
-def test_what_cannot_be_identified_is_said_in_one_line(run, words, said):
-    code, out, err = run("identify", *words)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert said in err
