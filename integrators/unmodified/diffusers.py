@@ -189,7 +189,7 @@ class _Prepared:
             if scheduler.kind == "table":
                 self.path = table_of(made.alphas_cumprod.double().numpy())
             self.rows = float(made.config.get("num_train_timesteps", 1000))
-            made.set_timesteps(steps)
+            _lay_out(made, steps)
             self._laid_out = copy.deepcopy(made)
             first = made.timesteps[0]
             at = self.level(float(first))
@@ -220,6 +220,17 @@ class _Prepared:
                 answer = network(_seen(made, x, t), t)
                 x = made.step(answer, t, x, **dict(self.scheduler.options)).prev_sample
         return x
+
+
+def _lay_out(scheduler: Any, steps: int) -> None:
+    """Its own times for so many steps. Raises ValueError, with what the library says, where it takes no such number."""
+    try:
+        scheduler.set_timesteps(steps)
+    except ValueError as error:
+        raise ValueError(
+            f"{type(scheduler).__name__} takes no {steps} steps as it is set; give other --steps, or the "
+            f"settings that allow them (--set): {error}"
+        ) from error
 
 
 def _seen(scheduler: Any, x: Tensor, t: Any) -> Tensor:

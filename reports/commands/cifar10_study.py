@@ -81,7 +81,7 @@ _OPTIONS = together(
         help="Evaluations of the network, the denoising step's included; default 20 50 100 200.",
     ),
     grid_option("quadratic"),
-    click.option("-n", "--samples", type=WHOLE, default=32, show_default=True, help="Samples of each cell."),
+    click.option("-n", "--samples", type=WHOLE, default=24, show_default=True, help="Samples of each cell."),
     click.option(
         "--lambda-s",
         "scales",
@@ -93,7 +93,7 @@ _OPTIONS = together(
     click.option(
         "--refinement",
         type=WHOLE,
-        default=16,
+        default=8,
         show_default=True,
         help="Steps of the references over those of the finest cell; 0: no references, no weak errors.",
     ),

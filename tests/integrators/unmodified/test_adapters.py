@@ -114,6 +114,13 @@ def test_names_settings_and_grids_that_are_not_there_are_named_with_those_that_a
         k_diffusion_sampler("sample_euler", {}, "quadratic")
 
 
+def test_more_steps_than_a_scheduler_takes_are_refused_with_the_option_that_gives_fewer():
+    refused = r"LCMScheduler takes no 320 steps as it is set; give other --steps, or the settings.*\(--set\): .* 50 x "
+    with pytest.raises(ValueError, match=refused):
+        prepared("LCMScheduler", 320, exact=False)
+    prepared("LCMScheduler", 320, exact=False, original_inference_steps=320)
+
+
 def test_adaptive_steps_are_refused_as_having_no_number():
     with pytest.raises(ValueError, match="it has no N to refine"):
         k_diffusion_sampler("sample_dpm_adaptive")

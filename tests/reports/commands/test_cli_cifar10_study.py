@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from study_command import SMALL, cells, invoke, refused
 from undrawn import leave_the_study_undrawn
+from weakorder.integrators.catalogue import CATALOGUE
+from weakorder.reports.commands.cifar10_study import BUDGETS, study_of
 from weakorder.theory.model import Parameters
+from weakorder.verification.cifar10.study import Design
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +146,15 @@ def test_a_reference_that_diverged_is_said_to_and_its_cells_have_no_errors(check
     assert results["references"][0]["diverged"]
     assert results["schemes"][0]["verdict"] is None
     assert "diverged" in (tmp_path / "index.html").read_text()
+
+
+def test_the_default_study_takes_as_many_evaluations_as_half_an_hour_has() -> None:
+    """At 135 a second, which two slow cores had (217,000 in 26 min 50 s); its references are a design's own."""
+    defaults = {parameter.name: parameter.default for parameter in study_of("cifar10").params}
+    design = Design(tuple(CATALOGUE.values()), BUDGETS, defaults["samples"])
+    assert defaults["refinement"] == design.refinement
+    evaluations = sum(cell.nfe for cell in (*design.cells.values(), *design.references)) * design.samples
+    assert evaluations < 135 * 1800
 
 
 @pytest.mark.parametrize(

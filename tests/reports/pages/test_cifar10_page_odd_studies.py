@@ -91,6 +91,16 @@ def test_a_study_without_references_or_anything_else_has_a_page(tmp_path: Path) 
     assert {path.name for path in tmp_path.rglob("*.*")} == {"index.html", "results.json"}
 
 
+def test_a_table_is_referred_to_only_where_it_stands() -> None:
+    study = synthetic(NAMES)
+    assert "are left out of Table 4" in parse(study).text
+    study["comparison"] = None
+    page = parse(study)
+    assert "correlations" not in page.tables
+    assert "Table 4" not in page.text
+    assert "they compare neither schemes nor studies" in page.text
+
+
 def test_a_missing_or_diverged_twin_is_said_to_be() -> None:
     results = with_precisions(synthetic(NAMES))
     scheme = next(scheme for scheme in results["schemes"] if scheme["name"] == "EM")
