@@ -212,6 +212,7 @@ def test_a_run_that_is_not_finite_is_named_once_with_its_first_step(survey):
     assert "its result is not finite at 20 steps on its default grid: the sampler returns NaN in the state of" in row
     assert "160 steps the sampler" not in page
     assert page.count("returns NaN") == 1
+    assert survey["samplers"][-1]["warnings"][0].startswith("in a run of 20 steps the sampler returns NaN")
 
 
 def test_a_refused_sampler_stands_apart_with_the_reason(survey):
@@ -253,5 +254,6 @@ def test_a_pass_beside_a_lower_order_on_another_grid_is_explained_on_the_row(sur
     page = render(changed(survey, "EDMEulerScheduler", order=0.01, low=-0.1, high=0.1, decides=False))
     assert said in page
     assert '<td class="n beside">0.0100</td>' in page
-    assert "its order is judged on" not in render(changed(survey, "EDMEulerScheduler", decides=False))
+    for right in ({"decides": False}, {"order": 0.01, "low": -0.1, "high": 0.1}):
+        assert "its order is judged on" not in render(changed(survey, "EDMEulerScheduler", **right))
     assert "its order is judged on" not in render(survey)
