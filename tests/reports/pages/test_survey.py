@@ -254,6 +254,6 @@ def test_a_pass_beside_a_lower_order_on_another_grid_is_explained_on_the_row(sur
     page = render(changed(survey, "EDMEulerScheduler", order=0.01, low=-0.1, high=0.1, decides=False))
     assert said in page
     assert '<td class="n beside">0.0100</td>' in page
-    for right in ({"decides": False}, {"order": 0.01, "low": -0.1, "high": 0.1}):
+    for right in ({"decides": False}, {"order": 0.01, "low": -0.1, "high": 0.1, "decides": True}):
         assert "its order is judged on" not in render(changed(survey, "EDMEulerScheduler", **right))
     assert "its order is judged on" not in render(survey)
