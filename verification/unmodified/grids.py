@@ -1,9 +1,9 @@
 """What is asked of an unmodified sampler on each of its grids, whatever the data, and how the answers make a verdict.
 
-A sampler is studied on its own grid and on one that is smooth in log sigma, where it has one (`survey.samplers_of`).
-The smooth one decides the order, and the sampler's own whether errors fall; where there is one grid, it decides both.
-What the errors are on a grid is another's to say: on Gaussian data (unmodified.study), on a mixture
-(unmodified.mixture).
+A sampler is studied on its own grid and on one that is smooth in log sigma, where it has one
+(`configurations.samplers_of`). The smooth one decides the order, and the sampler's own whether errors fall; where there
+is one grid, it decides both. What the errors are on a grid is another's to say: on Gaussian data (unmodified.study), on
+a mixture (unmodified.mixture).
 """
 
 from __future__ import annotations
