@@ -39,7 +39,7 @@ _FARTHEST = 1.0  # a change of log theta that is followed at once
 _PATIENCE = 3  # of its steps that leave nine tenths and more
 _SAME_LEVEL = 1e-6
 _SEEN = 1e-3  # of a level: to be told as a factor
-_ROUNDED = 1e-2  # what rounded timesteps make of a step; two methods differ by 1e-1
+_ROUNDED = 0.05  # what rounded timesteps make of a step of two evaluations; other methods differ by 0.2 and more
 _ORDINALS = ("", "first", "second", "third")
 _POWERS: dict[str, Callable[[Array], Array]] = {
     "its square: a root is forgotten": np.square,
@@ -150,13 +150,13 @@ def two_stages(own: Own, runs: Sequence[Taken]) -> str:
         pairs = list(zip(own[by_noise], methods, strict=True))
         off = max(float(apart(a, b)[:, :-2].max()) for a, b in pairs)
         if off < _ROUNDED and not any(a.Q.any() for a, _ in pairs):
-            beside = f", to the {off:.0e} by which the levels that the network is told are rounded" * (off > AGREES)
+            beside = f" (to {off:.0e}: the levels that the network is told are rounded)" * (off > AGREES)
             return f"it is {name}{beside}: its second evaluation moves the state that each step began with"
     return ""
 
 
 def two_stage(thetas: Array, by_noise: bool) -> Steps:
-    """DPM-Solver-2 (Lu et al. 2022, arXiv 2206.00927, algorithm 4) over its evaluations, two a step, or, of the data,
+    """DPM-Solver-2 (Lu et al. 2022, arXiv 2206.00927, algorithm 1) over its evaluations, two a step, or, of the data,
     DPM-Solver++(2S) (arXiv 2211.01095, algorithm 1): what is held is h_0 + (h_1 - h_0) / (2 r), with the second
     evaluation at the part r of the step in log(alpha / sigma)."""
     n, alpha, sigma = len(thetas), np.exp(-thetas / 2), np.sqrt(-np.expm1(-thetas))

@@ -183,7 +183,7 @@ KNOWN = (
         "UniPCMultistepScheduler",
         "karras",
         4,
-        "{near} from {from} on; then the error of variance 0.04 changes its sign, and rounded timesteps hide it",
+        "{near} from {from} on; why the next pairs are lower is not explained, and then rounded timesteps hide it",
         {"solver_order": 3},
     ),
     Known("DEIS-2", "DEISMultistepScheduler", "karras", 2.0),
