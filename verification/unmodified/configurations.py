@@ -10,6 +10,7 @@ from ...integrators.unmodified import (
     WITHOUT_GRID,
     Unmodified,
     diffusers_sampler,
+    grid_of,
     k_diffusion_sampler,
 )
 
@@ -35,12 +36,14 @@ class Configuration(NamedTuple):
 
 
 def samplers_of(library: str, name: str, settings: dict[str, Any], grid: str | None = None) -> dict[str, Unmodified]:
-    """A library's sampler by grid: the one asked for, or its own and one that is smooth in log sigma, where it has any,
-    and where none is its own, two: on one grid alone a fault of what looks back can hide. Raises ValueError on names
-    and settings that the library has not."""
+    """A library's sampler by grid: the one asked for, by name or by its settings, or its own and one that is smooth in
+    log sigma, where it has any, and where none is its own, two: on one grid alone a fault of what looks back can hide.
+    Raises ValueError on names and settings that the library has not."""
     make = diffusers_sampler if library == "diffusers" else k_diffusion_sampler
     if grid is not None:
         return {grid: make(name, settings, grid)}
+    if library == "diffusers" and (named := grid_of(settings)) != "default":
+        return {named: make(name, settings)}
     has_own = library == "diffusers" or name in WITHOUT_GRID
     found = {"default": make(name, settings, "default")} if has_own else {}
     for other in _SMOOTH:
