@@ -36,6 +36,7 @@ FINE, COARSE = 640_000, 6_400
 # The grids that settings choose, each by its flag, and what a grid is otherwise.
 FLAGS = {f"use_{grid}_sigmas": grid for grid in ("karras", "exponential", "beta")}
 _LU = "use_lu_lambdas"
+GRID_SETTINGS = (*FLAGS, _LU, "sigma_schedule")
 _ANSWERS = ("epsilon", "sample", "v_prediction", "flow_prediction", "trigflow")
 
 

@@ -173,8 +173,11 @@ def test_a_grid_that_settings_name_is_that_grid():
     assert grid_of({"use_karras_sigmas": True}) == "karras"
     assert grid_of({"use_lu_lambdas": True}) == "lu"
     assert grid_of({"sigma_schedule": "exponential"}) == "exponential"
-    (alone,) = samplers_of("diffusers", "EulerDiscreteScheduler", {"use_karras_sigmas": True}).items()
-    assert alone[0] == "karras"
+    assert list(samplers_of("diffusers", "EulerDiscreteScheduler", {"use_karras_sigmas": True})) == [
+        "karras",
+        "exponential",
+    ]
+    assert list(samplers_of("diffusers", "EDMEulerScheduler", {"sigma_schedule": "exponential"})) == ["exponential"]
     assert list(samplers_of("diffusers", "UniPCMultistepScheduler", FLOW)) == ["default", "karras"]
     assert list(samplers_of("diffusers", "DPMSolverMultistepScheduler", FLOW)) == ["default"]
     assert grid_of({"use_karras_sigmas": False}) == grid_of({}) == "default"
