@@ -62,7 +62,7 @@ class Unmodified:
     and a table of times as fine as the study needs, in the place of what it ships with. predicts: what the network
     answers, a name of `PREDICTIONS` for the verdict's line. order: the weak order claimed for it, None if none is.
     event: the shape of one data point. notes: what is not as shipped, in sentences. path: the smooth one whose t is its
-    time, None where there is none.
+    time, None where there is none. instead: what else its author may have meant to state of the network, in a sentence.
     """
 
     name: str
@@ -73,3 +73,4 @@ class Unmodified:
     event: tuple[int, ...] = (1, 1, 1)
     notes: tuple[str, ...] = ()
     path: GaussianPath | None = None
+    instead: str = ""
