@@ -1,3 +1,4 @@
+from .claims import NOT_MODELLED as NOT_MODELLED
 from .contract import PREDICTIONS as PREDICTIONS
 from .contract import Network as Network
 from .contract import Prepared as Prepared
@@ -11,3 +12,4 @@ from .k_diffusion import SAMPLERS as SAMPLERS
 from .k_diffusion import WITHOUT_GRID as WITHOUT_GRID
 from .k_diffusion import k_diffusion_sampler as k_diffusion_sampler
 from .k_diffusion import samplers as samplers
+from .schedules import grid_of as grid_of

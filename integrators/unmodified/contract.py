@@ -60,7 +60,8 @@ class Unmodified:
 
     name: for people. prepare(steps, exact): the sampler for so many steps; exact: its constants and tables in float64,
     and a table of times as fine as the study needs, in the place of what it ships with. predicts: what the network
-    answers, a name of `PREDICTIONS` for the verdict's line. order: the weak order claimed for it, None if none is.
+    answers, a name of `PREDICTIONS` for the verdict's line. order: the weak order that it is held to, None if none is;
+    claim: who claims which order, or why it is held to that one, in a phrase.
     event: the shape of one data point. notes: what is not as shipped, in sentences. path: the smooth one whose t is its
     time, None where there is none. instead: what else its author may have meant to state of the network, in a sentence.
     """
@@ -73,4 +74,5 @@ class Unmodified:
     event: tuple[int, ...] = (1, 1, 1)
     notes: tuple[str, ...] = ()
     path: GaussianPath | None = None
+    claim: str = ""
     instead: str = ""

@@ -1,9 +1,9 @@
 """The schedulers of diffusers, unmodified: a loop around `scale_model_input`, the network and `step`.
 
-A scheduler keeps a table of alpha_bar for integer timesteps and interpolates its noise levels between them. Studied to
-hundreds of steps the table itself is what limits it, so an exact run has the same curve with more rows, as data only
-(`trained_betas`); the shipped one has the library's rows. States of the sigma-space schedulers are alpha^-1 times those
-of the table; which they are is asked of the scheduler: `scale_model_input` says what the network sees.
+Which noise there is at a timestep is the business of `schedules`. Studied to hundreds of steps a table of 1,000 rows is
+what limits a scheduler, so an exact run has the same curve with more rows; the shipped one has the library's. States of
+the sigma-space schedulers are alpha^-1 times those of the table; which they are is asked of the scheduler:
+`scale_model_input` says what the network sees.
 """
 
 from __future__ import annotations
@@ -17,58 +17,61 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ...theory.paths import GaussianPath, Level, betas_of, refined, table_of
+from ...theory.paths import Level
+from . import claims
+from .claims import NOT_MODELLED
 from .contract import PREDICTIONS, Network, Unmodified
 from .lifting import float64_throughout
+from .schedules import COARSE, FINE, check, grid_of, kind_of, level, made, path_of, unrounded
 
-# Stable Diffusion's schedule, which most of the schedulers are used with; the rows of its table, those of an exact run,
-# and fewer where a constructor costs the square of them.
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-ROWS, FINE, COARSE = 1000, 640_000, 6_400
+INSTALL = "pip install '.[diffusers]' in a copy of the repository"
+
 _KINDS = {"eps": "epsilon", "data": "sample", "v": "v_prediction", "flow": "flow_prediction"}
 
 
 class Claim(NamedTuple):
-    """What a scheduler's documentation or paper claims: the weak order; which kind of schedule it has; and the rows of
-    its table in an exact run, on its own grid and on others, of which each sigma is looked up in all rows."""
+    """What is known of a class: what is claimed of its order, as it is set; which kind of schedule it has, unless its
+    settings say otherwise (`schedules.kind_of`); the rows of its table in an exact run, on its own grid and on others,
+    of which each sigma is looked up in all rows; and the grids that it turns into a flow's levels with
+    `use_flow_sigmas`: other classes run the sigmas of a table as they are, as if they were a flow's."""
 
-    order: int
+    order: claims.Order
     kind: str = "table"
     rows: int = FINE
     rows_elsewhere: int | None = None
+    on_flow: tuple[str, ...] = ()
 
 
-# Orders: of the papers that the classes name. Kinds: a table of alpha_bar, the preconditioned network of EDM (Karras et
-# al. 2022, table 1), a rectified flow.
 SCHEDULERS: dict[str, Claim] = {
-    "DDIMScheduler": Claim(1),
-    "DDPMScheduler": Claim(1),
-    "DEISMultistepScheduler": Claim(2),
-    "DPMSolverMultistepScheduler": Claim(2),
-    "DPMSolverSDEScheduler": Claim(1, rows=COARSE),
-    "DPMSolverSinglestepScheduler": Claim(2),
-    "EDMDPMSolverMultistepScheduler": Claim(2, "edm"),
-    "EDMEulerScheduler": Claim(1, "edm"),
-    "EulerAncestralDiscreteScheduler": Claim(1),
-    "EulerDiscreteScheduler": Claim(1),
-    "FlowMatchEulerDiscreteScheduler": Claim(1, "flow"),
-    "FlowMatchHeunDiscreteScheduler": Claim(2, "flow"),
-    "HeunDiscreteScheduler": Claim(2, rows=COARSE),
-    "KDPM2AncestralDiscreteScheduler": Claim(1, rows=COARSE),
-    "KDPM2DiscreteScheduler": Claim(2, rows=COARSE),
-    "LCMScheduler": Claim(1),
-    "LMSDiscreteScheduler": Claim(4, rows_elsewhere=COARSE),
-    "PNDMScheduler": Claim(2),
-    "SASolverScheduler": Claim(2),
-    "TCDScheduler": Claim(1),
-    "UniPCMultistepScheduler": Claim(2),
+    "DDIMScheduler": Claim(claims.ddim),
+    "DDPMScheduler": Claim(claims.ancestral),
+    "DEISMultistepScheduler": Claim(claims.deis),
+    "DPMSolverMultistepScheduler": Claim(claims.dpm_multistep),
+    "DPMSolverSDEScheduler": Claim(claims.dpm_sde, rows=COARSE),
+    "DPMSolverSinglestepScheduler": Claim(claims.dpm_singlestep),
+    "EDMDPMSolverMultistepScheduler": Claim(claims.dpm_multistep, "edm"),
+    "EDMEulerScheduler": Claim(claims.euler, "edm"),
+    "EulerAncestralDiscreteScheduler": Claim(claims.ancestral),
+    "EulerDiscreteScheduler": Claim(claims.euler),
+    "FlowMatchEulerDiscreteScheduler": Claim(claims.euler, "flow"),
+    "FlowMatchHeunDiscreteScheduler": Claim(claims.heun, "flow"),
+    "HeunDiscreteScheduler": Claim(claims.heun, rows=COARSE),
+    "KDPM2AncestralDiscreteScheduler": Claim(claims.ancestral, rows=COARSE),
+    "KDPM2DiscreteScheduler": Claim(claims.kdpm2, rows=COARSE),
+    "LCMScheduler": Claim(claims.consistency),
+    "LMSDiscreteScheduler": Claim(claims.lms, rows_elsewhere=COARSE),
+    "PNDMScheduler": Claim(claims.pndm),
+    "SASolverScheduler": Claim(claims.sa_solver),
+    "TCDScheduler": Claim(claims.consistency),
+    "UniPCMultistepScheduler": Claim(claims.unipc, on_flow=("karras",)),
 }
 # Of a run's options these are nonlinear, and off: a Gaussian's data reach beyond them.
-_NONLINEAR = {"clip_sample": False, "thresholding": False}
+_NONLINEAR = ("clip_sample", "thresholding")
+# What `step` and `set_timesteps` are given by the loop.
+_GIVEN = ("self", "model_output", "timestep", "sample", "return_dict")
 
 
 def schedulers() -> Any:
@@ -77,7 +80,7 @@ def schedulers() -> Any:
         from diffusers import schedulers as module
         from diffusers.utils import logging
     except ImportError as error:
-        raise ValueError(f"diffusers is not installed ({error}); pip install 'weakorder[diffusers]'") from error
+        raise ValueError(f"diffusers is not installed ({error}); {INSTALL}") from error
     logging.set_verbosity_error()
     return module
 
@@ -88,14 +91,11 @@ def diffusers_sampler(name: str, settings: Mapping[str, Any] | None = None, grid
 
     Raises ValueError on a name, setting or grid that it has not.
     """
-    if name not in SCHEDULERS:
-        raise ValueError(f"diffusers:{name} is none of the schedulers that are known; choose {', '.join(SCHEDULERS)}")
-    kind, given = getattr(schedulers(), name), dict(settings or {})
+    claim, kind, given = _claim_of(name), _class_of(name), dict(settings or {})
     own, step = inspect.signature(kind.__init__).parameters, inspect.signature(kind.step).parameters
-    if unknown := [key for key in given if key not in own and key not in step]:
-        known = [
-            key for key in (*own, *step) if key not in ("self", "model_output", "timestep", "sample", "return_dict")
-        ]
+    layout = [key for key in ("mu",) if key in inspect.signature(kind.set_timesteps).parameters]
+    if unknown := [key for key in given if key not in own and key not in step and key not in layout]:
+        known = [key for key in (*own, *step, *layout) if key not in _GIVEN]
         raise ValueError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(known)}")
     if grid != "default":
         flag = f"use_{grid}_sigmas"
@@ -105,20 +105,55 @@ def diffusers_sampler(name: str, settings: Mapping[str, Any] | None = None, grid
             given["sigma_schedule"] = grid
         else:
             raise ValueError(f"{name} has no grid {grid!r}; leave it at its default")
-    claim = SCHEDULERS[name]
-    predicts = {other: ours for ours, other in _KINDS.items()}.get(str(given.get("prediction_type", "")), "")
-    predicts = predicts or {"table": "eps", "edm": "edm", "flow": "flow"}[claim.kind]
-    config = {key: value for key, value in given.items() if key in own}
-    options = {key: value for key, value in given.items() if key not in own}
+    config = {key: _frozen(value) for key, value in given.items() if key in own}
     off = [key for key in _NONLINEAR if key in own and (config.get(key, own[key].default) is True)]
     config |= dict.fromkeys(off, False)
-    rows = claim.rows if grid == "default" else claim.rows_elsewhere or claim.rows
-    scheduler = _Scheduler(kind, claim.kind, rows, tuple(sorted(config.items())), tuple(sorted(options.items())))
-    notes = tuple(f"{key} is nonlinear and is off here; {name} has it on" for key in off)
-    prediction = scheduler.edm if claim.kind == "edm" else PREDICTIONS[predicts]
-    order = int(given.get("solver_order", claim.order))
+    full = {key: each.default for key, each in own.items() if each.default is not each.empty} | config
+    schedule = kind_of(claim.kind, full)
+    check(name, schedule, full, given.get("mu"), claim.on_flow)
+    rows = claim.rows if grid_of(full) == "default" else claim.rows_elsewhere or claim.rows
+    scheduler = _Scheduler(
+        kind,
+        schedule,
+        rows,
+        tuple(sorted(config.items())),
+        tuple((key, _frozen(value)) for key, value in sorted(given.items()) if key in step and key not in own),
+        tuple((key, given[key]) for key in layout if key in given),
+    )
+    notes = tuple(f"{key} is nonlinear and is off here; {'--set' if key in given else name} has it on" for key in off)
+    predicts = {other: ours for ours, other in _KINDS.items()}.get(str(full.get("prediction_type", "")), "flow")
+    if schedule == "edm":
+        predicts = "edm"
+    prediction = scheduler.edm if schedule == "edm" else PREDICTIONS[predicts]
+    held = claim.order(full | {key: value for key, value in given.items() if key in step})
     said = " ".join([f"diffusers:{name}", *(f"{key}={value}" for key, value in given.items())])
-    return Unmodified(said, scheduler.prepare, prediction, predicts, order, notes=notes)
+    return Unmodified(said, scheduler.prepare, prediction, predicts, held.order, notes=notes, claim=held.said)
+
+
+def _claim_of(name: str) -> Claim:
+    """Raises ValueError on a name that is not modelled, with the reason where there is one."""
+    if name in NOT_MODELLED:
+        raise ValueError(f"diffusers:{name} is not modelled: {NOT_MODELLED[name]}; choose {', '.join(SCHEDULERS)}")
+    if name not in SCHEDULERS:
+        raise ValueError(f"diffusers:{name} is none of the schedulers that are known; choose {', '.join(SCHEDULERS)}")
+    return SCHEDULERS[name]
+
+
+def _class_of(name: str) -> Any:
+    """The class. Raises ValueError where the library is too old for it, or it needs another that is missing."""
+    module = schedulers()
+    try:
+        kind = getattr(module, name)
+    except AttributeError as error:
+        raise ValueError(f"this diffusers has no {name}; install a newer one: {INSTALL}") from error
+    if needs := getattr(kind, "_backends", None):  # the library's stand-in
+        raise ValueError(f"diffusers:{name} needs {' and '.join(needs)}, and one of them is missing; {INSTALL}")
+    return kind
+
+
+def _frozen(value: Any) -> Any:
+    """A setting that can be looked up: a tuple for a list."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
@@ -130,6 +165,7 @@ class _Scheduler:
     rows: int
     config: tuple[tuple[str, Any], ...]
     options: tuple[tuple[str, Any], ...]
+    layout: tuple[tuple[str, Any], ...] = ()
 
     def edm(self, at: Level) -> tuple[float, float]:
         """F of D(x) = c_skip x + c_out F(c_in x) (Karras et al. 2022, equation 7)."""
@@ -155,21 +191,14 @@ class _Scheduler:
         return copy.deepcopy(_made(self, exact))
 
     def new(self, exact: bool) -> Any:
-        """What its constructor makes."""
-        config = dict(self.config)
-        parameters = inspect.signature(self.make.__init__).parameters
-        if self.kind == "table":
-            schedule = {key: value for key, value in BETAS.items() if key in parameters and key not in config}
-            if not exact:
-                return self.make(**(schedule | config))
-            shipped = self.make(**(schedule | config)).alphas_cumprod.double().numpy()
-            rows = max(self.rows, len(shipped))
-            config |= {"trained_betas": betas_of(refined(shipped, rows)), "num_train_timesteps": rows}
-            if "original_inference_steps" in parameters:  # the most steps that it takes
-                config.setdefault("original_inference_steps", rows)
-        elif self.kind == "flow" and exact and "num_train_timesteps" not in config:
-            config["num_train_timesteps"] = FINE
-        return self.make(**config)
+        """What its constructor makes. Raises ValueError, with what the library says, where it makes nothing of its
+        settings."""
+        try:
+            return made(self.make, self.kind, self.rows, dict(self.config), exact)
+        except (TypeError, ImportError, NotImplementedError, KeyError) as error:
+            raise ValueError(
+                f"{self.make.__name__} cannot be made as it is set; give other settings (--set): {error}"
+            ) from error
 
 
 @lru_cache(maxsize=4)
@@ -185,11 +214,12 @@ class _Prepared:
         self.scheduler, self.exact = scheduler, exact
         with scheduler.context(exact):
             made = scheduler.instance(exact)
-            self.path: GaussianPath | None = None
-            if scheduler.kind == "table":
-                self.path = table_of(made.alphas_cumprod.double().numpy())
+            self.path = path_of(made.alphas_cumprod.double().numpy()) if scheduler.kind == "table" else None
             self.rows = float(made.config.get("num_train_timesteps", 1000))
-            _lay_out(made, steps)
+            self.sigma_data = float(made.config.get("sigma_data", 0.5))
+            _lay_out(made, steps, dict(scheduler.layout))
+            if exact:
+                unrounded(made, scheduler.kind)
             self._laid_out = copy.deepcopy(made)
             first = made.timesteps[0]
             at = self.level(float(first))
@@ -198,19 +228,18 @@ class _Prepared:
         self._start = Level(at.alpha, at.sigma, at.scale / float(seen))
         self.prior: float | None = float(getattr(made, "init_noise_sigma", 1.0))
 
+    @property
+    def is_by_row(self) -> bool:
+        """Whether a timestep counts rows, or the steps of a flow's training, and is an integer as shipped."""
+        return not self._laid_out.timesteps.is_floating_point() or self.path is not None
+
     def start(self, first: float) -> Level:  # noqa: ARG002 - known before the network is asked
         """The level of its first timestep."""
         return self._start
 
     def level(self, time: float) -> Level:
-        """The level of a timestep: a row of the table, a quarter of log sigma, or rows times sigma."""
-        if self.path is not None:
-            return self.path.level(min(max(time, 0.0), self.path.end))
-        if self.scheduler.kind == "edm":
-            sigma, data = float(np.exp(4 * time)), float(dict(self.scheduler.config).get("sigma_data", 0.5))
-            return Level(1.0, sigma, 1 / (sigma**2 + data**2) ** 0.5)
-        sigma = time / self.rows
-        return Level(1 - sigma, sigma)
+        """The level of a timestep (`schedules`)."""
+        return level(self.scheduler.kind, time, self.path, self.rows, self.sigma_data)
 
     def run(self, network: Network, x: Tensor) -> Tensor:
         """The loop of a pipeline."""
@@ -222,11 +251,11 @@ class _Prepared:
         return x
 
 
-def _lay_out(scheduler: Any, steps: int) -> None:
+def _lay_out(scheduler: Any, steps: int, options: Mapping[str, Any]) -> None:
     """Its own times for so many steps. Raises ValueError, with what the library says, where it takes no such number."""
     try:
-        scheduler.set_timesteps(steps)
-    except ValueError as error:
+        scheduler.set_timesteps(steps, **options)
+    except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
         raise ValueError(
             f"{type(scheduler).__name__} takes no {steps} steps as it is set; give other --steps, or the "
             f"settings that allow them (--set): {error}"

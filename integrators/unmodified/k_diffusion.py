@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ...theory.paths import Level
+from . import claims
 from .contract import PREDICTIONS, Network, Unmodified
 from .lifting import float64_throughout
 
@@ -32,21 +33,22 @@ GRIDS = {
 }
 # These are given two sigmas and make their own grid between them.
 WITHOUT_GRID = ("sample_dpm_fast",)
-# Weak orders as the papers claim them that the functions name.
-SAMPLERS = {
-    "sample_dpm_2": 2,
-    "sample_dpm_2_ancestral": 1,
-    "sample_dpm_fast": 3,
-    "sample_dpmpp_2m": 2,
-    "sample_dpmpp_2m_sde": 2,
-    "sample_dpmpp_2s_ancestral": 1,
-    "sample_dpmpp_3m_sde": 3,
-    "sample_dpmpp_sde": 1,
-    "sample_euler": 1,
-    "sample_euler_ancestral": 1,
-    "sample_heun": 2,
-    "sample_lms": 4,
+# What is claimed of the weak order of each, as it is set.
+SAMPLERS: dict[str, claims.Order] = {
+    "sample_dpm_2": claims.plain_second,
+    "sample_dpm_2_ancestral": claims.with_eta(2, "the midpoint in log sigma"),
+    "sample_dpm_fast": claims.dpm_fast,
+    "sample_dpmpp_2m": lambda _: claims.dpm_multistep({"solver_order": 2, "algorithm_type": "dpmsolver++"}),
+    "sample_dpmpp_2m_sde": claims.multistep_sde(2),
+    "sample_dpmpp_2s_ancestral": claims.with_eta(2, "Lu et al. 2022, DPM-Solver++(2S)"),
+    "sample_dpmpp_3m_sde": claims.multistep_sde(3),
+    "sample_dpmpp_sde": claims.dpm_sde,
+    "sample_euler": claims.plain_euler,
+    "sample_euler_ancestral": claims.with_eta(1, "Euler's method"),
+    "sample_heun": claims.plain_second,
+    "sample_lms": claims.lms,
 }
+INSTALL = "pip install '.[k-diffusion]' in a copy of the repository"
 
 
 @cache
@@ -54,7 +56,7 @@ def samplers() -> ModuleType:
     """k-diffusion's module of samplers. Raises ValueError, in one line, where it or what it needs is missing."""
     found = importlib.util.find_spec("k_diffusion")
     if found is None or found.submodule_search_locations is None:
-        raise ValueError("k-diffusion is not installed; pip install 'weakorder[k-diffusion]'")
+        raise ValueError(f"k-diffusion is not installed; {INSTALL}")
     package = ModuleType("k_diffusion")
     package.__path__ = list(found.submodule_search_locations)
     kept = {name: sys.modules.get(name) for name in ("k_diffusion", *_IMAGES)}
@@ -65,7 +67,7 @@ def samplers() -> ModuleType:
         sys.modules["torchvision.transforms"].functional = ModuleType("functional")  # type: ignore[attr-defined]
         return importlib.import_module("k_diffusion.sampling")
     except ImportError as error:
-        raise ValueError(f"k-diffusion needs more ({error}); pip install 'weakorder[k-diffusion]'") from error
+        raise ValueError(f"k-diffusion needs more ({error}); {INSTALL}") from error
     finally:
         for name, module in kept.items():
             if module is None:
@@ -101,7 +103,8 @@ def k_diffusion_sampler(name: str, settings: Mapping[str, Any] | None = None, gr
         raise ValueError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(list(takes)[3:])}")
     said = " ".join([f"k-diffusion:{name}", *(f"{key}={value}" for key, value in given.items())])
     sampler = _Sampler(name, tuple(given.items()), grid, span)
-    return Unmodified(said, sampler.prepare, PREDICTIONS["denoiser"], "denoiser", SAMPLERS[name])
+    held = SAMPLERS[name]({key: each.default for key, each in takes.items()} | given)
+    return Unmodified(said, sampler.prepare, PREDICTIONS["denoiser"], "denoiser", held.order, claim=held.said)
 
 
 @dataclass(frozen=True)

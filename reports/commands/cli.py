@@ -25,17 +25,17 @@ from .budget import budget
 from .cifar10 import group_of
 from .identify import identify
 from .lines import BAD_INPUT, INTERRUPTED, progress
-from .options import EVENT, MODEL, OUTPUT
+from .options import CROP, EVENT, MODEL, OUTPUT, SIDE
 from .schemes import derive, moments, schemes, stability
 from .search import search
 from .tune import tune
 from .unmodified import LIBRARIES
-from .values import parameters, subject_of
+from .values import parameters, spectrum_of, subject_of
 from .verify import baseline, verify
 
 if TYPE_CHECKING:  # these take their time to import
     from ...theory.model import Diffusion, Parameters
-    from ...verification.exact import Subject
+    from ...verification.exact import Spectrum, Subject
 
 CLOSED_PIPE = 141
 # What the studies of a report import first.
@@ -81,6 +81,14 @@ def cli(context: click.Context, version: bool, verbose: bool) -> None:
     type=click.Choice(["gaussian", "mixture"]),
     help="Of diffusers or k-diffusion: with mixture, each order where the network is not affine, too.",
 )
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Of diffusers or k-diffusion: images that distances are to, a folder or zip of pictures (--side, --crop), an "
+    "npz file, or CIFAR-10's archive; default: the spectrum of CIFAR-10.",
+)
+@SIDE
+@CROP
 @OUTPUT
 @MODEL
 def report(
@@ -89,6 +97,9 @@ def report(
     event: list[int] | None,
     self_test: bool,
     target: str | None,
+    data: Path | None,
+    side: int,
+    crop: int | None,
     as_json: bool,
     device: str,
     **model: float | None,
@@ -104,12 +115,14 @@ def report(
         raise ValueError("no folder to write to; name one with -o DIR")
     params = parameters(device, model)
     if names and set(names) <= set(LIBRARIES):
-        _survey(names, output, as_json, ("gaussian", "mixture") if target == "mixture" else ("gaussian",))
+        targets = ("gaussian", "mixture") if target == "mixture" else ("gaussian",)
+        _survey(names, output, as_json, targets, *spectrum_of(data, side, crop))
         return
-    if target is not None:
-        raise ValueError(
-            f"--target {target} is for the pages of {' and '.join(LIBRARIES)}; drop it, or name one of these alone"
-        )
+    for option, value in (("target", target), ("data", data), ("crop", crop)):
+        if value is not None:
+            raise ValueError(
+                f"--{option} {value} is for the pages of {' and '.join(LIBRARIES)}; drop it, or name one of these alone"
+            )
     if self_test:
         from ..pages import write_self_test
 
@@ -138,12 +151,22 @@ def _report(schemes: list[Subject], params: Callable[[Diffusion], Parameters], o
         return write_report(schemes, params, output, progress=partial(progress, delay=0), workers=workers)
 
 
-def _survey(libraries: tuple[str, ...], output: Path, as_json: bool, targets: tuple[str, ...]) -> None:
+def _survey(
+    libraries: tuple[str, ...], output: Path, as_json: bool, targets: tuple[str, ...], spectrum: Spectrum, data: str
+) -> None:
     """The pages of libraries' samplers."""
     from ..pages import write_survey
 
     for library in dict.fromkeys(libraries):
-        page = write_survey(library, output, partial(progress, delay=0), os.cpu_count() or 1, targets=targets)
+        page = write_survey(
+            library,
+            output,
+            partial(progress, delay=0),
+            os.cpu_count() or 1,
+            targets=targets,
+            spectrum=spectrum,
+            data=data,
+        )
         click.echo((page.parent / f"{library}.json").read_text() if as_json else f"wrote {page}", nl=not as_json)
 
 

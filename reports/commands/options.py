@@ -138,6 +138,9 @@ CROP = click.option(
     help="Resize the central N x N pixels of each picture (140 in much of the literature); default: the whole, as the "
     "published code does. Of pictures, not of CIFAR-10.",
 )
+SIDE = click.option(
+    "--side", type=Whole(2, 64), default=32, show_default=True, help="Pictures of --data are resized to it."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout, and nothing else there.")
 OUTPUT = together(
     JSON,

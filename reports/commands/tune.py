@@ -14,13 +14,12 @@ import click
 
 from .cifar10_study import ListsOfValues
 from .lines import print_json, print_table, progress, warn
-from .options import CROP, JSON, MODEL, REAL, SCHEME, WHOLE, Chosen, Numbers, Whole
-from .values import check_device, given, parameters, scheme_of
+from .options import CROP, JSON, MODEL, REAL, SCHEME, SIDE, WHOLE, Chosen, Numbers
+from .values import check_device, given, parameters, scheme_of, spectrum_of
 
 if TYPE_CHECKING:
     from ...theory.model import Parameters
     from ...theory.scheme import Scheme
-    from ...verification.exact import Spectrum
 
 BUDGETS = (20, 50, 100)
 
@@ -52,7 +51,7 @@ BUDGETS = (20, 50, 100)
     help="Images to tune for: a folder or zip of pictures (--side, --crop), an npz file, or CIFAR-10's archive; "
     "default: the spectrum of CIFAR-10.",
 )
-@click.option("--side", type=Whole(2, 64), default=32, show_default=True, help="Pictures of --data are resized to it.")
+@SIDE
 @CROP
 @click.option(
     "-o",
@@ -94,8 +93,8 @@ def tune(
 
     asked = [(scheme, parameters("cpu", model, scheme.splitting.diffusion)) for scheme in _schemes(names, chosen)]
     wanted = _budgets(budgets)
-    _check(output, on_network, data, crop)
-    spectrum, name = _spectrum(data, side, crop)
+    _check(output, on_network, data)
+    spectrum, name = spectrum_of(data, side, crop)
     bar = partial(progress, delay=0)
     results = tune_all(
         asked, spectrum, name, wanted, free_grid, tuple(sorted(set(kept))), growth, output, bar, os.cpu_count() or 1
@@ -132,7 +131,7 @@ def _budgets(given_budgets: tuple[list[int], ...]) -> tuple[int, ...]:
     return wanted
 
 
-def _check(output: Path | None, on_network: bool, data: Path | None, crop: int | None) -> None:
+def _check(output: Path | None, on_network: bool, data: Path | None) -> None:
     """What can be refused is refused before the search."""
     from ...verification.files import check_writable, make_folder
 
@@ -145,23 +144,6 @@ def _check(output: Path | None, on_network: bool, data: Path | None, crop: int |
         raise ValueError("--on-network keeps samples in a folder; name one with -o DIR")
     if on_network and data is not None:
         raise ValueError("--on-network has a network of CIFAR-10; drop --data, or --on-network")
-    if crop is not None and data is None:
-        raise ValueError(f"--crop {crop} is of the pictures of --data; give both")
-
-
-def _spectrum(data: Path | None, side: int, crop: int | None) -> tuple[Spectrum, str]:
-    """The spectrum to tune for, and what it is called."""
-    if data is None:
-        from ...verification.exact import cifar10_spectrum
-
-        return cifar10_spectrum(), "CIFAR-10"
-    from ...verification.cifar10.model import images_of
-    from ...verification.cifar10.study import pixel_law
-
-    images = images_of(data, side, crop)
-    if len(images) < 2:
-        raise ValueError(f"{str(data)!r} holds {len(images)} image; a covariance takes at least 2")
-    return pixel_law(images).spectrum, data.name
 
 
 def _on_network(

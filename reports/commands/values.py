@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .options import DIFFUSION_NAMES, PATHS, Chosen
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ...integrators.blackbox import Sampler
     from ...theory.model import Diffusion, Parameters
     from ...theory.scheme import Scheme
-    from ...verification.exact import Subject
+    from ...verification.exact import Spectrum, Subject
 
 
 def parameters(device: str, model: dict[str, float | None], diffusion: Diffusion | None = None) -> Parameters:
@@ -121,3 +122,21 @@ def _black_boxs(named: str) -> Diffusion:
             f"multistep or sample(score, u, taus) is over {', '.join(DIFFUSION_NAMES)} or FILE.py:OBJ"
         )
     return find_diffusion(named)
+
+
+def spectrum_of(data: Path | None, side: int, crop: int | None) -> tuple[Spectrum, str]:
+    """The spectrum of images (None: CIFAR-10's), pictures resized to side x side, of their central crop x crop pixels
+    where that is given; and what it is called. Raises ValueError, OSError on what holds no two images."""
+    if data is None:
+        if crop is not None:
+            raise ValueError(f"--crop {crop} is of the pictures of --data; give both")
+        from ...verification.exact import cifar10_spectrum
+
+        return cifar10_spectrum(), "CIFAR-10"
+    from ...verification.cifar10.model import images_of
+    from ...verification.cifar10.study import pixel_law
+
+    images = images_of(data, side, crop)
+    if len(images) < 2:
+        raise ValueError(f"{str(data)!r} holds {len(images)} image; a covariance takes at least 2")
+    return pixel_law(images).spectrum, data.name

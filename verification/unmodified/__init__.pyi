@@ -1,3 +1,6 @@
+from .configurations import SURVEYS as SURVEYS
+from .configurations import Configuration as Configuration
+from .configurations import samplers_of as samplers_of
 from .findings import FINDINGS as FINDINGS
 from .findings import measured as measured
 from .grids import STEPS as STEPS
@@ -10,10 +13,7 @@ from .mixture import study_on_mixture as study_on_mixture
 from .study import UnmodifiedStudy as UnmodifiedStudy
 from .study import study_unmodified as study_unmodified
 from .survey import BUDGETS as BUDGETS
-from .survey import SURVEYS as SURVEYS
-from .survey import Configuration as Configuration
 from .survey import on_mixture as on_mixture
-from .survey import samplers_of as samplers_of
 from .survey import surveyed as surveyed
 from .transcript import Transcript as Transcript
 from .transcript import transcribe as transcribe

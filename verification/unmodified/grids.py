@@ -1,6 +1,7 @@
 """What is asked of an unmodified sampler on each of its grids, whatever the data, and how the answers make a verdict.
 
-A sampler is studied on its own grid and on one that is smooth in log sigma, where it has one (`survey.samplers_of`).
+A sampler is studied on its own grid and on one that is smooth in log sigma, where it has one
+(`configurations.samplers_of`).
 The smooth one decides the order, and the sampler's own whether errors fall. Where there is one grid, it decides both,
 but for an order below the claim on a grid that is not smooth (unmodified.noise_levels), which may be the grid's doing.
 What the errors are on a grid is another's to say: on Gaussian data (unmodified.study), on a mixture

@@ -313,7 +313,7 @@ def _on_grid(
             run = transcribe(sampler, count)
             return run, errors_of(sampler, run, data)
         except NotFinite as error:
-            refused = f"in a run of {count} steps {error}"
+            refused = refused or f"in a run of {count} steps {error}"  # the first, which the verdict names
             return None, NOT_FINITE
         except BlackBoxError as error:
             if list(steps).index(count) < ENOUGH:

@@ -1,11 +1,10 @@
-"""`weakorder verify` of samplers with a grid of their own, and the survey of a library."""
+"""`weakorder verify` of samplers with a grid of their own."""
 
 import json
 import shutil
 import warnings
 
 import pytest
-from json_schemas import complaints
 from own_grids import second_order
 from weakorder.examples import own_grid
 from weakorder.integrators.catalogue import CATALOGUE
@@ -20,13 +19,10 @@ from weakorder.reports.commands.options import DIFFUSION_NAMES
 from weakorder.reports.commands.options import PATHS as NAMED_PATHS
 from weakorder.reports.commands.unmodified import LIBRARIES
 from weakorder.reports.commands.verify import verify
-from weakorder.reports.pages import survey as page_of_survey
-from weakorder.reports.pages.strict_json import dumps
-from weakorder.reports.pages.survey import render, run_survey
 from weakorder.theory.model import DIFFUSIONS
 from weakorder.theory.paths import PATHS
 from weakorder.verification.testing import WeakorderWarning, assert_weak_order
-from weakorder.verification.unmodified import SURVEYS, Configuration, on_mixture, study_on_mixture
+from weakorder.verification.unmodified import SURVEYS
 
 FEW = ["--steps", "10,20,40,80"]
 LOG = "variance_type=fixed_large_log"
@@ -218,136 +214,3 @@ def test_what_no_lattice_holds_fails_a_test_with_the_reason_alone():
 def test_a_target_that_is_none_of_the_samplers_is_an_error_of_the_test_itself(sampler, target, said):
     with pytest.raises(ValueError, match=said):
         assert_weak_order(sampler, target=target)
-
-
-# --- The survey -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def survey():
-    chosen = (
-        Configuration("diffusers", "EDMEulerScheduler"),
-        Configuration("diffusers", "FlowMatchHeunDiscreteScheduler"),
-        Configuration("diffusers", "DDPMScheduler", (("variance_type", "fixed_large_log"),)),
-    )
-    return run_survey("diffusers", configurations=chosen)
-
-
-def test_a_survey_ranks_by_the_distance_at_50_evaluations_and_drops_none(survey):
-    names = [entry["sampler"] for entry in survey["samplers"]]
-    assert names == [
-        "FlowMatchHeunDiscreteScheduler",
-        "EDMEulerScheduler",
-        "DDPMScheduler variance_type=fixed_large_log",
-    ]
-    verdicts = [entry["verdict"] for entry in survey["samplers"]]
-    assert verdicts == ["PASS", "PASS", "FAIL"]
-
-
-def test_a_survey_is_as_its_schema_says(survey):
-    assert complaints("survey", json.loads(dumps(survey))) == []
-    assert complaints("survey", survey | {"samplers": [{"sampler": "mine"}]}) != []
-    assert complaints("survey", survey | {"budgets": ["ten"]}) != []
-
-
-def test_a_run_uses_no_more_evaluations_than_its_budget_and_nearly_all(survey):
-    for entry in survey["samplers"][:2]:
-        for level in entry["distances"]["default"]:
-            assert level["budget"] - 2 <= level["nfe"] <= level["budget"]
-
-
-def test_distances_fall_with_the_evaluations_where_a_sampler_is_right(survey):
-    for entry in survey["samplers"][:2]:
-        distances = [level["distance"] for level in entry["distances"]["default"]]
-        assert distances == sorted(distances, reverse=True)
-
-
-def test_the_page_shows_every_sampler_with_its_verdict(survey):
-    page = render(survey)
-    assert all(f"<code>{entry['sampler']}</code>" in page for entry in survey["samplers"])
-    assert page.count('<span class="verdict PASS">') == 2
-    assert page.count('<span class="verdict FAIL">') == 1
-    assert "is not finite" in page
-
-
-def confirmed(order, gaussian, settled=True, why=""):
-    """What a row says of the mixture."""
-    entry = {"order": order, "low": order, "high": order, "settled": settled, "gaussian": gaussian, "why": why}
-    return entry | {"flattered": order is not None and gaussian > order + 0.5}
-
-
-@pytest.fixture(scope="module")
-def compared(survey):
-    """The same survey with what its rows would say of the mixture: one as on Gaussian data, one flattered, one none."""
-    said = [confirmed(2.0, 2.0, settled=False), confirmed(1.49, 3.02), confirmed(None, 1.0, why="it is <not> finite")]
-    rows = [
-        entry | {"mixture": dict.fromkeys(entry["distances"], there)}
-        for entry, there in zip(survey["samplers"], said, strict=True)
-    ]
-    return survey | {"targets": ["gaussian", "mixture"], "samplers": rows}
-
-
-def test_the_page_says_where_gaussian_data_flatter_and_why_a_row_has_no_order(survey, compared):
-    page = render(compared)
-    rows = sum(len(entry["distances"]) for entry in survey["samplers"][:2])
-    flattered = len(survey["samplers"][1]["distances"])
-    assert page.count('<td class="n flattered">1.49</td>') == flattered
-    assert page.count('<td class="n">~2.00</td>') == rows - flattered
-    assert f"Gaussian data flatter {flattered} of {rows} rows" in page
-    assert "<code>EDMEulerScheduler</code> on its default grid shows order 3.02 and has 1.49" in page
-    assert "no order on the mixture, default grid: it is &lt;not&gt; finite" in page
-    assert "weakorder report diffusers --target mixture" in page
-    plain = render(survey)
-    assert "mixture</th>" in page
-    assert "mixture</th>" not in plain
-    assert "flatter" not in plain.split("</head>")[1].split("What this cannot say")[0]
-
-
-def test_a_survey_of_the_mixture_is_as_its_schema_says(compared):
-    assert complaints("survey", json.loads(dumps(compared))) == []
-    assert complaints("survey", compared | {"targets": ["banana"]}) != []
-    wrong = compared["samplers"][0] | {"mixture": {"default": {"order": 2.0}}}
-    assert complaints("survey", compared | {"samplers": [wrong]}) != []
-
-
-def test_a_row_has_its_order_on_the_mixture_or_the_reason_for_none():
-    few = (5, 10, 20, 40)
-    found = on_mixture(Configuration("diffusers", "EDMEulerScheduler"), few)["default"]
-    assert (found["order"], found["why"]) == (pytest.approx(1.0, abs=0.1), "")
-    assert not found["flattered"]
-    found = on_mixture(Configuration("k-diffusion", "sample_dpmpp_3m_sde"), few)["karras"]
-    assert found["order"] is None
-    assert "told by its last 3" in found["why"]
-    nan = on_mixture(Configuration("diffusers", "DDPMScheduler", (("variance_type", "fixed_large_log"),)), few)
-    assert "NaN" in nan["default"]["why"]
-    assert on_mixture(Configuration("k-diffusion", "sample_dpm_adaptive"), few) == {}
-
-
-@pytest.mark.nightly
-def test_a_row_with_a_memory_and_noise_goes_one_level_further_and_has_its_order():
-    """Claim: at 20 steps its law is on no lattice, and the row has order 2 all the same."""
-    configuration = Configuration("k-diffusion", "sample_dpmpp_2m_sde")
-    for grid, found in on_mixture(configuration, (20, 40, 80, 160)).items():
-        assert (grid, found["order"], found["why"]) == (grid, pytest.approx(2.0, abs=0.1), "")
-    refused = study_on_mixture({"karras": configuration.grids()["karras"]}, steps=(20, 40, 80, 160))
-    assert refused.grids[0].fit is None
-
-
-@pytest.mark.parametrize(("words", "targets"), [([], ["gaussian"]), (["--target", "mixture"], ["gaussian", "mixture"])])
-def test_the_option_puts_the_mixture_on_the_page(run, monkeypatch, compared, tmp_path, words, targets):
-    asked = []
-
-    def surveyed(*_, targets):
-        asked.append(list(targets))
-        return compared
-
-    monkeypatch.setattr(page_of_survey, "run_survey", lambda *words: surveyed(targets=words[-1]))
-    code, out, err = run("report", "diffusers", "-o", str(tmp_path), *words)
-    assert (code or 0, out) == (0, f"wrote {tmp_path / 'diffusers.html'}\n"), err
-    assert asked == [targets]
-
-
-def test_only_a_librarys_page_takes_the_mixture(run, tmp_path):
-    code, out, err = run("report", "ROBA", "-o", str(tmp_path), "--target", "mixture")
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "--target mixture is for the pages of diffusers and k-diffusion; drop it, or name one of these alone" in err

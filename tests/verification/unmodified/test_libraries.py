@@ -54,15 +54,17 @@ def test_a_sampler_has_the_order_that_its_paper_gives(x, grid):
 
 
 @pytest.mark.nightly
-def test_sa_solver_has_order_2_where_its_noise_does_not_jump():
-    """With tau 0 and 1; its default, 1 at timesteps 200 to 800 and 0 elsewhere, jumps between two steps."""
+def test_sa_solver_has_order_2_as_it_ships_too():
+    """With tau 0 and 1, and with its default, 1 at timesteps 200 to 800 and 0 elsewhere, which jumps between two steps:
+    the paper claims 1 where there is noise (theorems 5.1 and 5.2, strong). In an exact run the timesteps are those of
+    the table that it ships with: with 200 to 800 of 640,000 rows it would be another tau."""
 
     def order(settings):
         return study("diffusers:SASolverScheduler", settings, order=2).grids[0].fits["w2"].order
 
-    for tau in (0.0, 1.0):
-        assert order({"tau_func": lambda _, tau=tau: tau}) == pytest.approx(2, abs=0.25)
-    assert order({}) < 1.5
+    for settings in ({"tau_func": lambda _: 0.0}, {"tau_func": lambda _: 1.0}, {}):
+        assert order(settings) == pytest.approx(2, abs=0.25)
+    assert order({"tau_func": lambda row: 200 <= row * 639_999 / 999 <= 800}) < 1.5
 
 
 @pytest.mark.nightly
