@@ -26,6 +26,8 @@ from .transcript import Transcript
 
 # Steps in log sigma are equal to what rounding of times leaves; a grid of another clock differs by some tenths.
 _EQUAL = 1e-3
+# A last sigma that differs by so much is another one.
+_MOVES = 1.1
 # An order needs so many steps above a level on the coarsest grid.
 _LEAST_STEPS = 4
 # Within a step, from an exact state, Euler's method leaves h^2.
@@ -69,6 +71,11 @@ def shrink(steps: Array, largest: Array) -> bool:
     """Whether largest steps (levels,) become small in proportion to 1/N."""
     order = np.log(largest[0] / largest[-1]) / np.log(steps[-1] / steps[0])
     return bool(order >= 1 - MARGIN)
+
+
+def moves(sigma: Array) -> bool:
+    """Whether the last level's sigma / alpha (levels,) moves with N."""
+    return bool(max(sigma[0], sigma[-1]) > _MOVES * min(sigma[0], sigma[-1]))
 
 
 def has_equal_steps(run: Transcript) -> bool:
@@ -212,6 +219,16 @@ def mean_finding(text: str, levels: Told | None, instead: str) -> Finding:
         "network was trained on, leave"
     )
     return Finding(f"{text}; {instead}" if instead else text, Weight.FORBIDS, Kind.LIMIT)
+
+
+def equal_steps_finding(called: str) -> Finding:
+    """Of a memory that is looked at on a grid with equal steps alone, so called."""
+    text = (
+        f"it looks back, and all its steps in log sigma are equal on {called}, the only one: how it weighs others was "
+        "not tried; run it on a grid where they differ, such as Karras', and `weakorder identify` there, which "
+        "compares its weights"
+    )
+    return Finding(text, Weight.FORBIDS, Kind.RANGE)
 
 
 # --- All of it --------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from ..time_limit import ENOUGH, completed
 from ..verdicts import Array, Finding, Fit, Kind, Weight, slopes_of, stall_of
 from .grids import STEPS, StudyOnGrids, asked_of, called, order_finding, order_of, shown
 from .laws import Data, Law, laws_of
-from .noise_levels import NOTHING, Grid, grid_of, mean_finding
+from .noise_levels import NOTHING, Grid, equal_steps_finding, grid_of, mean_finding, moves
 from .transcript import Transcript, transcribe
 
 # Images in [-1, 1] have pixels of variance 0.25; eigenvalues of their covariance are smaller and larger.
@@ -45,8 +45,8 @@ FLOOR = 1e-11
 _ROUNDED_TIMES, _BESIDE = 1e-5, 30
 # What the shipped constants and table make of an error is said where it is so many times the method's own.
 _SEEN = 1.5
-# A mean of rounded states is off by some roundings; a last sigma that moves so much is another one.
-_ROUNDINGS, _MOVES = 16, 1.1
+# A mean of rounded states is off by some roundings.
+_ROUNDINGS = 16
 _STOPPED = "it was not run with more"
 QUANTITIES = ("w2", "variance", "mean", "gain")
 _COLUMNS = (*QUANTITIES, "final", "denoised", "floor")
@@ -143,6 +143,9 @@ class GridStudy:
         first = order_finding(where, self.expected, whole, stalled, self.decides)
         if self._is_of_rows and first.weight is Weight.REFUTES:
             return [replace(first, weight=Weight.FORBIDS, kind=Kind.LIMIT)]
+        if " stagnates" in stalled and self._falls_above:
+            text = f"{first.text}; its last sigma moves with N, and down to a fixed one the error falls"
+            return [replace(first, text=text, weight=Weight.FORBIDS, kind=Kind.LIMIT)]
         if stalled or whole is None or self.layout.is_smooth or not self.decides or first.weight is Weight.SUPPORTS:
             return [first]
         if self._above is not None:
@@ -173,6 +176,15 @@ class GridStudy:
         if self.decides or self.is_exact or not np.isfinite(self.errors["w2"]).all():
             return []
         return [f.text for f in self._of_order(f"on {self.called}") if f.weight is Weight.NOTES]
+
+    @property
+    def _falls_above(self) -> bool:
+        """Whether errors at a last sigma that moves, which are of another law each, fall down to a fixed one."""
+        part = self.layout.reach
+        if part is None or self._mean_is_off or not moves(self.sigma):
+            return False
+        fit = order_of(self.steps, np.where(part.errors > FLOOR, part.errors, np.nan))
+        return fit is not None and fit.is_settled and fit.reaches(self.expected)
 
     @property
     def _is_of_rows(self) -> bool:
@@ -206,11 +218,7 @@ class GridStudy:
             )
             found.append(mean_finding(text, self.layout.told, self.instead))
         if self.layout.hides and self.decides:
-            text = (
-                f"it looks back, and all its steps in log sigma are equal on {self.called}, where a wrong weight of "
-                "their ratio cannot be seen: let it be seen on another grid, too, such as Karras'"
-            )
-            found.append(Finding(text, Weight.FORBIDS, Kind.RANGE))
+            found.append(equal_steps_finding(self.called))
         if self.refused:
             found.append(Finding(self.refused, Weight.NOTES, Kind.LEVELS))
         return found
@@ -263,7 +271,7 @@ class UnmodifiedStudy(StudyOnGrids[GridStudy]):
         found = list(super().remarks)
         for study in self.grids:
             last, end, (first, sigma) = int(study.steps[-1]), study.final[-1], study.sigma[[0, -1]]
-            if max(first, sigma) > _MOVES * min(first, sigma):
+            if moves(study.sigma):
                 found.append(
                     f"errors are those at a last sigma that moves with N on {study.called}: {first:.3g} at "
                     f"{int(study.steps[0])} and {sigma:.3g} at {last} steps"
