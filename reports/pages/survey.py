@@ -21,7 +21,17 @@ from markupsafe import Markup
 
 from ...verification.exact import Spectrum, cifar10_spectrum
 from ...verification.files import make_folder, write_atomically
-from ...verification.unmodified import BUDGETS, FINDINGS, STEPS, SURVEYS, Configuration, measured, on_mixture, surveyed
+from ...verification.unmodified import (
+    BUDGETS,
+    FINDINGS,
+    STEPS,
+    SURVEYS,
+    Configuration,
+    coverage,
+    measured,
+    on_mixture,
+    surveyed,
+)
 from ..figures import as_svg, distances
 from .jobs import Jobs, Progress
 from .strict_json import dumps
@@ -69,6 +79,7 @@ def run_survey(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: metadata.version(name) for name in ("weakorder", library, "numpy", "torch")},
         "library": library,
+        "coverage": coverage(library),
         "targets": list(targets),
         "data": {"name": data, "images": known_as.images, "dimensions": known_as.mean.size},
         "steps": list(LEVELS),
@@ -182,6 +193,7 @@ def _cause(entry: Results) -> str:
         said = [f"{entry['reason']}: {first}" if first else str(entry["reason"])]
     else:
         said = [str(entry["reason"])] if fails else []
+        said += [str(entry["claim"])] if fails and entry["claim"] else []
     for grid, fit in entry["constants"].items():
         if not fails and not fit["decides"] and _falls_short(fit, entry["expected"]):
             told = [text for text in told if "order" not in text or f"on {_called(grid)}" not in text]

@@ -9,6 +9,7 @@ from .mutants import MUTANTS as MUTANTS
 from .mutation import Mutant as Mutant
 from .mutation import Outcome as Outcome
 from .mutation import run_mutant as run_mutant
+from .probe import CHECKS as CHECKS
 from .probe import Probe as Probe
 from .probing import ProbedStep as ProbedStep
 from .probing import one_time as one_time

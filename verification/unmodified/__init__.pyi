@@ -1,5 +1,6 @@
 from .configurations import SURVEYS as SURVEYS
 from .configurations import Configuration as Configuration
+from .configurations import coverage as coverage
 from .configurations import samplers_of as samplers_of
 from .findings import FINDINGS as FINDINGS
 from .findings import measured as measured

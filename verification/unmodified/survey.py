@@ -52,6 +52,7 @@ def surveyed(
         grids = configuration.grids()
         study = study_unmodified(grids, steps=steps)
         found = study.as_dict() | {"sampler": configuration.said, "constants": _constants(study)}
+        found["claim"] = next(iter(grids.values())).claim
         found["distances"] = {
             grid: [_distance(sampler, budget, spectrum) for budget in BUDGETS] for grid, sampler in grids.items()
         }
@@ -191,7 +192,7 @@ def schedule_of(configuration: Configuration, grids: dict[str, Unmodified]) -> s
     prepared = next(iter(grids.values())).prepare(20, False)
     run = _shipped(next(iter(grids.values())), 20)
     levels = [prepared.start(0.0)] if run is None else [prepared.start(0.0), *run.levels]
-    changed = [f"{key}={value}" for key, value in configuration.settings if key in SCHEDULE]
+    changed = [f"{key.removeprefix('flow_')}={value}" for key, value in configuration.settings if key in SCHEDULE]
     return ", ".join([_path(levels, prepared), *changed])
 
 

@@ -21,7 +21,7 @@ from ...integrators.blackbox import BlackBoxError, Score
 from ...integrators.threads import one_thread
 from ...integrators.unmodified import Unmodified
 from ...theory.paths import Level
-from ..blackbox import Probe, one_time
+from ..blackbox import CHECKS, Probe, one_time
 from ..verdicts import Array
 
 
@@ -71,11 +71,11 @@ def transcribe(sampler: Unmodified, steps: int, exact: bool = True) -> Transcrip
     shipped. Raises BlackBoxError if it cannot be read off."""
     prepared = sampler.prepare(steps, exact)
     times: list[float] = []
-    inputs: list[Array] = []
+    calls: list[tuple[int, list[Array]]] = []
 
     def free(rows: int, batch: int) -> Score:
         times.clear()
-        inputs.clear()
+        calls.append((rows, inputs := []))
 
         def answer(y: Tensor, time: float | Tensor) -> Tensor:
             if tuple(y.shape) != (batch, *sampler.event):
@@ -98,6 +98,7 @@ def transcribe(sampler: Unmodified, steps: int, exact: bool = True) -> Transcrip
     begin = prepared.start(times[0])
     is_answer = np.array([label is not None for label in probe.labels], dtype=bool)[columns.is_of]
     last = columns.draws[0, :, 0]
+    inputs = _inputs(probe, calls)
     seen = np.array([_rows(probe, rows) for rows in inputs]).reshape(len(inputs), -1)
     rows = np.concatenate([seen, np.concatenate([columns.offset[0], columns.state[0, 0], last])[None]])
     draws = rows[:, 2:]
@@ -113,6 +114,17 @@ def transcribe(sampler: Unmodified, steps: int, exact: bool = True) -> Transcrip
         prepared.prior or begin.scale * float(np.hypot(begin.alpha, begin.sigma)),
         columns.rounding,
     )
+
+
+def _inputs(probe: Probe, calls: list[tuple[int, list[Array]]]) -> list[Array]:
+    """What the network was given at each evaluation, (rows,), in the calls that the map was read off from, the last
+    ones: one, or several where a sampler draws for each entry of a batch."""
+    missing, blocks = 2 + sum(probe.widths or []) + 2 * CHECKS, []
+    while missing > 0:
+        rows, inputs = calls[-1 - len(blocks)]
+        blocks.append(inputs)
+        missing -= rows
+    return [np.concatenate(parts) for parts in zip(*reversed(blocks), strict=True)]
 
 
 def _rows(probe: Probe, seen: Array) -> Array:

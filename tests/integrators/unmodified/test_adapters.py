@@ -6,7 +6,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from weakorder.integrators.unmodified import SAMPLERS, SCHEDULERS, diffusers_sampler, k_diffusion, k_diffusion_sampler
+from weakorder.integrators.unmodified import (
+    SAMPLERS,
+    SCHEDULERS,
+    diffusers,
+    diffusers_sampler,
+    k_diffusion,
+    k_diffusion_sampler,
+)
 from weakorder.integrators.unmodified.lifting import float64_throughout
 from weakorder.theory.paths import Level
 
@@ -130,6 +137,8 @@ def test_clipping_is_off_and_said_so():
     (note,) = diffusers_sampler("DDIMScheduler").notes
     assert note == "clip_sample is nonlinear and is off here; DDIMScheduler has it on"
     assert diffusers_sampler("DDIMScheduler", {"clip_sample": False}).notes == ()
+    (*_, note) = diffusers_sampler("DDPMScheduler", {"thresholding": True, "clip_sample": False}).notes
+    assert note == "thresholding is nonlinear and is off here; --set has it on"
 
 
 def test_a_library_that_is_missing_is_one_line_with_the_command(monkeypatch):
@@ -140,6 +149,17 @@ def test_a_library_that_is_missing_is_one_line_with_the_command(monkeypatch):
     k_diffusion.samplers.cache_clear()
     with pytest.raises(ValueError, match=r"k-diffusion is not installed; pip install '\.\[k-diffusion\]' in a copy"):
         k_diffusion_sampler("sample_euler")
+
+
+def test_a_library_that_a_scheduler_needs_and_misses_is_one_line_with_the_command(monkeypatch):
+    from diffusers.utils import dummy_torch_and_torchsde_objects as stand_ins
+
+    monkeypatch.setattr(diffusers.schedulers(), "DPMSolverSDEScheduler", stand_ins.DPMSolverSDEScheduler)
+    with pytest.raises(ValueError, match=r"SDEScheduler needs torch and torchsde, .*; pip install '\.\[diffusers\]'"):
+        diffusers_sampler("DPMSolverSDEScheduler")
+    monkeypatch.setitem(SCHEDULERS, "NewScheduler", SCHEDULERS["DDIMScheduler"])
+    with pytest.raises(ValueError, match=r"this diffusers has no NewScheduler; install a newer one"):
+        diffusers_sampler("NewScheduler")
 
 
 def test_loading_k_diffusions_samplers_leaves_no_stand_in_behind():

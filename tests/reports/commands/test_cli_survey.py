@@ -22,6 +22,7 @@ def asked(monkeypatch):
         found.append((library, targets, spectrum, data))
         known = {"images": spectrum.images, "dimensions": spectrum.mean.size, "name": data}
         shown = {"library": library, "targets": list(targets), "data": known, "date": "2026-11-28", "versions": {}}
+        shown["coverage"] = {"surveyed": 0, "of": 0, "others": {}}
         return shown | dict.fromkeys(("steps", "budgets", "grids", "schedules", "samplers", "findings"), ())
 
     monkeypatch.setattr(page_of_survey, "run_survey", run_survey)

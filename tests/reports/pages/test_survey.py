@@ -8,7 +8,15 @@ from json_schemas import complaints
 from weakorder.reports.pages.strict_json import dumps
 from weakorder.reports.pages.survey import render, run_survey
 from weakorder.verification.exact import Spectrum, cifar10_spectrum
-from weakorder.verification.unmodified import Configuration, on_mixture, study_on_mixture, surveyed, transcribe
+from weakorder.verification.unmodified import (
+    SURVEYS,
+    Configuration,
+    coverage,
+    on_mixture,
+    study_on_mixture,
+    surveyed,
+    transcribe,
+)
 from weakorder.verification.unmodified import survey as of_survey
 from weakorder.verification.unmodified.configurations import samplers_of
 
@@ -187,6 +195,38 @@ def test_what_looks_back_is_looked_at_on_two_grids_wherever_it_has_them():
     assert list(samplers_of("diffusers", "EDMDPMSolverMultistepScheduler", {})) == ["default", "exponential"]
     assert list(samplers_of("diffusers", "DPMSolverMultistepScheduler", {})) == ["default", "karras"]
     assert list(samplers_of("k-diffusion", "sample_dpmpp_2m", {})) == ["karras", "exponential"]
+
+
+def test_a_grid_that_the_settings_name_is_called_so_and_has_another_beside_it():
+    found = samplers_of("diffusers", "EulerDiscreteScheduler", {"use_karras_sigmas": True})
+    assert list(found) == ["karras", "exponential"]
+    asked = samplers_of("diffusers", "EulerDiscreteScheduler", {}, "karras")["karras"]
+    assert transcribe(found["karras"], 10).levels == transcribe(asked, 10).levels
+    assert transcribe(found["exponential"], 10).levels != transcribe(asked, 10).levels
+
+
+@pytest.mark.parametrize(
+    ("library", "other"), [("diffusers", "RePaintScheduler"), ("k-diffusion", "sample_dpm_adaptive")]
+)
+def test_every_sampler_of_the_library_is_surveyed_or_named_with_the_reason(library, other):
+    found, names = coverage(library), {configuration.name for configuration in SURVEYS[library]}
+    assert found["surveyed"] == len(names)
+    assert found["of"] == len(names) + len(found["others"])
+    assert not names & found["others"].keys()
+    assert found["others"][other]
+
+
+def test_the_page_says_how_many_are_not_there_and_why(survey):
+    others = {"FooScheduler": "it needs a <mask>"}
+    page = render(survey | {"coverage": {"surveyed": 21, "of": 22, "others": others}})
+    assert "of 21 of diffusers’ 22 samplers" in page
+    assert "<dt><code>FooScheduler</code></dt><dd>it needs a &lt;mask&gt;</dd>" in page
+
+
+def test_configurations_are_each_others_alone_and_known_to_the_library():
+    for configurations in SURVEYS.values():
+        assert len(set(configurations)) == len(configurations)
+        assert all(configuration.grids() for configuration in configurations)
 
 
 # --- What a row says --------------------------------------------------------------------------------------------------
