@@ -27,8 +27,6 @@ STEPS = (20, 40, 80, 160, 320)
 
 # An interval of an order, above which it says nothing.
 WIDEST = 1.0
-# Steps that are close together, for what only a short range of them can tell.
-_CLOSER = 2**0.5
 # Numbers of steps that end alike for solvers of two and of three evaluations a step are multiples of this.
 _SHARED = 6
 # Where steps are of fewer rows than this, that they are whole rows is seen in slopes.
@@ -144,9 +142,9 @@ class StudyOnGrids(Judged, Generic[G]):
             return ""
         finest, seen = int(study.steps[-1]), np.isfinite(study.above_floor())
         if not seen.all():
-            last = float(study.steps[: max(int(np.argmin(seen)), 1)][-1])
-            closer = sorted({_SHARED * max(1, int(last * _CLOSER**-k / _SHARED)) for k in range(7)})
-            return f"more steps do not help: give fewer that are closer, --steps {','.join(map(str, closer))}"
+            first = int(np.argmin(seen))
+            last, hidden = int(study.steps[max(first - 1, 0)]), int(study.steps[first])
+            return f"more steps do not help, whose error rounding hides from {hidden} on: run up to {last}"
         turns = np.diff(slopes_of(study.steps, study.above_floor()))[-2:]
         if len(turns) == 2 and turns[0] * turns[1] < 0 and np.abs(turns).min() > 2 * MARGIN:
             multiples = ",".join(str(2 * _SHARED * 2**k) for k in range(len(study.steps)))

@@ -264,7 +264,7 @@ def advised(errors, mean=0.0, **layout):
 def test_more_steps_are_advised_where_slopes_still_move_and_nowhere_else():
     moving = 0.1 * 2.0 ** -np.array([0, 1.5, 3.7, 6.6])
     assert advised(moving) == "the slopes still move: run up to about 320 steps"
-    hidden = "more steps do not help: give fewer that are closer, --steps 6,12,18,24,36,54,78"
+    hidden = "more steps do not help, whose error rounding hides from 160 on: run up to 80"
     assert advised(0.01 * 8.0 ** -np.arange(4), mean=2e-6) == hidden
     assert advised(0.1 * 2.0 ** -np.array([0, 4, 5.1, 9.8, 9.9])).startswith("its error goes up and down with N")
     table = Grid(rows=(1000, 1000))
@@ -314,9 +314,8 @@ def test_single_step_sde_of_order_2_is_refuted_at_the_pages_levels():
 
 
 @pytest.mark.nightly
-def test_where_rounding_hides_the_error_of_many_steps_the_advised_ones_settle_it():
+def test_no_more_steps_are_advised_where_rounding_hides_their_error():
     karras = {"karras": diffusers_sampler("UniPCMultistepScheduler", {"solver_order": 3}, "karras")}
     found = study_unmodified(karras, 3, (20, 40, 80, 160, 320))
     assert found.verdict == "INCONCLUSIVE"
-    advice = found.evidence.advice.split("--steps ")[1]
-    assert study_unmodified(karras, 3, tuple(map(int, advice.split(",")))).verdict == "PASS"
+    assert found.evidence.advice == "more steps do not help, whose error rounding hides from 320 on: run up to 160"
