@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 # Tests start dozens of interpreters: what they import is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test nightly lint report docs orders words bench gpu derivations clean
+.PHONY: test nightly lint report docs orders words known bench gpu derivations clean
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -63,6 +63,9 @@ orders: $(READY)
 
 words: $(READY_DEV)
 	$(BIN)/python -m weakorder.reports.pages.words docs/gallery/words.md
+
+known: $(READY_DEV)
+	$(BIN)/python -m weakorder.reports.pages.known docs/gallery/known.md
 
 derivations: $(READY)
 	$(BIN)/python -m weakorder.integrators.make_derivations

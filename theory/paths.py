@@ -20,7 +20,8 @@ eps or the data point it is the solver as it is written down for the path: Euler
 sigma, is DDIM.
 
 A table of rows alpha_bar, as networks with integer timesteps were trained on, is a path with the row's index as its
-time; between rows log(alpha / sigma) goes linearly, and `refined` makes more rows of the same curve.
+time; between rows log(alpha / sigma) goes linearly, and `refined` makes more rows of the same curve. Its SDE is that of
+a smooth curve through the rows.
 """
 
 from __future__ import annotations
@@ -48,13 +49,15 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True)
 class GaussianPath:
-    """alpha(t) and sigma(t) for arrays of t in [0, end]; table: whether a time is a row's index."""
+    """alpha(t) and sigma(t) for arrays of t in [0, end]; table: whether a time is a row's index; drift: of a table,
+    (log alpha)' of a smooth curve through its rows."""
 
     name: str
     alpha: Callable[[Array], Array]
     sigma: Callable[[Array], Array]
     end: float = 1.0
     table: bool = False
+    drift: Callable[[Array], Array] | None = None
 
     def level(self, t: float) -> Level:
         """The level at a time. Raises ValueError outside of [0, end]."""
@@ -100,11 +103,15 @@ class GaussianPath:
     def sde(self, t: ArrayLike) -> tuple[Array, Array]:
         """f and g^2 of dx = f x dt + g dw at times inside (0, end), to some 9 digits where the path is smooth.
 
-        Derivatives are central differences of fourth order. Raises ValueError on a time that is not inside.
+        Derivatives are central differences of fourth order; of a table, whose levels go linearly from row to row, of
+        the curve that `table_of` states. Raises ValueError on a time that is not inside.
         """
         t = np.asarray(t, dtype=float)
         if not ((t > 0) & (t < self.end)).all():
             raise ValueError(f"t = {t}: the SDE of {self.name!r} is known inside of (0, {self.end:g})")
+        if self.drift is not None:  # alpha^2 + sigma^2 = 1, so that g^2 = -2 f
+            drift = self.drift(t)
+            return drift, -2 * drift
         step = np.minimum(1e-3 * self.end, np.minimum(t, self.end - t) / 4)
 
         def slope(function: Callable[[Array], Array]) -> Array:
@@ -174,7 +181,10 @@ PATHS = {
 def table_of(alpha_bar: ArrayLike, name: str = "table") -> GaussianPath:
     """The path of a table of alpha^2 (rows,), strictly falling in (0, 1); its time is the row's index.
 
-    Raises ValueError on another table.
+    Between rows log(alpha / sigma) goes linearly, as libraries read their tables. Its SDE has the derivative of log
+    alpha^2 interpolated by Akima's method (1970), which is exact for a quadratic, as log alpha^2 of a beta that goes
+    linearly is; log(alpha / sigma) is far from one in the first rows, where sigma comes from 0. Raises ValueError on
+    another table.
     """
     rows = np.asarray(alpha_bar, dtype=float)
     if rows.ndim != 1 or len(rows) < 2 or not ((rows > 0) & (rows < 1)).all() or not (np.diff(rows) < 0).all():
@@ -187,7 +197,12 @@ def table_of(alpha_bar: ArrayLike, name: str = "table") -> GaussianPath:
     def sigma(t: Array) -> Array:
         return 1 / np.sqrt(1 + np.exp(2 * np.interp(t, index, ratio)))
 
-    return GaussianPath(name, alpha, sigma, float(len(rows) - 1), table=True)
+    def drift(t: Array) -> Array:
+        from scipy.interpolate import Akima1DInterpolator
+
+        return Akima1DInterpolator(index, np.log(rows)).derivative()(t) / 2
+
+    return GaussianPath(name, alpha, sigma, float(len(rows) - 1), table=True, drift=drift)
 
 
 def _log_ratio(alpha_bar: Array) -> Array:

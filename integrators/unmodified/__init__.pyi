@@ -12,4 +12,6 @@ from .k_diffusion import SAMPLERS as SAMPLERS
 from .k_diffusion import WITHOUT_GRID as WITHOUT_GRID
 from .k_diffusion import k_diffusion_sampler as k_diffusion_sampler
 from .k_diffusion import samplers as samplers
+from .lifting import float64_throughout as float64_throughout
+from .schedules import GRID_SETTINGS as GRID_SETTINGS
 from .schedules import grid_of as grid_of

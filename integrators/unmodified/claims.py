@@ -75,6 +75,11 @@ def _is_sde(settings: Settings) -> bool:
     return str(settings.get("algorithm_type", "")).startswith("sde")
 
 
+def cosine_dpm(settings: Settings) -> Held:
+    """SDE-DPM-Solver++ with a memory."""
+    return dpm_multistep({**settings, "algorithm_type": "sde-dpmsolver++"})
+
+
 def dpm_multistep(settings: Settings) -> Held:
     """Of DPM-Solver and its ++ and SDE forms with a memory."""
     order = int(settings["solver_order"])
@@ -176,4 +181,37 @@ def multistep_sde(order: int) -> Order:
     return held
 
 
-NOT_MODELLED: dict[str, str] = {}
+# --- What is not modelled ---------------------------------------------------------------------------------------------
+
+_TOKENS = "its states are tokens, of which no Gaussian is one"
+_DISTILLED = "its network is distilled, and predicts no data, noise or velocity at one time"
+_BACKWARD = "it runs from data to noise"
+_OWN_LOOP = "it is deprecated, and its step is another in a loop of its own"
+# Schedulers of diffusers, each with the reason.
+NOT_MODELLED: dict[str, str] = {
+    "AmusedScheduler": _TOKENS,
+    "BlockRefinementScheduler": _TOKENS,
+    "CMStochasticIterativeScheduler": _DISTILLED,
+    "CogVideoXDPMScheduler": "its step is handed the last prediction and the next time by its pipeline",
+    "ConsistencyDecoderScheduler": _DISTILLED,
+    "DDIMInverseScheduler": _BACKWARD,
+    "DDPMWuerstchenScheduler": "its time is a number for each image, of a cosine that is clamped",
+    "DPMSolverMultistepInverseScheduler": _BACKWARD,
+    "DiscreteDDIMScheduler": _TOKENS,
+    "EntropyBoundScheduler": _TOKENS,
+    "FlowMapEulerDiscreteScheduler": _DISTILLED,
+    "FlowMatchLCMScheduler": _DISTILLED,
+    "HeliosDMDScheduler": _DISTILLED,
+    "HeliosScheduler": "it runs in stages at several resolutions",
+    "IPNDMScheduler": "its first step, at alpha = 0, divides by 1e-8, and what its network answers there is lost",
+    "KarrasVeScheduler": _OWN_LOOP,
+    "MiniMaxH3Scheduler": "its network is told 1 - sigma, and answers in that time",
+    "PiflowScheduler": _DISTILLED,
+    "RFD4ProteinaScheduler": "it rescales the score, to another law than the data's",
+    "RePaintScheduler": "it needs a picture and a mask",
+    "SCMScheduler": _DISTILLED,
+    "ScoreSdeVeScheduler": _OWN_LOOP,
+    "ScoreSdeVpScheduler": _OWN_LOOP,
+    "UnCLIPScheduler": "its table of alpha_bar is its own, and takes no finer one",
+    "VQDiffusionScheduler": _TOKENS,
+}

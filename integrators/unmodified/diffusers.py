@@ -14,6 +14,7 @@ import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -46,7 +47,11 @@ class Claim(NamedTuple):
 
 
 SCHEDULERS: dict[str, Claim] = {
+    "CogVideoXDDIMScheduler": Claim(claims.ddim),
+    "CosineDPMSolverMultistepScheduler": Claim(claims.cosine_dpm, "edm-angle"),
+    "DDIMParallelScheduler": Claim(claims.ddim),
     "DDIMScheduler": Claim(claims.ddim),
+    "DDPMParallelScheduler": Claim(claims.ancestral),
     "DDPMScheduler": Claim(claims.ancestral),
     "DEISMultistepScheduler": Claim(claims.deis),
     "DPMSolverMultistepScheduler": Claim(claims.dpm_multistep),
@@ -63,6 +68,7 @@ SCHEDULERS: dict[str, Claim] = {
     "KDPM2DiscreteScheduler": Claim(claims.kdpm2, rows=COARSE),
     "LCMScheduler": Claim(claims.consistency),
     "LMSDiscreteScheduler": Claim(claims.lms, rows_elsewhere=COARSE),
+    "LTXEulerAncestralRFScheduler": Claim(claims.ancestral, "flow"),
     "PNDMScheduler": Claim(claims.pndm),
     "SASolverScheduler": Claim(claims.sa_solver),
     "TCDScheduler": Claim(claims.consistency),
@@ -121,10 +127,9 @@ def diffusers_sampler(name: str, settings: Mapping[str, Any] | None = None, grid
         tuple((key, given[key]) for key in layout if key in given),
     )
     notes = tuple(f"{key} is nonlinear and is off here; {'--set' if key in given else name} has it on" for key in off)
-    predicts = {other: ours for ours, other in _KINDS.items()}.get(str(full.get("prediction_type", "")), "flow")
-    if schedule == "edm":
-        predicts = "edm"
-    prediction = scheduler.edm if schedule == "edm" else PREDICTIONS[predicts]
+    predicts = {other: ours for ours, other in _KINDS.items()}.get(str(full.get("prediction_type", "")), "")
+    predicts = "edm" if schedule.startswith("edm") else predicts or "flow"
+    prediction = scheduler.edm if predicts == "edm" else PREDICTIONS[predicts]
     held = claim.order(full | {key: value for key, value in given.items() if key in step})
     said = " ".join([f"diffusers:{name}", *(f"{key}={value}" for key, value in given.items())])
     return Unmodified(said, scheduler.prepare, prediction, predicts, held.order, notes=notes, claim=held.said)
@@ -132,11 +137,12 @@ def diffusers_sampler(name: str, settings: Mapping[str, Any] | None = None, grid
 
 def _claim_of(name: str) -> Claim:
     """Raises ValueError on a name that is not modelled, with the reason where there is one."""
+    if name in SCHEDULERS:
+        return SCHEDULERS[name]
+    nearest = sorted(SCHEDULERS, key=lambda known: -SequenceMatcher(None, name, known).ratio())
     if name in NOT_MODELLED:
-        raise ValueError(f"diffusers:{name} is not modelled: {NOT_MODELLED[name]}; choose {', '.join(SCHEDULERS)}")
-    if name not in SCHEDULERS:
-        raise ValueError(f"diffusers:{name} is none of the schedulers that are known; choose {', '.join(SCHEDULERS)}")
-    return SCHEDULERS[name]
+        raise ValueError(f"diffusers:{name} is not modelled: {NOT_MODELLED[name]}; choose {', '.join(nearest)}")
+    raise ValueError(f"diffusers:{name} is none of the schedulers that are known; choose {', '.join(nearest)}")
 
 
 def _class_of(name: str) -> Any:
@@ -169,9 +175,11 @@ class _Scheduler:
 
     def edm(self, at: Level) -> tuple[float, float]:
         """F of D(x) = c_skip x + c_out F(c_in x) (Karras et al. 2022, equation 7)."""
-        data = float(dict(self.config).get("sigma_data", 0.5))
+        defaults = {key: each.default for key, each in inspect.signature(self.make.__init__).parameters.items()}
+        settings = defaults | dict(self.config)
+        data = float(settings["sigma_data"])
         total = at.sigma**2 + data**2
-        sign = -1 if dict(self.config).get("prediction_type") == "v_prediction" else 1
+        sign = -1 if settings["prediction_type"] == "v_prediction" else 1
         out = sign * at.sigma * data / total**0.5
         return -(data**2) / total / out, 1 / out
 

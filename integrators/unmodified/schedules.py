@@ -7,8 +7,8 @@ a timestep means is one of `LEVELS`:
     table      a row of alpha_bar, between rows as `theory.paths.table_of`
     log-sigma  log(sigma / alpha) / 4, of a state that preserves variance (EDM's time, Stable Video Diffusion)
     edm        log(sigma) / 4, and the input is that of EDM's preconditioning (Karras et al. 2022, table 1)
+    edm-angle  atan(sigma) 2 / pi, with the same input (Stable Audio)
     flow       sigma times `num_train_timesteps`, with alpha = 1 - sigma
-    trig       t of alpha = cos(pi t / 2), sigma = sin(pi t / 2)
 
 An exact run has the same curve between the same ends. A table has more rows of it, as data only (`trained_betas`), and
 what is counted in rows goes with them (`steps_offset`, `timestep_scaling`, SA-Solver's tau); the other schedules have
@@ -36,6 +36,7 @@ FINE, COARSE = 640_000, 6_400
 # The grids that settings choose, each by its flag, and what a grid is otherwise.
 FLAGS = {f"use_{grid}_sigmas": grid for grid in ("karras", "exponential", "beta")}
 _LU = "use_lu_lambdas"
+GRID_SETTINGS = (*FLAGS, _LU, "sigma_schedule")
 _ANSWERS = ("epsilon", "sample", "v_prediction", "flow_prediction", "trigflow")
 
 
@@ -52,7 +53,7 @@ def kind_of(usual: str, settings: Mapping[str, Any]) -> str:
 def grid_of(settings: Mapping[str, Any]) -> str:
     """The grid that settings name: karras, exponential, beta, lu, or default."""
     named = [grid for flag, grid in FLAGS.items() if settings.get(flag)]
-    return named[0] if named else "lu" if settings.get(_LU) else "default"
+    return named[0] if named else "lu" if settings.get(_LU) else str(settings.get("sigma_schedule", "default"))
 
 
 def check(name: str, kind: str, settings: Mapping[str, Any], mu: object, on_flow: Sequence[str]) -> None:
@@ -155,11 +156,9 @@ def level(kind: str, time: float, path: GaussianPath | None, rows: float, sigma_
     """The noise at a timestep of one of the kinds; path and rows: of its table or flow."""
     if path is not None:
         return path.level(min(max(time, 0.0), path.end))
-    if kind == "trig":
-        return Level(math.cos(math.pi / 2 * time), math.sin(math.pi / 2 * time))
     if kind == "flow":
         return Level(1 - time / rows, time / rows)
-    sigma = math.exp(4 * time)
-    if kind == "edm":
+    sigma = math.tan(math.pi / 2 * time) if kind == "edm-angle" else math.exp(4 * time)
+    if kind.startswith("edm"):
         return Level(1.0, sigma, 1 / math.hypot(sigma, sigma_data))
     return Level(1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma))

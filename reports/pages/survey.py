@@ -11,6 +11,7 @@ write_survey   both, into a folder: LIBRARY.json, LIBRARY.html (self-contained) 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from datetime import UTC, datetime
 from importlib import metadata
@@ -42,6 +43,7 @@ Results = dict[str, Any]
 LEVELS = STEPS[:4]
 # An order whose interval is wider is not printed, and one that is lower than the claim by more is said.
 _WIDE, _LOWER = 1.0, 0.5
+_ORDER, _NONE = re.compile(r"-?\d+\.\d+ in \[(-?\d+\.\d+), (-?\d+\.\d+)\]"), "–*"
 # A schedule of fewer samplers has no figure.
 _DRAWN = 3
 
@@ -201,7 +203,13 @@ def _cause(entry: Results) -> str:
     for grid, found in entry.get("mixture", {}).items():
         if found["why"] and not broken:
             told.append(f"no order on the mixture, {grid} grid: {found['why']}")
-    return "; ".join(said + told)
+    return _ORDER.sub(_told, "; ".join(said + told))
+
+
+def _told(found: re.Match[str]) -> str:
+    """An order with its interval as a study writes it; the tables' dash where that is wide."""
+    low, high = float(found[1]), float(found[2])
+    return _NONE if _is_wide({"low": low, "high": high}) else found[0]
 
 
 def _falls_short(fit: Results, expected: int) -> bool:

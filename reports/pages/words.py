@@ -19,6 +19,7 @@ from ...verification.unmodified import SURVEYS, Configuration, identify
 from .orders import with_table
 
 _IN_STEPS, _OLDER = re.compile(r" in (all steps|steps? [0-9, to]+)$"), re.compile("the weight of the answer .*")
+_SIZE = re.compile(r" \(to [^)]*\)")
 _LEVELS = "sigma / alpha that the network is told"
 BEGIN, END = "<!-- words: begin -->", "<!-- words: end -->"
 
@@ -50,7 +51,10 @@ def which(row: Row) -> str:
     nearest = found[0]
     if nearest.scheme.name == nearest.scheme.word and _IN_STEPS.search(nearest.differs[0]):
         return "none: no word with a name is nearest"  # of others several may be as near, and rounding decides
-    return f"none: nearest is {_called([nearest])}, but {_differs(nearest)}"
+    differs = _differs(nearest)
+    return (
+        f"none: {differs}" if differs.startswith("it is ") else f"none: nearest is {_called([nearest])}, but {differs}"
+    )
 
 
 def _called(same: Iterable[Likeness]) -> str:
@@ -64,7 +68,7 @@ def _differs(nearest: Likeness) -> str:
     """What differs, without numbers: they change with the number of steps."""
     first = nearest.differs[0]
     if not _IN_STEPS.search(first):  # a fault that has a name
-        return "sigma / alpha that the network is told is not its input's" if _LEVELS in first else first
+        return "sigma / alpha that the network is told is not its input's" if _LEVELS in first else _SIZE.sub("", first)
     names = [_OLDER.sub("the weights of older answers", line.rpartition(" is ")[0]) for line in nearest.differs]
     *several, last = dict.fromkeys(names)
     return f"{', '.join(several)} and {last} differ" if several else f"{last} differs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,28 @@ def test_the_sde_of_a_path_has_the_paths_laws(name: str) -> None:
     assert abs(law_of_the_sde(path, begin, end, louder=1.001)[1] / want[1] - 1) > 1e-5
     with pytest.raises(ValueError, match="is known inside"):
         path.sde(0.0)
+
+
+@pytest.mark.parametrize(("name", "close"), [("vp", 1e-9), ("cosine", 1e-4)])
+def test_the_sde_of_a_table_is_that_of_the_schedule_it_was_taken_from(name: str, close: float) -> None:
+    """At rows and between them, up to row 900 of 1,000; that of its levels, linear in log(alpha / sigma), is not.
+
+    log alpha^2 of vp is a quadratic; of cosine a row squared times its third derivative, over 6, is 3.5e-5 of the first
+    one at row 900.
+    """
+    path = PATHS[name]
+    times = (np.arange(1000) + 1) / 1001
+    table = table_of(path.alpha(times) ** 2)
+    rows = np.array([0.3, 1, 1.5, 5, 5.5, 50.3, 500, 900.7])
+    drift, noise = table.sde(rows)
+    f, g2 = path.sde((rows + 1) / 1001)
+    np.testing.assert_allclose(drift, f / 1001, rtol=close)
+    np.testing.assert_allclose(noise, g2 / 1001, rtol=close)
+    kinked = replace(table, drift=None).sde(rows)[0]
+    assert np.abs(kinked / drift - 1)[:3].max() > 0.05
+    assert [table.level(row).alpha ** 2 for row in (0, 500, 999)] == pytest.approx(
+        path.alpha(times[[0, 500, 999]]) ** 2
+    )
 
 
 @pytest.mark.parametrize("path", [*PATHS.values(), TABLE], ids=lambda path: path.name)

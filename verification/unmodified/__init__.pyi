@@ -6,6 +6,13 @@ from .findings import FINDINGS as FINDINGS
 from .findings import measured as measured
 from .grids import STEPS as STEPS
 from .identify import identify as identify
+from .known import KNOWN as KNOWN
+from .known import SIZED as SIZED
+from .known import Known as Known
+from .known import Size as Size
+from .known import Sized as Sized
+from .known import filled as filled
+from .known import slopes_of as slopes_of
 from .laws import Data as Data
 from .laws import laws_of as laws_of
 from .mixture import STUDIES as STUDIES

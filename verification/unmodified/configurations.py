@@ -6,12 +6,14 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from ...integrators.unmodified import (
+    GRID_SETTINGS,
     NOT_MODELLED,
     SAMPLERS,
     SCHEDULERS,
     WITHOUT_GRID,
     Unmodified,
     diffusers_sampler,
+    grid_of,
     k_diffusion_sampler,
     samplers,
     schedulers,
@@ -19,7 +21,6 @@ from ...integrators.unmodified import (
 
 # Grids that are smooth in log sigma, in the order in which they are tried.
 _SMOOTH = ("karras", "exponential")
-_FLAGS = {f"use_{grid}_sigmas": grid for grid in (*_SMOOTH, "beta")}
 
 
 class Configuration(NamedTuple):
@@ -40,16 +41,16 @@ class Configuration(NamedTuple):
 
 
 def samplers_of(library: str, name: str, settings: dict[str, Any], grid: str | None = None) -> dict[str, Unmodified]:
-    """A library's sampler by grid: the one asked for, or its own and one that is smooth in log sigma, where it has any,
-    and where none is its own, two: on one grid alone a fault of what looks back can hide. Raises ValueError on names
-    and settings that the library has not."""
+    """A library's sampler by grid: the one asked for, by name or by its settings, or its own and one that is smooth in
+    log sigma, where it has any, and where none is its own, two: on one grid alone a fault of what looks back can hide.
+    Raises ValueError on names and settings that the library has not."""
     make = diffusers_sampler if library == "diffusers" else k_diffusion_sampler
     if grid is not None:
         return {grid: make(name, settings, grid)}
-    chosen = [key for key in _FLAGS if settings.get(key)]  # a setting may name its own grid
-    rest = {key: value for key, value in settings.items() if key not in chosen}
+    named = grid_of(settings) if library == "diffusers" else "default"  # a setting may name its own grid
+    rest = {key: value for key, value in settings.items() if key not in GRID_SETTINGS}
     has_own = library == "diffusers" or name in WITHOUT_GRID
-    found = {_FLAGS[chosen[0]] if chosen else "default": make(name, settings, "default")} if has_own else {}
+    found = {named: make(name, settings, "default")} if has_own else {}
     for other in _SMOOTH:
         if len(found) == 2:
             break

@@ -14,6 +14,8 @@ in a way that is known to all digits. The sampler has the fault if it is the wor
                  by another factor, the same in all steps
     levels       the network is told another noise level than its input has: at levels that are solved for, the sampler
                  is the word
+
+Beside them stands what is no word's fault: a method of two evaluations a step (`two_stages`).
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ _FARTHEST = 1.0  # a change of log theta that is followed at once
 _PATIENCE = 3  # of its steps that leave nine tenths and more
 _SAME_LEVEL = 1e-6
 _SEEN = 1e-3  # of a level: to be told as a factor
+_ROUNDED = 0.05  # what rounded timesteps make of a step of two evaluations; other methods differ by 0.2 and more
 _ORDINALS = ("", "first", "second", "third")
 _POWERS: dict[str, Callable[[Array], Array]] = {
     "its square: a root is forgotten": np.square,
@@ -134,6 +137,43 @@ def _weighed(own: Sequence[Steps], scheme: Scheme, over: Over) -> str:
 
 def _of_memory(scheme: Scheme, memory: int) -> Scheme:
     return replace(scheme, name="", order=None, memory=memory, clock=scheme.clock if memory > 1 else THETA)
+
+
+# --- Two stages -------------------------------------------------------------------------------------------------------
+
+
+def two_stages(own: Own, runs: Sequence[Taken]) -> str:
+    """Which method of two evaluations a step it is, in a sentence, or "". No word is one: a step's second evaluation
+    moves the state that was there before the first, and words move the state that is there."""
+    for by_noise, name in ((True, "DPM-Solver-2"), (False, "DPM-Solver++(2S)")):
+        methods = [two_stage(taken.thetas, by_noise) for taken in runs]
+        pairs = list(zip(own[by_noise], methods, strict=True))
+        off = max(float(apart(a, b)[:, :-2].max()) for a, b in pairs)
+        if off < _ROUNDED and not any(a.Q.any() for a, _ in pairs):
+            beside = f" (to {off:.0e}: the levels that the network is told are rounded)" * (off > AGREES)
+            return f"it is {name}{beside}: its second evaluation moves the state that each step began with"
+    return ""
+
+
+def two_stage(thetas: Array, by_noise: bool) -> Steps:
+    """DPM-Solver-2 (Lu et al. 2022, arXiv 2206.00927, algorithm 1) over its evaluations, two a step, or, of the data,
+    DPM-Solver++(2S) (arXiv 2211.01095, algorithm 1): what is held is h_0 + (h_1 - h_0) / (2 r), with the second
+    evaluation at the part r of the step in log(alpha / sigma)."""
+    n, alpha, sigma = len(thetas), np.exp(-thetas / 2), np.sqrt(-np.expm1(-thetas))
+    clock, rows = np.log(alpha / sigma), np.zeros((n, 2 + n))
+    rows[0, 0] = 1
+    size, other = (alpha, sigma) if by_noise else (sigma, alpha)
+    for k in range(n - 1):
+        start = k - k % 2
+        kept = size[k + 1] / size[start]
+        weight = other[k + 1] - kept * other[start]
+        second = 1.0
+        if k % 2:
+            second = (clock[k + 1] - clock[start]) / (clock[k] - clock[start]) / 2
+        rows[k + 1] = kept * rows[start]
+        rows[k + 1, 1 + k] += weight * second
+        rows[k + 1, 1 + start] += weight * (1 - second)
+    return between(rows)
 
 
 # --- Levels -----------------------------------------------------------------------------------------------------------

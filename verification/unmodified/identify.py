@@ -24,7 +24,7 @@ from ...theory.scheme import Scheme
 from ...theory.splitting import VP_FLOW, VP_WHOLE
 from ..blackbox import Likeness
 from ..verdicts import Array
-from .faults import fault_of, reads_noise, told_levels
+from .faults import fault_of, reads_noise, told_levels, two_stages
 from .steps import Steps, Taken, apart, lines_of, misses, of_word, steps_of, take
 
 STEPS = (6, 11)
@@ -66,8 +66,10 @@ def identify(
         if same := _same(other, runs, schemes):
             said = f"it takes the network's answer for {name}, where that is said to be {sampler.predicts}"
             return [*(replace(one, differs=(said,)) for one in _compared(other, runs, same)), *found]
-    explained = []
+    explained: list[Likeness] = []
     own, over = _own(sampler, runs), _words_over(sampler, runs)
+    if said := two_stages(own, runs):
+        explained += (replace(one, differs=(said,)) for one in _compared(sampler, runs, [POSITION["vp-DDIM"]]))
     for likeness in found:
         if said := fault_of(own, runs, likeness.scheme, over):
             explained.append(replace(likeness, differs=(said, *likeness.differs)))

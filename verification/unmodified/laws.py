@@ -2,7 +2,9 @@
 
 Data x_0 ~ N(mu, v); the network is the exact one, whose prediction of x_0 from z = alpha x_0 + sigma eps is
 mu + alpha v (z - alpha mu) / (alpha^2 v + sigma^2), so its answers are affine in what it is given. Put into the
-transcript they make every state Gaussian, with mean and variance in closed form. Three questions are asked of a run:
+transcript they make every state Gaussian, with mean and variance in closed form. A consistency network (Song et al.
+2023) predicts another point, the one where the probability flow from z ends, mu + (v / (alpha^2 v + sigma^2))^(1/2)
+(z - alpha mu). Three questions are asked of a run:
 
     last      the last state that the network saw, against the exact law at the noise it was told
     final     what is returned, against the data, and against what the denoiser makes of the exact law at `last`
@@ -12,6 +14,7 @@ transcript they make every state Gaussian, with mean and variance in closed form
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -54,18 +57,41 @@ def law_at(data: Data, at: Level) -> tuple[Array, Array]:
     return scale * at.alpha * data.mean, scale**2 * (at.alpha**2 * data.variance + at.sigma**2)
 
 
-def laws_of(sampler: Unmodified, run: Transcript, data: Data, from_prior: bool = False) -> RunLaws:
+def denoiser(data: Data, at: Level) -> Array:
+    """The slope of E[x_0 | z] in z, (V,): what networks of diffusions predict."""
+    return at.alpha * data.variance / (at.alpha**2 * data.variance + at.sigma**2)
+
+
+def consistency(data: Data, at: Level) -> Array:
+    """The slope in z of where the probability flow from z ends, (V,): what consistency networks predict."""
+    return np.sqrt(data.variance / (at.alpha**2 * data.variance + at.sigma**2))
+
+
+def laws_of(
+    sampler: Unmodified,
+    run: Transcript,
+    data: Data,
+    from_prior: bool = False,
+    network: Callable[[Data, Level], Array] = denoiser,
+) -> RunLaws:
     """The laws of a run on Gaussian data, started from the exact law there, or, from_prior, from pure noise, as people
-    do. Entries that overflow are inf or nan."""
+    do; network: the slope (V,) of its prediction of x_0, whose mean is the data's. Entries that overflow are inf or
+    nan."""
     N, V = run.nfe, data.mean.size
-    slope, centre = _answers(sampler, run, data)
+    slope, centre = _answers(sampler, run, data, network)
     with np.errstate(all="ignore"):
         start = law_at(data, run.begin)
         if from_prior:
             start = (np.zeros(V), np.full(V, run.prior**2))
         last, final = (_law(run, row, slope, centre, *start) for row in (N - 1, N))
     at = run.levels[-1]
-    return RunLaws(last, final, _exact(data, at, run.begin, run.is_stochastic), _of_data(data), _denoised(data, at))
+    return RunLaws(
+        last,
+        final,
+        _exact(data, at, run.begin, run.is_stochastic),
+        _of_data(data),
+        _denoised(data, at, network(data, at)),
+    )
 
 
 def laws_along(
@@ -74,16 +100,18 @@ def laws_along(
     """Mean and variance (V,) of the input of evaluation `place`, counted from 0, started from the exact law, and the
     exact ones at the level that the network is told there."""
     with np.errstate(all="ignore"):
-        law = _law(run, place, *_answers(sampler, run, data), *law_at(data, run.begin))
+        law = _law(run, place, *_answers(sampler, run, data, denoiser), *law_at(data, run.begin))
     return (law.mean, law.variance), law_at(data, run.levels[place])
 
 
-def _answers(sampler: Unmodified, run: Transcript, data: Data) -> tuple[Array, Array]:
+def _answers(
+    sampler: Unmodified, run: Transcript, data: Data, network: Callable[[Data, Level], Array]
+) -> tuple[Array, Array]:
     """The exact network's answers, slope y + centre: (N, V) each."""
     slope, centre = np.empty((run.nfe, data.mean.size)), np.empty((run.nfe, data.mean.size))
     for k, at in enumerate(run.levels):
         of_state, of_data = sampler.prediction(at)
-        pull = at.alpha * data.variance / (at.alpha**2 * data.variance + at.sigma**2)
+        pull = network(data, at)
         slope[k] = (of_state + of_data * pull) / at.scale
         centre[k] = of_data * data.mean * (1 - pull * at.alpha)
     return slope, centre
@@ -118,7 +146,7 @@ def _of_data(data: Data) -> Law:
     return Law(data.mean, data.variance, np.ones_like(data.mean))
 
 
-def _denoised(data: Data, at: Level) -> Law:
+def _denoised(data: Data, at: Level, pull: Array) -> Law:
     """The law of the prediction of x_0 from an exact state."""
     total = at.alpha**2 * data.variance + at.sigma**2
-    return Law(data.mean, (at.alpha * data.variance) ** 2 / total, np.ones_like(data.mean))
+    return Law(data.mean, pull**2 * total, np.ones_like(data.mean))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from weakorder.integrators.unmodified import (
+    NOT_MODELLED,
     SAMPLERS,
     SCHEDULERS,
     diffusers,
@@ -167,6 +168,32 @@ def test_loading_k_diffusions_samplers_leaves_no_stand_in_behind():
     before = {name: sys.modules.get(name) for name in ("k_diffusion", "torchvision")}
     assert callable(k_diffusion.samplers().sample_euler)
     assert {name: sys.modules.get(name) for name in before} == before
+
+
+def test_every_scheduler_of_the_library_is_modelled_or_has_a_reason():
+    module = diffusers.schedulers()
+    names = {name for group in module._import_structure.values() for name in group}
+    classes = {name for name in names if name.endswith("Scheduler")}
+    assert classes == {*SCHEDULERS, *NOT_MODELLED}
+    assert not SCHEDULERS.keys() & NOT_MODELLED.keys()
+    assert "UniPCMultistepScheduler" in classes
+
+
+@pytest.mark.parametrize("name", NOT_MODELLED)
+def test_a_scheduler_that_is_not_modelled_is_refused_with_the_reason(name):
+    with pytest.raises(ValueError, match=f"diffusers:{name} is not modelled: ") as caught:
+        diffusers_sampler(name)
+    assert NOT_MODELLED[name] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_prediction_of_stable_audio_is_told_the_angle_of_sigma():
+    sampler = diffusers_sampler("CosineDPMSolverMultistepScheduler")
+    ready = sampler.prepare(10, True)
+    level = ready.level(2 / np.pi * np.arctan(3.0))
+    assert level == pytest.approx(Level(1.0, 3.0, 1 / 10**0.5))
+    of_state, of_data = sampler.prediction(level)  # with sigma_data 1, and the sign of v
+    assert (of_state, of_data) == pytest.approx((1 / 10 / (3 / 10**0.5), -1 / (3 / 10**0.5)))
 
 
 def test_every_name_is_there_in_the_library():

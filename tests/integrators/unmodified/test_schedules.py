@@ -8,7 +8,7 @@ import torch
 from selection import nightly_but
 from weakorder.integrators.unmodified import SCHEDULERS, diffusers_sampler, grid_of
 from weakorder.theory.paths import Level
-from weakorder.verification.unmodified import study_unmodified
+from weakorder.verification.unmodified import samplers_of, study_unmodified
 
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 VIDEO = {"timestep_type": "continuous", "prediction_type": "v_prediction", "use_karras_sigmas": True}
@@ -172,6 +172,14 @@ def test_what_the_library_makes_nothing_of_is_one_line():
 def test_a_grid_that_settings_name_is_that_grid():
     assert grid_of({"use_karras_sigmas": True}) == "karras"
     assert grid_of({"use_lu_lambdas": True}) == "lu"
+    assert grid_of({"sigma_schedule": "exponential"}) == "exponential"
+    assert list(samplers_of("diffusers", "EulerDiscreteScheduler", {"use_karras_sigmas": True})) == [
+        "karras",
+        "exponential",
+    ]
+    assert list(samplers_of("diffusers", "EDMEulerScheduler", {"sigma_schedule": "exponential"})) == ["exponential"]
+    assert list(samplers_of("diffusers", "UniPCMultistepScheduler", FLOW)) == ["default", "karras"]
+    assert list(samplers_of("diffusers", "DPMSolverMultistepScheduler", FLOW)) == ["default"]
     assert grid_of({"use_karras_sigmas": False}) == grid_of({}) == "default"
 
 

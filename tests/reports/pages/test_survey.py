@@ -284,6 +284,11 @@ def test_no_order_is_printed_whose_interval_is_wider_than_1(survey):
     page = render(changed(survey, name, order=11.17, low=-1.6, high=23.94, settled=False))
     assert 'title="11.17 in [-1.60, 23.94]: too wide to say">–*</span>' in page
     assert "11.2" not in page
+    reason = "measured order {} in [{}, {}], expected 2; the order is not settled"
+    rows = [entry | {"verdict": "INCONCLUSIVE"} for entry in survey["samplers"][:1]]
+    for order, shown in (((11.17, -1.6, 23.94), "–*"), ((1.76, 1.5, 2.02), "1.76 in [1.5, 2.02]")):
+        page = render(survey | {"samplers": [rows[0] | {"reason": reason.format(*order)}]})
+        assert f"measured order {shown}, expected 2; the order is not settled" in page
     page = render(changed(survey, name, order=11.17, low=10.8, high=11.5, settled=False))
     assert "~11.2</td>" in page
     assert "11.17" not in page

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sympy as sp
 import torch
 from diffusions import THIRD
 from json_schemas import complaints
@@ -20,7 +21,7 @@ from torch import Tensor
 from weakorder.integrators.blackbox import as_black_box
 from weakorder.integrators.catalogue import POSITION
 from weakorder.integrators.grids import time_grid
-from weakorder.theory.model import DIFFUSIONS, STATIONARY, Diffusion, t, x
+from weakorder.theory.model import DIFFUSIONS, STATIONARY, Diffusion, LinearSDE, t, x
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import Part, Splitting
 from weakorder.verification.blackbox import EpsNetwork, identify, inconsistencies, probed_moments, study_black_box
@@ -33,6 +34,25 @@ from weakorder.verification.verdicts import Verdict
 
 VP = DIFFUSIONS["vp"]
 PARAMS, THIRD_PARAMS = VP.parameters(), THIRD.parameters()
+EXPLODING = {"beta_min": 1.0, "beta_max": 4999.0}
+
+
+VE = Diffusion("ve", LinearSDE((sp.S.Zero,), (sp.S.One,)), (), (sp.Integer(2500),), defaults=EXPLODING)
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(1.0, Verdict.PASS), (0.5, Verdict.FAIL)])
+def test_a_variance_exploding_sde_of_ones_own_is_verified_and_half_its_noise_fails(
+    share: float, verdict: Verdict
+) -> None:
+    """dx = dw in theta = int beta, which is sigma^2, up to 2,500."""
+
+    def em(x: Tensor, tau: float, h: float, score: Any) -> Tensor:
+        beta = 1 + 4998 * (1 - tau)
+        return x + beta * h * score(x, 1 - tau) + math.sqrt(share * beta * h) * torch.randn_like(x)
+
+    found = study(em, diffusion=VE, steps=(50, 100, 200, 400))
+    assert found.verdict is verdict
+    assert verdict is Verdict.FAIL or found.measured.order == pytest.approx(1, abs=0.1)
 
 
 # --- Position alone, by hand ------------------------------------------------------------------------------------------

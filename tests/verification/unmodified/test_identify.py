@@ -1,5 +1,7 @@
 """Schedulers that are words are found to be, whatever their coordinates and parametrisation; others are not."""
 
+import itertools
+import math
 import re
 import warnings
 
@@ -19,6 +21,7 @@ from weakorder.theory.paths import PATHS, table_of
 from weakorder.theory.scheme import Scheme
 from weakorder.theory.splitting import VP_FLOW, VP_WHOLE
 from weakorder.verification.unmodified import identify
+from weakorder.verification.unmodified.faults import two_stages
 from weakorder.verification.unmodified.steps import of_word, steps_of, take
 
 MAKE = {"diffusers": diffusers_sampler, "k-diffusion": k_diffusion_sampler}
@@ -112,6 +115,48 @@ def test_a_solver_that_remembers_is_found_to_be_its_word_and_no_other(x, setting
     assert found[0].distance < (1e-10 if "EDM" in x else NEVER)  # EDM's times are quarters of log sigma, rounded
     assert not name or found[0].scheme.name == name
     assert found[1].distance > 1e-3
+
+
+def stages(sampler):
+    runs = [take(sampler, count) for count in (6, 11)]
+    return two_stages({by: [steps_of(sampler, run, by) for run in runs] for by in (False, True)}, runs)
+
+
+def dpm_solver_2(kept):
+    """k-diffusion's sample_dpm_2 on an exponential grid; kept: what a step goes from after two evaluations."""
+
+    def sample(model, x, steps):
+        sigmas = np.geomspace(14.0, 0.03, steps + 1)
+        for sigma, later in itertools.pairwise(sigmas):
+            middle = math.sqrt(sigma * later)
+            half = x + (middle - sigma) * (x - model(x, sigma)) / sigma
+            slope = (half - model(half, middle)) / middle
+            x = x + (later - sigma) * slope if kept == "begin" else half + (later - middle) * slope
+        return x
+
+    return function_sampler("dpm-2", sample, PATHS["edm"], "denoiser", "sigma")
+
+
+def test_a_method_of_two_evaluations_is_named_and_one_that_goes_on_from_the_middle_is_not():
+    said = "it is DPM-Solver-2: its second evaluation moves the state that each step began with"
+    assert stages(made("k-diffusion:sample_dpm_2", {}, "karras")) == said
+    assert stages(dpm_solver_2("begin")) == said
+    assert stages(dpm_solver_2("middle")) == ""
+    assert stages(made("k-diffusion:sample_euler", {}, "karras")) == ""
+    assert stages(made("k-diffusion:sample_dpm_fast", {}, "default")) == ""
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("x", "grid", "said"),
+    [
+        ("KDPM2DiscreteScheduler", "default", r"it is DPM-Solver-2 \(to \de-07: the levels .* are rounded\): .*"),
+        ("KDPM2DiscreteScheduler", "karras", r"it is DPM-Solver-2 \(to \de-0[234]: the levels .* are rounded\): .*"),
+        ("DPMSolverSinglestepScheduler", "default", r"it is DPM-Solver\+\+\(2S\): .*"),
+    ],
+)
+def test_a_scheduler_of_two_evaluations_is_named(x, grid, said):
+    assert re.fullmatch(said, stages(diffusers_sampler(x, {}, grid)))
 
 
 ROUNDED = [
