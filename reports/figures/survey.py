@@ -52,7 +52,11 @@ def _short(name: str) -> str:
         called = called.replace(word, "")
     called = called.replace("Multistep", "-multi").replace("Singlestep", "-single")
     values = [
-        value if len(value) > 4 else f"{key.split('_')[-1]} {value}"
+        key.removeprefix("use_").replace("_", " ")
+        if value == "True"
+        else value
+        if len(value) > 4
+        else f"{key.split('_')[-1]} {value}"
         for key, _, value in (s.partition("=") for s in settings)
     ]
     return ", ".join([called, *(value.replace("dpmsolver++", "dpm++") for value in values)])

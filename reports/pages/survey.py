@@ -33,6 +33,7 @@ from ...verification.unmodified import (
     on_mixture,
     surveyed,
 )
+from ...verification.verdicts import MARGIN
 from ..figures import as_svg, distances
 from .jobs import Jobs, Progress
 from .strict_json import dumps
@@ -41,8 +42,8 @@ from .templates import inline, number, template
 Results = dict[str, Any]
 # Of the finest levels that the studies go to: a Brownian tree has hundreds of numbers a step.
 LEVELS = STEPS[:4]
-# An order whose interval is wider is not printed, and one that is lower than the claim by more is said.
-_WIDE, _LOWER = 1.0, 0.5
+# An order whose interval is wider is not printed.
+_WIDE = 1.0
 _ORDER, _NONE = re.compile(r"-?\d+\.\d+ in \[(-?\d+\.\d+), (-?\d+\.\d+)\]"), "–*"
 # A schedule of fewer samplers has no figure.
 _DRAWN = 3
@@ -214,7 +215,7 @@ def _told(found: re.Match[str]) -> str:
 
 def _falls_short(fit: Results, expected: int) -> bool:
     """Whether a grid does not show the order that is claimed."""
-    return fit["order"] is None or _is_wide(fit) or fit["order"] < expected - _LOWER
+    return fit["order"] is None or _is_wide(fit) or fit["order"] < expected - MARGIN
 
 
 def _beside(grid: str, fit: Results, deciding: list[str]) -> str:

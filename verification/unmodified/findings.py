@@ -265,7 +265,7 @@ FINDINGS = (
         Place("LCMScheduler", "step", "denoised = c_out * predicted_original_sample + c_skip * sample"),
         "With the exact network of a diffusion more steps do not help: the variance of what is returned is off by "
         "{denoiser_few} at 4 and {denoiser_many} at 32 steps. With the exact consistency network, which predicts where "
-        "the flow ends, it is off by {consistency_few} and {consistency_many}.",
+        "the flow ends, it is off by {consistency_few} and {consistency_many}, which is c_skip's.",
         lambda: sizes.by_network(diffusers_sampler("LCMScheduler")),
     ),
     Finding(

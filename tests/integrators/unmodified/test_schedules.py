@@ -100,9 +100,11 @@ def test_a_table_may_end_in_pure_noise():
 @pytest.mark.parametrize(
     ("name", "settings", "grid"),
     [
-        ("UniPCMultistepScheduler", FLOW | {"use_karras_sigmas": True}, "karras"),
         ("EulerDiscreteScheduler", VIDEO, "karras"),
-        ("DDIMScheduler", ZERO, "default"),
+        pytest.param(
+            "UniPCMultistepScheduler", FLOW | {"use_karras_sigmas": True}, "karras", marks=pytest.mark.nightly
+        ),
+        pytest.param("DDIMScheduler", ZERO, "default", marks=pytest.mark.nightly),
         pytest.param("UniPCMultistepScheduler", FLOW, "default", marks=pytest.mark.nightly),
         pytest.param("DPMSolverMultistepScheduler", FLOW | {"flow_shift": 3.0}, "default", marks=pytest.mark.nightly),
         pytest.param("EulerDiscreteScheduler", ZERO, "default", marks=pytest.mark.nightly),

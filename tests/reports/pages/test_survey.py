@@ -298,6 +298,8 @@ def test_a_pass_beside_a_lower_order_on_another_grid_is_explained_on_the_row(sur
     said = "its order is judged on the exponential grid; its default grid shows order 0.01, since its steps in log σ"
     page = render(changed(survey, "EDMEulerScheduler", order=0.01, low=-0.1, high=0.1, decides=False))
     assert said in page
+    page_of_less = render(changed(survey, "EDMEulerScheduler", order=0.6, low=0.5, high=0.7, decides=False))
+    assert "its default grid shows order 0.60, since" in page_of_less
     assert '<td class="n beside">0.0100</td>' in page
     for right in ({"decides": False}, {"order": 0.01, "low": -0.1, "high": 0.1, "decides": True}):
         assert "its order is judged on" not in render(changed(survey, "EDMEulerScheduler", **right))
