@@ -63,7 +63,7 @@ class Unmodified:
     answers, a name of `PREDICTIONS` for the verdict's line. order: the weak order that it is held to, None if none is;
     claim: who claims which order, or why it is held to that one, in a phrase.
     event: the shape of one data point. notes: what is not as shipped, in sentences. path: the smooth one whose t is its
-    time, None where there is none.
+    time, None where there is none. instead: what else its author may have meant to state of the network, in a sentence.
     """
 
     name: str
@@ -75,3 +75,4 @@ class Unmodified:
     notes: tuple[str, ...] = ()
     path: GaussianPath | None = None
     claim: str = ""
+    instead: str = ""

@@ -14,6 +14,7 @@ from .contract import PREDICTIONS, Network, Unmodified
 Sample = Callable[[Network, Tensor, int], Tensor]
 TIMES = ("t", "index", "sigma")
 ROWS = 1000
+_TABLE = "if the network was trained on a table, give --diffusion FILE.py:OBJ with table_of(alpha_bar) of theory.paths"
 
 
 def function_sampler(
@@ -36,7 +37,10 @@ def function_sampler(
         return _Prepared(sample, path, time, steps)
 
     smooth = path if time in ("t", "index") and not path.table else None
-    return Unmodified(name, prepare, PREDICTIONS[predicts], predicts, None, event, path=smooth)
+    is_read = time == "index" and not path.table
+    return Unmodified(
+        name, prepare, PREDICTIONS[predicts], predicts, None, event, path=smooth, instead=_TABLE if is_read else ""
+    )
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,11 @@ class _Prepared:
             return self.path.level(time)
         except ValueError as error:
             raise BlackBoxError(f"the network is told {time:g}: {error}") from error
+
+    @property
+    def rows(self) -> int:
+        """Of the table that is its path; 0 where none is."""
+        return round(self.path.end) + 1 if self.path.table else 0
 
     @property
     def prior(self) -> float | None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 import click
@@ -152,6 +153,8 @@ def _print(x: str, study: UnmodifiedStudy | MixtureStudy | None, target: str) ->
     for grid in study.as_dict()["grids"]:
         click.echo(f"{x}: {what}, {grid['grid']} grid")
         print_table(list(header), [[cell(_number(key, level[key])) for key in keys] for level in grid["levels"]])
+    for remark in study.remarks:
+        click.echo(remark)
 
 
 def _number(key: str, value: float) -> Any:
@@ -188,7 +191,15 @@ def samplers_of(asked: Asked) -> dict[str, Unmodified]:
         raise ValueError(f"--event is for FILE.py:sample; {x} takes data of any shape, drop it")
     if asked.diffusion or asked.predicts or asked.time:
         raise ValueError(f"--diffusion, --predicts and --time are for FILE.py:sample; {x} states its own, see --set")
-    return of_library(library, name, settings_of(asked.settings), asked.grid)
+    settings = settings_of(asked.settings)
+    found = of_library(library, name, settings, asked.grid)
+    if asked.grid is not None and len(found) == 1:
+        others = [grid for grid in of_library(library, name, settings) if grid not in found]
+        if others:
+            note = f"looked at on the {asked.grid} grid alone; without --grid {asked.grid} it is on "
+            note += f"{' and '.join(others)}, too"
+            found = {grid: replace(sampler, notes=(*sampler.notes, note)) for grid, sampler in found.items()}
+    return found
 
 
 def _of_file(asked: Asked) -> dict[str, Unmodified]:

@@ -37,8 +37,16 @@ _BATCH = 1 << 17
 _MOST_DRAWS = 4_000_000
 # A run that makes a state of size 1 as large as this diverges; float64 keeps no digit of an affine map beyond it.
 _OVERFLOW = 1e15
+_LEFT_OVER = (
+    "the sampler does something else when it is called again with the same state and the same numbers: state is left "
+    "over from its former runs; begin each run afresh"
+)
 # Values of discrete draws to try in one map; a few thousand rows are a call of a second.
 _MOST_VALUES = 1 << 14
+
+
+class LeftOver(BlackBoxError):
+    """A run that is another one when it is called again."""
 
 
 class _Checks:
@@ -74,7 +82,9 @@ class Probe(Calls):
     """A black box as a function of its state and of what it draws; `widths` of its draws, numbers a coordinate, once
     known.
 
-    copies, score, event, components: of `Calls`; sampler: whose run it is, to name what it draws from.
+    copies, score, event, components: of `Calls`; sampler: whose run it is, to name what it draws from; again: whether
+    it is run twice on the same, and once more in the first way where another way to read its draws is taken: what is
+    left over from a run shows.
     """
 
     def __init__(
@@ -84,9 +94,10 @@ class Probe(Calls):
         event: tuple[int, ...],
         sampler: object = None,
         components: int = 2,
+        again: bool = False,
     ) -> None:
         super().__init__(copies, score, event, components)
-        self.sampler = sampler
+        self.sampler, self.again = sampler, again
         self.checks = _Checks(components)
         self.widths: list[int] | None = None
         self.alone: Array | None = None
@@ -111,8 +122,10 @@ class Probe(Calls):
         try:
             if discover or self.widths is None:
                 self.discover(run)
+                if self.again:
+                    self._check_again(run)
             return self.lightly(run) or self.read(run)
-        except (SamplerRaised, NotAState, NotFinite):
+        except (SamplerRaised, NotAState, NotFinite, LeftOver):
             raise
         except BlackBoxError as error:
             if (cause := dependence(self, run)) is not None:
@@ -146,10 +159,18 @@ class Probe(Calls):
         for found, stepwise in ((True, False), (False, True), (True, True)):
             if (found, stepwise) == given or self.widths == []:
                 continue
-            self.layouts, self.is_stepwise, self.widths, kept = {} if found else None, stepwise, None, self.widths
+            kept = self.widths
             try:
-                self.discover(run)
-                return self.read(run), None
+                columns = self._in_a_way(run, found, stepwise)
+                if not self.again:
+                    return columns, None
+                try:
+                    self._in_a_way(run, *given)
+                except BlackBoxError:
+                    return self._in_a_way(run, found, stepwise), None  # who listens hears the run that is returned
+                raise LeftOver(_LEFT_OVER)
+            except LeftOver:
+                raise
             except NamedCause as error:
                 named = named or error
             except BlackBoxError:
@@ -157,6 +178,20 @@ class Probe(Calls):
             self.widths = kept
         self.layouts, self.is_stepwise = ({} if given[0] else None), given[1]
         return None, named
+
+    def _in_a_way(self, run: Run, found: bool, stepwise: bool) -> Columns:
+        """The map, with the places of draws found or as they stand, and Gaussians stepwise or linearly."""
+        self.layouts, self.is_stepwise, self.widths = {} if found else None, stepwise, None
+        self.discover(run)
+        return self.read(run)
+
+    def _check_again(self, run: Run) -> None:
+        """The same run must be the same, to rounding: what a library makes ready at first may be in float32."""
+        out, _ = self.respond(run, self.checks.states[:CHECKS], lambda *draw: self.checks.noise(*draw)[:CHECKS])
+        first, near = (out if self.alone is None else self.alone), FLOAT32 * max(1.0, float(np.abs(out).max()))
+        if len(self.labels) != len(self.widths or []) or not np.allclose(out, first, 0, near, equal_nan=True):
+            raise LeftOver(_LEFT_OVER)
+        self.alone = out
 
     def discover(self, run: Run) -> Response:
         """Run the checking rows alone; tells the draws."""

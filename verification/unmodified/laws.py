@@ -78,12 +78,7 @@ def laws_of(
     do; network: the slope (V,) of its prediction of x_0, whose mean is the data's. Entries that overflow are inf or
     nan."""
     N, V = run.nfe, data.mean.size
-    slope, centre = np.empty((N, V)), np.empty((N, V))
-    for k, at in enumerate(run.levels):
-        of_state, of_data = sampler.prediction(at)
-        pull = network(data, at)
-        slope[k] = (of_state + of_data * pull) / at.scale
-        centre[k] = of_data * data.mean * (1 - pull * at.alpha)
+    slope, centre = _answers(sampler, run, data, network)
     with np.errstate(all="ignore"):
         start = law_at(data, run.begin)
         if from_prior:
@@ -97,6 +92,29 @@ def laws_of(
         _of_data(data),
         _denoised(data, at, network(data, at)),
     )
+
+
+def laws_along(
+    sampler: Unmodified, run: Transcript, data: Data, place: int
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Mean and variance (V,) of the input of evaluation `place`, counted from 0, started from the exact law, and the
+    exact ones at the level that the network is told there."""
+    with np.errstate(all="ignore"):
+        law = _law(run, place, *_answers(sampler, run, data, denoiser), *law_at(data, run.begin))
+    return (law.mean, law.variance), law_at(data, run.levels[place])
+
+
+def _answers(
+    sampler: Unmodified, run: Transcript, data: Data, network: Callable[[Data, Level], Array]
+) -> tuple[Array, Array]:
+    """The exact network's answers, slope y + centre: (N, V) each."""
+    slope, centre = np.empty((run.nfe, data.mean.size)), np.empty((run.nfe, data.mean.size))
+    for k, at in enumerate(run.levels):
+        of_state, of_data = sampler.prediction(at)
+        pull = network(data, at)
+        slope[k] = (of_state + of_data * pull) / at.scale
+        centre[k] = of_data * data.mean * (1 - pull * at.alpha)
+    return slope, centre
 
 
 def _law(run: Transcript, row: int, slope: Array, centre: Array, mean: Array, variance: Array) -> Law:

@@ -22,8 +22,8 @@ functions, each in its standard deviation under the exact law, and its order is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -54,7 +54,8 @@ from ..time_limit import completed
 from ..verdicts import Array, Finding, Fit, Kind, Weight, slopes_of, stall_of
 from .chain import chain_of
 from .grids import STEPS, StudyOnGrids, asked_of, called, order_finding, order_of
-from .study import TARGETS, errors_of, study_unmodified
+from .noise_levels import NOTHING, Grid
+from .study import NOT_FINITE, TARGETS, GridStudy, errors_of, grid_study, study_unmodified
 from .transcript import Transcript, transcribe
 
 ACCURACY = 1e-7
@@ -196,7 +197,8 @@ def spreads(observables: Sequence[Observable], at: Level) -> Array:
 class MixtureGrid:
     """A sampler on one grid. steps (levels,); runs: the weak errors of each level, None where its result is not finite;
     sizes (levels,): the error of each level, and known (levels,), what it is known to; gaussian (levels,): the w2 error
-    on the Gaussian targets of the study. decides: as in `GridStudy`."""
+    on the Gaussian targets of the study. decides: as in `GridStudy`; on_gaussian: the same runs there, None if they
+    were not looked at."""
 
     grid: str
     expected: int
@@ -206,6 +208,21 @@ class MixtureGrid:
     known: Array
     gaussian: Array
     decides: bool = True
+    on_gaussian: GridStudy | None = None
+
+    @property
+    def layout(self) -> Grid:
+        """What its levels say."""
+        return NOTHING if self.on_gaussian is None else self.on_gaussian.layout
+
+    def above_floor(self) -> Array:
+        """As `seen`."""
+        return self.seen
+
+    def beside(self) -> list[str]:
+        """What goes with any verdict: of an order that does not decide."""
+        where = f"on {called(self.grid)}"
+        return [f.text for f in self._of_order(where) if f.weight is Weight.NOTES and not self.decides]
 
     @property
     def seen(self) -> Array:
@@ -238,14 +255,25 @@ class MixtureGrid:
             return [Finding(f"its result is not finite at {bad} steps {where}", Weight.REFUTES, Kind.LEVELS)]
         problems = [f"{run.steps} steps {where}: {run.problem}" for run in self.runs if run is not None and run.problem]
         found = [Finding(problem, Weight.NOTES, Kind.LEVELS) for problem in problems]
-        fit, stall = self.fit, stall_of(self.steps, self.seen, self.expected)
-        stalled = "" if stall is None else f"the error {stall}; {stall.as_claimed}"
-        found.append(order_finding(self.grid, self.expected, fit, stalled, self.decides, "what they are known to"))
+        found += self._of_order(where)
+        if self.on_gaussian is not None:  # what is exact there holds for the sampler, whatever the target
+            against = [f for f in self.on_gaussian.findings() if f.weight is Weight.REFUTES or f.kind is Kind.LIMIT]
+            found += [replace(f, text=f"on Gaussian data {f.text}") for f in against]
+        fit = self.fit
         flat = self.flat
         if fit is not None and flat is not None and self.is_flattered:
             text = f"Gaussian data flatter {where}: they show order {flat.order:.2f}, and the mixture {fit.order:.2f}"
             found.append(Finding(text, Weight.NOTES, Kind.ORDER))
         return found
+
+    def _of_order(self, where: str) -> list[Finding]:
+        stall = stall_of(self.steps, self.seen, self.expected)
+        stalled = "" if stall is None else f"the error {stall}; {stall.as_claimed}"
+        found = order_finding(where, self.expected, self.fit, stalled, self.decides, "what they are known to")
+        if self.on_gaussian is None or stalled or found.weight is not Weight.REFUTES or self.layout.is_smooth:
+            return [found]
+        text = f"{found.text}, and {self.on_gaussian.uneven}"
+        return [replace(found, text=text, weight=Weight.FORBIDS)]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; nan stands for what does not exist."""
@@ -299,21 +327,22 @@ def _on_grid(
 ) -> MixtureGrid:
     observables = observables_of(1)
 
-    def at(count: int) -> tuple[NoiseFreeErrors | None, float, float, float]:
+    def at(count: int) -> tuple[NoiseFreeErrors | None, float, float, Transcript | None, Mapping[str, float]]:
         try:
             run = transcribe(sampler, count)
         except NotFinite:
-            return None, math.nan, math.nan, math.nan
+            return None, math.nan, math.nan, None, NOT_FINITE
         except BlackBoxError as error:
             raise BlackBoxError(f"in a run of {count} steps: {error}") from error
         found, scale = mixture_errors(sampler, run, observables), spreads(observables, run.levels[-1])
         size, known = (float(np.sqrt(np.mean((e / scale) ** 2))) for e in (found.errors, found.estimates))
-        return found, size, known, errors_of(sampler, run, TARGETS)["w2"]
+        return found, size, known, run, errors_of(sampler, run, TARGETS)
 
     done = completed(at, steps, progress)
-    runs, *columns = zip(*done.values(), strict=True)
-    sizes, known, gaussian = map(np.array, columns)
-    return MixtureGrid(grid, order, np.array(list(done), dtype=float), runs, sizes, known, gaussian, decides)
+    gaussian = grid_study(sampler, grid, decides, order, {count: found[3:] for count, found in done.items()})
+    runs, sizes, known, *_ = zip(*done.values(), strict=True)
+    errors = gaussian.errors["w2"]
+    return MixtureGrid(grid, order, gaussian.steps, runs, np.array(sizes), np.array(known), errors, decides, gaussian)
 
 
 # What a sampler with a grid of its own is put on, and what studies it there.

@@ -90,7 +90,7 @@ def transcribe(sampler: Unmodified, steps: int, exact: bool = True) -> Transcrip
 
         return answer
 
-    probe = Probe(1, free, sampler.event, None, components=1)
+    probe = Probe(1, free, sampler.event, None, components=1, again=True)
     probe.by_state = True
     columns = probe.columns_of(lambda x, network: prepared.run(network, x))
     if not times:

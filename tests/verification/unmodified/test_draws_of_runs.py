@@ -1,5 +1,7 @@
 """Where a whole run gets its noise from: from lists of generators, one for each image, and from other devices."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -67,3 +69,49 @@ def test_a_generator_on_another_device_works_where_there_is_one_and_is_named_whe
     with pytest.raises(BlackBoxError, match=r"(?i)cuda") as caught:
         transcribe(drawing(draw), STEPS)
     assert "\n" not in str(caught.value)
+
+
+def remembering(when):
+    """Ancestral sampling whose noise acts in the calls k = 0, 1, ... for which `when(k)`."""
+    calls = []
+
+    def draw(x, each):
+        return torch.randn_like(x) * when(len(calls) - 1)
+
+    sampler = drawing(draw)
+    begun = sampler.prepare
+
+    def prepare(steps, exact):
+        ready = begun(steps, exact)
+        run = ready.sample
+        return dataclasses.replace(ready, sample=lambda *given: (calls.append(0), run(*given))[1])
+
+    return dataclasses.replace(sampler, prepare=prepare)
+
+
+@pytest.mark.parametrize(
+    "when", [lambda k: k > 0, lambda k: k == 0, lambda k: k > 1, lambda k: k % 2], ids=["not 0", "0", "not 0, 1", "odd"]
+)
+def test_a_run_that_is_another_one_when_it_is_called_again_is_refused(when):
+    with pytest.raises(BlackBoxError, match="state is left over from its former runs; begin each run afresh"):
+        transcribe(remembering(when), STEPS)
+
+
+def test_noise_that_is_kept_from_run_to_run_is_refused():
+    kept, drawn = {}, []
+
+    def draw(x, each):
+        drawn.append(0)
+        place = (len(drawn) % STEPS, x.shape)
+        if place not in kept:
+            kept[place] = torch.randn_like(x)
+        return kept[place]
+
+    with pytest.raises(BlackBoxError, match="state is left over from its former runs; begin each run afresh"):
+        transcribe(drawing(draw), STEPS)
+
+
+def test_a_run_that_remembers_nothing_is_read_as_it_is():
+    plain, same = (transcribe(sampler, STEPS) for sampler in (drawing(LISTS["cat"]), remembering(lambda k: True)))
+    np.testing.assert_allclose(same.noise, plain.noise, rtol=1e-12)
+    assert plain.noise.any()
