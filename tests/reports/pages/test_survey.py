@@ -216,6 +216,15 @@ def test_every_sampler_of_the_library_is_surveyed_or_named_with_the_reason(libra
     assert found["others"][other]
 
 
+def test_a_pass_on_a_part_of_its_grid_says_which(survey):
+    name, reason = "FlowMatchHeunDiscreteScheduler", "measured on its default grid down to sigma = 0.225"
+    entry = survey["samplers"][0] | {"reason": reason}
+    assert entry["sampler"] == name
+    page = survey | {"samplers": [entry]}
+    assert reason not in render(page)
+    assert reason in render(changed(page, name, order=0.59, low=0.5, high=0.7))
+
+
 def test_the_page_says_how_many_are_not_there_and_why(survey):
     others = {"FooScheduler": "it needs a <mask>"}
     page = render(survey | {"coverage": {"surveyed": 21, "of": 22, "others": others}})
