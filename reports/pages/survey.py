@@ -195,7 +195,10 @@ def _cause(entry: Results) -> str:
         told = [text for text in told if not text.startswith("in a run of")]
         said = [f"{entry['reason']}: {first}" if first else str(entry["reason"])]
     else:
-        said = [str(entry["reason"])] if fails else []
+        # a PASS may rest on a part of its grid, which the order of the whole does not show
+        judged = [fit for fit in entry["constants"].values() if fit["decides"]]
+        fails_whole = any(_falls_short(fit, entry["expected"]) for fit in judged)
+        said = [str(entry["reason"])] if fails or fails_whole else []
         said += [str(entry["claim"])] if fails and entry["claim"] else []
     for grid, fit in entry["constants"].items():
         if not fails and not fit["decides"] and _falls_short(fit, entry["expected"]):

@@ -393,8 +393,8 @@ def _variance(law: Law, other: Law) -> Array:
 
 def shipped_error(sampler: Unmodified, steps: int, data: Data) -> float:
     """The w2 error of the sampler as it ships, constants in float32 and times from its own table; 0 if it cannot be
-    read off so."""
+    read off so, or takes no so many steps."""
     try:
         return errors_of(sampler, transcribe(sampler, steps, exact=False), data)["w2"]
-    except BlackBoxError:
+    except ValueError:
         return 0.0

@@ -198,7 +198,7 @@ def schedule_of(configuration: Configuration, grids: dict[str, Unmodified]) -> s
 
 def _path(levels: Sequence[Level], prepared: Prepared) -> str:
     if all(at.alpha == 1 for at in levels):
-        return "data with noise added, α = 1"
+        return f"data with noise added, α = 1, σ from {levels[0].sigma:.3g}"
     if all(abs(at.alpha + at.sigma - 1) < _SAME for at in levels):
         return "a rectified flow, α = 1 − σ"
     if all(abs(at.alpha**2 + at.sigma**2 - 1) < _SAME for at in levels):

@@ -141,7 +141,7 @@ def test_samplers_are_ranked_on_one_schedule_and_never_across(survey):
     schedules = {entry["sampler"].split()[0]: entry.get("schedule", "") for entry in survey["samplers"]}
     assert "rectified flow" in schedules["FlowMatchHeunDiscreteScheduler"]
     assert "Stable Diffusion" in schedules["DDPMScheduler"]
-    assert schedules["EDMEulerScheduler"].endswith("α = 1")
+    assert schedules["EDMEulerScheduler"].endswith("α = 1, σ from 80")
     assert sorted(survey["schedules"]) == sorted(set(schedules.values()))
     page = render(survey)
     assert page.count('<table class="samplers">') == 3
@@ -159,6 +159,17 @@ def test_another_setting_of_the_schedule_is_another_schedule():
         said.append(of_survey.schedule_of(configuration, configuration.grids()))
     assert said[0] == said[2] != said[1]
     assert said[1].endswith("shift=3.0")
+
+
+def test_more_noise_at_the_start_is_another_schedule():
+    """Claim: EDM's 80 and the cosine solver's 500 do not compare, though both add noise to data; churn changes neither."""
+    said = {}
+    for name, settings in (("EDMEulerScheduler", ()), ("CosineDPMSolverMultistepScheduler", ())):
+        configuration = Configuration("diffusers", name, settings)
+        said[name] = of_survey.schedule_of(configuration, configuration.grids())
+    churned = Configuration("diffusers", "EDMEulerScheduler", (("s_churn", 20.0),))
+    assert said["EDMEulerScheduler"] == of_survey.schedule_of(churned, churned.grids())
+    assert said["CosineDPMSolverMultistepScheduler"].endswith("σ from 500")
 
 
 def test_the_floor_is_what_a_denoiser_leaves_of_the_exact_law():
@@ -214,6 +225,15 @@ def test_every_sampler_of_the_library_is_surveyed_or_named_with_the_reason(libra
     assert found["of"] == len(names) + len(found["others"])
     assert not names & found["others"].keys()
     assert found["others"][other]
+
+
+def test_a_pass_on_a_part_of_its_grid_says_which(survey):
+    name, reason = "FlowMatchHeunDiscreteScheduler", "measured on its default grid down to sigma = 0.225"
+    entry = survey["samplers"][0] | {"reason": reason}
+    assert entry["sampler"] == name
+    page = survey | {"samplers": [entry]}
+    assert reason not in render(page)
+    assert reason in render(changed(page, name, order=0.59, low=0.5, high=0.7))
 
 
 def test_the_page_says_how_many_are_not_there_and_why(survey):

@@ -3,9 +3,10 @@
 import pytest
 from own_grids import broken
 from weakorder.examples import own_grid
-from weakorder.integrators.unmodified import function_sampler
+from weakorder.integrators.unmodified import diffusers_sampler, function_sampler
 from weakorder.theory.paths import PATHS
 from weakorder.verification.unmodified import study_unmodified
+from weakorder.verification.unmodified.study import TARGETS, shipped_error
 
 STEPS = (10, 20, 40, 80, 160)
 KINDS = {
@@ -72,3 +73,12 @@ def test_the_end_is_compared_with_what_a_denoiser_leaves():
     end = study("ddim").grids[0]
     assert end.denoised[-1] < end.final[-1]
     assert end.denoised[-1] == pytest.approx(end.errors["variance"][-1], rel=0.3)
+
+
+def test_a_run_that_the_shipped_table_does_not_allow_says_nothing_of_rounding():
+    """LCM takes at most the 50 steps that it was distilled with, and its exact run as many as its table has rows."""
+    sampler = diffusers_sampler("LCMScheduler")
+    with pytest.raises(ValueError, match="takes no 160 steps"):
+        sampler.prepare(160, False)
+    assert shipped_error(sampler, 160, TARGETS) == 0.0
+    assert shipped_error(sampler, 40, TARGETS) > 0.0
