@@ -162,7 +162,7 @@ def test_another_setting_of_the_schedule_is_another_schedule():
 
 
 def test_more_noise_at_the_start_is_another_schedule():
-    """Claim: EDM's 80 and the cosine solver's 500 do not compare, though both add noise to data; churn changes neither."""
+    """Claim: EDM's 80 and the cosine solver's 500 do not compare, though both add noise; churn changes neither."""
     said = {}
     for name, settings in (("EDMEulerScheduler", ()), ("CosineDPMSolverMultistepScheduler", ())):
         configuration = Configuration("diffusers", name, settings)
