@@ -223,7 +223,7 @@ class _Prepared:
         with scheduler.context(exact):
             made = scheduler.instance(exact)
             self.path = path_of(made.alphas_cumprod.double().numpy()) if scheduler.kind == "table" else None
-            self.rows = float(made.config.get("num_train_timesteps", 1000))
+            self.timesteps = float(made.config.get("num_train_timesteps", 1000))
             self.sigma_data = float(made.config.get("sigma_data", 0.5))
             _lay_out(made, steps, dict(scheduler.layout))
             if exact:
@@ -241,13 +241,18 @@ class _Prepared:
         """Whether a timestep counts rows, or the steps of a flow's training, and is an integer as shipped."""
         return not self._laid_out.timesteps.is_floating_point() or self.path is not None
 
+    @property
+    def rows(self) -> int:
+        """Of the table that is its path; 0 where none is."""
+        return 0 if self.path is None else round(self.path.end) + 1
+
     def start(self, first: float) -> Level:  # noqa: ARG002 - known before the network is asked
         """The level of its first timestep."""
         return self._start
 
     def level(self, time: float) -> Level:
         """The level of a timestep (`schedules`)."""
-        return level(self.scheduler.kind, time, self.path, self.rows, self.sigma_data)
+        return level(self.scheduler.kind, time, self.path, self.timesteps, self.sigma_data)
 
     def run(self, network: Network, x: Tensor) -> Tensor:
         """The loop of a pipeline."""

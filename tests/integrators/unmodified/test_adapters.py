@@ -201,3 +201,10 @@ def test_every_name_is_there_in_the_library():
 
     assert all(hasattr(schedulers(), name) for name in SCHEDULERS)
     assert all(hasattr(k_diffusion.samplers(), name) for name in SAMPLERS)
+
+
+@pytest.mark.parametrize("name", ["EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"])
+def test_what_has_no_table_has_no_rows(name):
+    assert [prepared(name, exact=exact).rows for exact in (True, False)] == [0, 0]
+    assert prepared("DDIMScheduler", exact=False).rows == 1000
+    assert prepared("DDIMScheduler").rows > 1000
