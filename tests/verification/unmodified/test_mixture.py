@@ -79,12 +79,18 @@ KNOWN = {
 
 @pytest.mark.parametrize("name", nightly_but(lambda name: name in ("DDIM", "ancestral"), KNOWN))
 def test_a_sampler_has_its_order_where_the_network_is_not_affine(name):
-    """Claim: and none has one more, but for those that have two where one is claimed for them."""
+    """Claim: and none has one more, but for those that have two where one is claimed for them; on a flow's grid, whose
+    last step in log sigma is long at any N, a lower order is said, with the grid, and is no refutation."""
     make, order, steps = KNOWN[name]
     found = study_on_mixture({"karras": make()}, order, steps)
     assert found.verdict == "PASS", found.reason
     assert all(run.problem == "" for run in found.grids[0].runs)
-    assert study_like(found, order + 2).verdict == "FAIL"
+    more = study_like(found, order + 2)
+    if name == "flow Heun":
+        assert more.verdict == "INCONCLUSIVE"
+        assert "expected 4, and its steps in log sigma do not shrink as 1/N" in more.reason
+    else:
+        assert more.verdict == "FAIL"
 
 
 def study_like(study, order):
