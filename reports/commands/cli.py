@@ -25,7 +25,7 @@ from .budget import budget
 from .cifar10 import group_of
 from .identify import identify
 from .lines import BAD_INPUT, INTERRUPTED, progress
-from .options import CROP, EVENT, MODEL, OUTPUT, SIDE
+from .options import CROP, EVENT, MODEL, OUTPUT, SIDE, images_option
 from .schemes import derive, moments, schemes, stability
 from .search import search
 from .tune import tune
@@ -81,12 +81,7 @@ def cli(context: click.Context, version: bool, verbose: bool) -> None:
     type=click.Choice(["gaussian", "mixture"]),
     help="Of diffusers or k-diffusion: with mixture, each order where the network is not affine, too.",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Of diffusers or k-diffusion: images that distances are to, a folder or zip of pictures (--side, --crop), an "
-    "npz file, or CIFAR-10's archive; default: the spectrum of CIFAR-10.",
-)
+@images_option("Of diffusers or k-diffusion, images that distances are to")
 @SIDE
 @CROP
 @OUTPUT

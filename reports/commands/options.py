@@ -138,6 +138,18 @@ CROP = click.option(
     help="Resize the central N x N pixels of each picture (140 in much of the literature); default: the whole, as the "
     "published code does. Of pictures, not of CIFAR-10.",
 )
+
+
+def images_option(purpose: str) -> Callable[[Any], Any]:
+    """--data: images, of whose purpose its help begins."""
+    return click.option(
+        "--data",
+        type=click.Path(path_type=Path),
+        help=f"{purpose}: a folder or zip of pictures (--side, --crop), an npz file, or CIFAR-10's archive; default: "
+        "the spectrum of CIFAR-10.",
+    )
+
+
 SIDE = click.option(
     "--side", type=Whole(2, 64), default=32, show_default=True, help="Pictures of --data are resized to it."
 )

@@ -14,7 +14,7 @@ import click
 
 from .cifar10_study import ListsOfValues
 from .lines import print_json, print_table, progress, warn
-from .options import CROP, JSON, MODEL, REAL, SCHEME, SIDE, WHOLE, Chosen, Numbers
+from .options import CROP, JSON, MODEL, REAL, SCHEME, SIDE, WHOLE, Chosen, Numbers, images_option
 from .values import check_device, given, parameters, scheme_of, spectrum_of
 
 if TYPE_CHECKING:
@@ -45,12 +45,7 @@ BUDGETS = (20, 50, 100)
 )
 @click.option("--free-grid/--no-free-grid", default=True, help="Free every time of the grid too; default: do.")
 @click.option("--growth", type=REAL, default=2.0, show_default=True, help="The growth that a run may have, above 1.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Images to tune for: a folder or zip of pictures (--side, --crop), an npz file, or CIFAR-10's archive; "
-    "default: the spectrum of CIFAR-10.",
-)
+@images_option("Images to tune for")
 @SIDE
 @CROP
 @click.option(

@@ -158,6 +158,11 @@ def _print(x: str, study: UnmodifiedStudy | MixtureStudy | None, target: str) ->
 
 
 def _number(key: str, value: float) -> Any:
+    """As a table shows it; of an error that is round-off the bound, as its digits are another machine's others."""
+    from ...verification.unmodified import FLOOR, QUANTITIES
+
+    if key in QUANTITIES and value < FLOOR:
+        return f"<{FLOOR:g}"
     return int(value) if key in ("steps", "nfe") and value == value else value  # nan where a run was not finite
 
 

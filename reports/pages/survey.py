@@ -27,7 +27,9 @@ from ...verification.unmodified import (
     FINDINGS,
     STEPS,
     SURVEYS,
+    WIDEST,
     Configuration,
+    called,
     coverage,
     measured,
     on_mixture,
@@ -42,8 +44,6 @@ from .templates import inline, number, template
 Results = dict[str, Any]
 # Of the finest levels that the studies go to: a Brownian tree has hundreds of numbers a step.
 LEVELS = STEPS[:4]
-# An order whose interval is wider is not printed.
-_WIDE = 1.0
 _ORDER, _NONE = re.compile(r"-?\d+\.\d+ in \[(-?\d+\.\d+), (-?\d+\.\d+)\]"), "–*"
 # A schedule of fewer samplers has no figure.
 _DRAWN = 3
@@ -182,7 +182,7 @@ def _rank(entry: Results) -> tuple[float, str]:
 
 def _is_wide(found: Results) -> bool:
     """Whether what is known of an order is too little to print it."""
-    return found["low"] is None or found["high"] is None or found["high"] - found["low"] > _WIDE
+    return found["low"] is None or found["high"] is None or found["high"] - found["low"] > WIDEST
 
 
 def _cause(entry: Results) -> str:
@@ -202,7 +202,7 @@ def _cause(entry: Results) -> str:
         said += [str(entry["claim"])] if fails and entry["claim"] else []
     for grid, fit in entry["constants"].items():
         if not fails and not fit["decides"] and _falls_short(fit, entry["expected"]):
-            told = [text for text in told if "order" not in text or f"on {_called(grid)}" not in text]
+            told = [text for text in told if "order" not in text or f"on {called(grid)}" not in text]
             said.append(_beside(grid, fit, [name for name, other in entry["constants"].items() if other["decides"]]))
     for grid, found in entry.get("mixture", {}).items():
         if found["why"] and not broken:
@@ -226,10 +226,6 @@ def _beside(grid: str, fit: Results, deciding: list[str]) -> str:
     known = fit["order"] is not None and not _is_wide(fit)
     shows = f"shows order {fit['order']:.2f}" if known else "shows no order"
     return (
-        f"its order is judged on the {' and '.join(deciding)} grid; {_called(grid)} {shows}, since its steps in log σ "
+        f"its order is judged on the {' and '.join(deciding)} grid; {called(grid)} {shows}, since its steps in log σ "
         "near the data do not become small as N grows, where every solver loses its order"
     )
-
-
-def _called(grid: str) -> str:
-    return "its default grid" if grid == "default" else f"the {grid} grid"

@@ -5,6 +5,8 @@ from .configurations import samplers_of as samplers_of
 from .findings import FINDINGS as FINDINGS
 from .findings import measured as measured
 from .grids import STEPS as STEPS
+from .grids import WIDEST as WIDEST
+from .grids import called as called
 from .identify import identify as identify
 from .known import KNOWN as KNOWN
 from .known import SIZED as SIZED
@@ -18,6 +20,8 @@ from .laws import laws_of as laws_of
 from .mixture import STUDIES as STUDIES
 from .mixture import MixtureStudy as MixtureStudy
 from .mixture import study_on_mixture as study_on_mixture
+from .study import FLOOR as FLOOR
+from .study import QUANTITIES as QUANTITIES
 from .study import UnmodifiedStudy as UnmodifiedStudy
 from .study import study_unmodified as study_unmodified
 from .survey import BUDGETS as BUDGETS

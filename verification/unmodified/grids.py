@@ -23,8 +23,6 @@ from ..verdicts import MARGIN, Array, Evidence, Finding, Fit, Judged, Kind, Weig
 from .noise_levels import Grid
 
 STEPS = (20, 40, 80, 160, 320)
-
-
 # An interval of an order, above which it says nothing.
 WIDEST = 1.0
 # Numbers of steps that end alike for solvers of two and of three evaluations a step are multiples of this.

@@ -54,6 +54,17 @@ def test_a_sampler_of_ones_own_is_judged_by_its_networks_terms(run, mine):
     assert (code, out.splitlines()[-1].split(":")[0]) == (1, "FAIL")
 
 
+def test_an_error_that_is_round_off_is_shown_as_its_bound_and_kept_in_json(run, mine):
+    """Claim: its digits are another machine's others; an error above it is shown, and no other column is touched."""
+    asked = ["verify", f"{mine[0]}:ddim", "--diffusion", "vp", "--predicts", "eps", *FEW]
+    _, out, _ = run(*asked)
+    header, row = (line.split() for line in out.splitlines()[1:3])
+    shown = dict(zip([*header[:2], "W2 error", *header[4:]], row, strict=True))
+    assert (shown["mean"], shown["gain"], shown["slope"]) == ("<1e-11", "<1e-11", "-")
+    level = json.loads(run(*asked, "--json")[1])["grids"][0]["levels"][0]
+    assert 0 <= level["mean"] < 1e-11 < level["w2"] == pytest.approx(float(shown["W2 error"]), rel=1e-3)
+
+
 TABLE = """
 import torch
 from weakorder.theory.paths import table_of
