@@ -30,13 +30,11 @@ from ..verdicts import Array
 from .findings import FINDINGS, repaired
 from .laws import Data
 from .sizes import SDE
-from .study import TARGETS, errors_of
+from .study import BESIDE, TARGETS, errors_of
 from .transcript import transcribe
 
 STEPS = (20, 40, 80, 160, 320, 640)
 _ALONE = tuple(Data(TARGETS.mean[k : k + 1], TARGETS.variance[k : k + 1]) for k in range(TARGETS.mean.size))
-# Rounded timesteps move variances by some ten times the mean (unmodified.study).
-_BESIDE = 30
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Slopes(NamedTuple):
 def slopes_of(known: Known) -> Slopes:
     """Run it and measure. Raises ValueError, BlackBoxError."""
     runs = [_errors(_sampler(known.name, known.settings, known.grid), count) for count in known.steps]
-    seen = np.array([[np.nan if v < _BESIDE * m else v for v, m in zip(*run, strict=True)] for run in runs])
+    seen = np.array([[np.nan if v < BESIDE * m else v for v, m in zip(*run, strict=True)] for run in runs])
     slopes = np.log2(seen[:-1] / seen[1:])
     return Slopes(np.array(known.steps), slopes[:, 0], slopes[:, 1:])
 

@@ -42,7 +42,7 @@ TARGETS = Data(np.array([0.0, 0.5, 0.0, -1.0, 0.0, 1.0]), np.array([0.04, 0.04, 
 FLOOR = 1e-11
 # Integer timesteps of tables of 6,400 and 640,000 rows left mean errors below 1e-7; they move variances by some ten
 # times the mean's.
-_ROUNDED_TIMES, _BESIDE = 1e-5, 30
+_ROUNDED_TIMES, BESIDE = 1e-5, 30
 # What the shipped constants and table make of an error is said where it is so many times the method's own.
 _SEEN = 1.5
 # A mean of rounded states is off by some roundings.
@@ -99,14 +99,16 @@ class GridStudy:
     def _above(self) -> Fit | None:
         """The order down to where a grid is smooth that is the only one, where on all of it it is not what is claimed;
         else None."""
-        whole, part = self.fits.get("w2"), self.layout.reach
-        if (
-            part is None
-            or not self.decides
-            or (whole is not None and whole.is_settled and whole.reaches(self.expected))
-        ):
+        whole = self.fits.get("w2")
+        if not self.decides or (whole is not None and whole.is_settled and whole.reaches(self.expected)):
             return None
-        return order_of(self.steps, np.where(part.errors > FLOOR, part.errors, np.nan))
+        return self._down_to
+
+    @cached_property
+    def _down_to(self) -> Fit | None:
+        """The order down to where the grid is smooth, None where there is no such part."""
+        part = self.layout.reach
+        return None if part is None else order_of(self.steps, np.where(part.errors > FLOOR, part.errors, np.nan))
 
     def above_floor(self) -> Array:
         """The w2 errors (levels,) that its order is told by, nan below rounding."""
@@ -117,7 +119,7 @@ class GridStudy:
         errors, mean = self.errors[name], self.errors["mean"]
         floor = np.full(len(errors), FLOOR)
         if name != "mean":
-            floor = np.maximum(floor, np.where(mean < _ROUNDED_TIMES, _BESIDE * mean, 0))
+            floor = np.maximum(floor, np.where(mean < _ROUNDED_TIMES, BESIDE * mean, 0))
         elif (mean[np.isfinite(mean)] < _ROUNDED_TIMES).all():
             floor[:] = _ROUNDED_TIMES
         return np.where(errors > floor, errors, np.nan)
@@ -154,9 +156,8 @@ class GridStudy:
 
     @property
     def _down(self) -> str:
-        part = self.layout.reach
-        assert part is not None
-        return f"on {self.called} down to sigma = {part.sigma:.3g}"
+        sigma = math.nan if self.layout.reach is None else self.layout.reach.sigma
+        return f"on {self.called} down to sigma = {sigma:.3g}"
 
     @property
     def uneven(self) -> str:
@@ -180,11 +181,10 @@ class GridStudy:
     @property
     def _falls_above(self) -> bool:
         """Whether errors at a last sigma that moves, which are of another law each, fall down to a fixed one."""
-        part = self.layout.reach
-        if part is None or self._mean_is_off or not moves(self.sigma):
+        fit = self._down_to
+        if fit is None or self._mean_is_off or not moves(self.sigma):
             return False
-        fit = order_of(self.steps, np.where(part.errors > FLOOR, part.errors, np.nan))
-        return fit is not None and fit.is_settled and fit.reaches(self.expected)
+        return fit.is_settled and fit.reaches(self.expected)
 
     @property
     def _is_of_rows(self) -> bool:
