@@ -299,7 +299,7 @@ def study_unmodified(
     order, grids = asked_of(samplers, expected, steps)
     found = tuple(_on_grid(*asked, order, steps, data, progress) for asked in grids)
     first = next(iter(samplers.values()))
-    return UnmodifiedStudy(first.name, order, first.predicts, found, first.notes)
+    return UnmodifiedStudy(first.name, order, first.predicts, found, first.said)
 
 
 def _on_grid(
