@@ -93,8 +93,12 @@ def _errors_before(last: int, sampler: Unmodified, steps: int) -> tuple[Array, A
     """Those of the variance and of the mean, so many evaluations before the last one."""
     run = transcribe(sampler, steps)
     (mean, variance), (exact_mean, exact) = laws_along(sampler, run, TARGETS, run.nfe - 1 - last)
-    errors = np.abs([variance / exact - 1, (mean - exact_mean) / np.sqrt(exact)])
-    return tuple(np.concatenate([[np.sqrt(np.mean(each**2))], each]) for each in errors)
+    return _with_all(np.abs(variance / exact - 1)), _with_all(np.abs(mean - exact_mean) / np.sqrt(exact))
+
+
+def _with_all(errors: Array) -> Array:
+    """Behind the root mean square of them, (1 + V,)."""
+    return np.concatenate([[np.sqrt(np.mean(errors**2))], errors])
 
 
 class _Apart:
