@@ -127,7 +127,7 @@ class StudyOnGrids(Judged, Generic[G]):
     def evidence(self) -> Evidence:
         """Of every grid, and what was said."""
         findings = [finding for study in self.grids for finding in study.findings()]
-        judged = [study for study in self.grids if study.decides]
+        judged = [study for study in self.grids if study.decides or study.layout.is_smooth]
         if judged and all(study.layout.hides for study in judged):
             findings.append(equal_steps_finding(called(judged[0].grid)))
         findings += [Finding(note, Weight.NOTES, Kind.RANGE) for note in dict.fromkeys(self.said())]

@@ -243,7 +243,11 @@ def test_a_memory_on_equal_steps_and_on_others_has_a_pass():
     found = study_unmodified(grids, 2)
     assert [grid.layout.hides for grid in found.grids] == [False, True]
     assert found.verdict == "PASS"
-    assert study_unmodified({"default": two_m(karras), "exponential": two_m(exponential)}, 2).verdict == "INCONCLUSIVE"
+    own = {"default": two_m(karras), "exponential": two_m(exponential)}
+    assert study_unmodified(own, 2).verdict == "PASS"
+    own["default"] = two_m(lambda steps: [14.6 + i / steps * (0.03 - 14.6) for i in range(steps + 1)])
+    rough = study_unmodified(own, 2)
+    assert "all its steps in log sigma are equal on the exponential grid, the only one" in rough.reason
 
 
 def test_a_sampler_without_a_memory_passes_on_equal_steps():
