@@ -53,19 +53,20 @@ def test_what_a_call_raises_ends_the_others_and_is_raised(workers: int) -> None:
 
 
 def test_workers_that_end_leave_no_lock_behind(tmp_path) -> None:
-    """Claim: a bar of a library makes a lock in each process; where that is killed, Python complains at the end."""
+    """Claim: a bar of a library makes a lock in each process; where that is killed, Python complains at the end, every
+    other time."""
     program = tmp_path / "program.py"
     program.write_text(
-        "import multiprocessing, time\n"
+        "import multiprocessing\n"
         "from weakorder.reports.pages.jobs import Workers\n"
         "kept = []\n"
         "def lock(k):\n"
         "    kept.append(multiprocessing.RLock())\n"
-        "    time.sleep(0.3)\n"
         "    return k\n"
         "if __name__ == '__main__':\n"
-        "    with Workers(2) as workers:\n"
-        "        print(len(list(workers.answers([(k, lock, (k,)) for k in range(4)]))))\n"
+        "    for _ in range(10):\n"
+        "        with Workers(2) as workers:\n"
+        "            assert len(list(workers.answers([(k, lock, (k,)) for k in range(4)]))) == 4\n"
     )
     ended = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=True)
-    assert (ended.stdout, ended.stderr) == ("4\n", "")
+    assert (ended.stdout, ended.stderr) == ("", "")
