@@ -9,7 +9,7 @@ What its author states is what the network answers (`PREDICTIONS`) and which noi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
@@ -64,6 +64,7 @@ class Unmodified:
     claim: who claims which order, or why it is held to that one, in a phrase.
     event: the shape of one data point. notes: what is not as shipped, in sentences. path: the smooth one whose t is its
     time, None where there is none. instead: what else its author may have meant to state of the network, in a sentence.
+    clamps: the lines that clamp states, which runs leave out, as they come upon them.
     """
 
     name: str
@@ -76,3 +77,17 @@ class Unmodified:
     path: GaussianPath | None = None
     claim: str = ""
     instead: str = ""
+    clamps: list[str] = field(default_factory=list, compare=False)
+
+    @property
+    def clamped(self) -> str:
+        """That clamps were met and left out, in a sentence; "" if none was."""
+        if not self.clamps:
+            return ""
+        verb = "clamps" if len(self.clamps) == 1 else "clamp"
+        return f"{' and '.join(self.clamps)} {verb} states, which is nonlinear, and is off here"
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What is not as shipped: `notes`, and clamps that were met so far."""
+        return (*self.notes, self.clamped) if self.clamps else self.notes

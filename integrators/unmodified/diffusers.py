@@ -91,9 +91,12 @@ def schedulers() -> Any:
     return module
 
 
-def diffusers_sampler(name: str, settings: Mapping[str, Any] | None = None, grid: str = "default") -> Unmodified:
+def diffusers_sampler(
+    name: str, settings: Mapping[str, Any] | None = None, grid: str = "default", rows: int | None = None
+) -> Unmodified:
     """A scheduler of diffusers by its class's name; settings: of its constructor or its step, by their names; grid:
-    default, or karras, exponential, beta where it has them.
+    default, or karras, exponential, beta where it has them; rows: of the table that it is refined on, default
+    `Claim.rows`.
 
     Raises ValueError on a name, setting or grid that it has not.
     """
@@ -117,7 +120,8 @@ def diffusers_sampler(name: str, settings: Mapping[str, Any] | None = None, grid
     full = {key: each.default for key, each in own.items() if each.default is not each.empty} | config
     schedule = kind_of(claim.kind, full)
     check(name, schedule, full, given.get("mu"), claim.on_flow)
-    rows = claim.rows if grid_of(full) == "default" else claim.rows_elsewhere or claim.rows
+    if rows is None:
+        rows = claim.rows if grid_of(full) == "default" else claim.rows_elsewhere or claim.rows
     scheduler = _Scheduler(
         kind,
         schedule,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...theory.paths import GaussianPath, Level
 from ..draws import BlackBoxError
+from .clamps import WithoutClamps
 from .contract import PREDICTIONS, Network, Unmodified
 
 Sample = Callable[[Network, Tensor, int], Tensor]
@@ -24,7 +25,8 @@ def function_sampler(
     it asks the network for.
 
     predicts: eps, data, denoiser, v, score or flow. time: what the network is told: t of the path; index, from 0 to 999
-    for t = end / 1000 to end; sigma, the ratio sigma / alpha. Raises ValueError on another name.
+    for t = end / 1000 to end; sigma, the ratio sigma / alpha. Where it clamps states, the clamp is left out, and noted
+    (clamps). Raises ValueError on another name.
     """
     if predicts not in PREDICTIONS:
         raise ValueError(f"a network that predicts {predicts!r} is unknown; choose {', '.join(PREDICTIONS)}")
@@ -34,12 +36,14 @@ def function_sampler(
         time = "row"
 
     def prepare(steps: int, exact: bool) -> _Prepared:  # noqa: ARG001 - its constants are its own
-        return _Prepared(sample, path, time, steps)
+        return _Prepared(sample, path, time, steps, clamps)
 
+    clamps: list[str] = []
     smooth = path if time in ("t", "index") and not path.table else None
     is_read = time == "index" and not path.table
+    instead = _TABLE if is_read else ""
     return Unmodified(
-        name, prepare, PREDICTIONS[predicts], predicts, None, event, path=smooth, instead=_TABLE if is_read else ""
+        name, prepare, PREDICTIONS[predicts], predicts, None, event, path=smooth, instead=instead, clamps=clamps
     )
 
 
@@ -49,6 +53,7 @@ class _Prepared:
     path: GaussianPath
     time: str
     steps: int
+    clamps: list[str]
 
     def level(self, time: float) -> Level:
         """Of a time that the network is told. Raises BlackBoxError on one that is not on the path."""
@@ -79,5 +84,6 @@ class _Prepared:
         return self.level(first)
 
     def run(self, network: Network, x: Tensor) -> Tensor:
-        """One call."""
-        return self.sample(network, x, self.steps)
+        """One call, without clamps of states."""
+        with WithoutClamps(x.shape, self.clamps):
+            return self.sample(network, x, self.steps)

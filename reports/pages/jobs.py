@@ -86,10 +86,14 @@ class Workers:
             self._start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
+    def __exit__(self, error: object, *_: object) -> None:
+        if self._pool is None:
+            return
+        if error is None:
+            self._pool.close()  # so that they give back what they hold: bars of libraries have locks
+        else:
             self._pool.terminate()
-            self._pool.join()
+        self._pool.join()
 
     def answers(self, asked: list[tuple[int, Callable[..., Any], tuple[Any, ...]]]) -> Iterator[tuple[int, Any]]:
         """The places and results of calls, as they come."""

@@ -1,4 +1,5 @@
 from .adapters import EpsNetwork as EpsNetwork
+from .causes import NotAffine as NotAffine
 from .consistency import check_moves as check_moves
 from .consistency import inconsistencies as inconsistencies
 from .correct_samplers import variations as variations

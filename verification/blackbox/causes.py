@@ -122,7 +122,7 @@ def cause_of(error: BlackBoxError, calls: Calls, run: Run, sampler: object) -> B
         sentence = _source(asked, sampler)
         return None if sentence is None else BlackBoxError(sentence)
     if bent is not None:
-        return NamedCause(f"{error}; {bent}")
+        return Bent(f"{error}; {bent}")
     return None if sentence is None else NamedCause(sentence)
 
 
@@ -139,6 +139,10 @@ def check_again(calls: Calls, run: Run, sampler: object) -> None:
 
 class NotAffine(BlackBoxError):
     """A departure from an affine map."""
+
+
+class Bent(NamedCause, NotAffine):
+    """One whose cause was found along a line of states."""
 
 
 def _again(asked: _Asked, sampler: object) -> str | None:

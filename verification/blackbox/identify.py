@@ -22,6 +22,7 @@ from ...theory.scheme import Scheme
 from .anatomy import Anatomy, dissect
 from .baseline import written
 from .comparison import SHORT_GRIDS, of_short_runs
+from .near_words import near_words
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 # Enough to tell words apart: what is nearest is compared in all short runs.
@@ -102,32 +103,65 @@ def identify(
     clocks), those that agree first; diffusion: what the sampler and the words sample. Raises BlackBoxError where the
     sampler cannot be read off, ValueError where there is no word to compare with."""
     chosen = words(diffusion) if candidates is None else candidates
-    own = [dissect(sampler, np.array(taus), event, diffusion) for taus in SHORT_GRIDS]
-    rounding = max(anatomy.rounding for anatomy in own)
-
-    def measured(schemes: Sequence[Scheme]) -> list[tuple[float, Scheme, Sampler]]:
-        entries = []
-        for scheme in progress(schemes):
-            box = as_black_box(scheme, params)
-            runs = [dissect(box, np.array(SHORT_GRIDS[k]), (), diffusion) for k in _FEW]
-            distance = max(_apart(own[k], run) for k, run in zip(_FEW, runs, strict=True))
-            entries.append((distance, scheme, box))
-        return entries
-
-    found = sorted(measured(chosen), key=lambda entry: entry[0])
+    own = _Own(sampler, params, event, diffusion)
+    found = sorted((own.entry(scheme) for scheme in progress(chosen)), key=_distance)
     if candidates is None and found[0][0] > _IS_IT:
         remembering = [scheme for _, scheme, _ in found[: 2 * _NEAREST] if scheme.memory > 1]
-        found += measured([other for scheme in remembering for other in in_other_clocks(scheme, params)])
-        found.sort(key=lambda entry: entry[0])
-    runs = [written(anatomy) for anatomy in own]
-    nearest = []
-    for distance, scheme, box in found[:_NEAREST]:
-        theirs = [dissect(box, np.array(taus), (), diffusion) for taus in SHORT_GRIDS]
-        scores = [anatomies[0].nfe for anatomies in (own, theirs)]
+        others = [other for scheme in remembering for other in in_other_clocks(scheme, params)]
+        found += [own.entry(scheme) for scheme in progress(others)]
+        found.sort(key=_distance)
+    nearest = [own.likeness(*entry) for entry in found[:_NEAREST]]
+    if any(likeness.is_same for likeness in nearest):
+        return sorted(nearest, key=lambda likeness: (bool(likeness.differs), likeness.distance))
+    slip = own.slip(found)
+    return nearest if slip is None else [slip, *(one for one in nearest if one.scheme != slip.scheme)]
+
+
+# How far a word is from the sampler, the word, and it as a black box.
+_Entry = tuple[float, Scheme, Sampler]
+
+
+def _distance(entry: _Entry) -> float:
+    return entry[0]
+
+
+class _Own:
+    """A sampler's short runs over `SHORT_GRIDS`, with which those of words are compared."""
+
+    def __init__(self, sampler: Sampler, params: Parameters, event: tuple[int, ...], diffusion: Diffusion) -> None:
+        self.params, self.diffusion = params, diffusion
+        self.anatomies = [dissect(sampler, np.array(taus), event, diffusion) for taus in SHORT_GRIDS]
+        self.runs = [written(anatomy) for anatomy in self.anatomies]
+        self.rounding = max(anatomy.rounding for anatomy in self.anatomies)
+
+    def entry(self, scheme: Scheme) -> _Entry:
+        """A word beside it in a few runs."""
+        box = as_black_box(scheme, self.params)
+        return max(_apart(self.anatomies[k], self._dissected(box, k)) for k in _FEW), scheme, box
+
+    def likeness(self, distance: float, scheme: Scheme, box: Sampler) -> Likeness:
+        """A word beside it in all of them."""
+        theirs = [self._dissected(box, k) for k in range(len(SHORT_GRIDS))]
+        scores = [anatomies[0].nfe for anatomies in (self.anatomies, theirs)]
         lines = [f"it takes {scores[0]} scores in a step and the word {scores[1]}"] * (scores[0] != scores[1])
-        lines += of_short_runs([written(anatomy) for anatomy in theirs], runs, rounding)
-        nearest.append(Likeness(scheme, distance, tuple(lines)))
-    return sorted(nearest, key=lambda likeness: (bool(likeness.differs), likeness.distance))
+        lines += of_short_runs([written(anatomy) for anatomy in theirs], self.runs, self.rounding)
+        return Likeness(scheme, distance, tuple(lines))
+
+    def slip(self, entries: Sequence[_Entry]) -> Likeness | None:
+        """The first word of which it is a near one (`near_words`), which is what differs; None if there is none."""
+        for distance, scheme, _ in entries:
+            for said, other in near_words(scheme) if scheme.memory == 1 else ():
+                box = as_black_box(other, self.params)
+                if other.nfe_per_step != self.anatomies[0].nfe:
+                    continue
+                if _apart(self.anatomies[0], self._dissected(box, 0)) > _IS_IT:
+                    continue
+                if self.likeness(0.0, other, box).is_same:
+                    return Likeness(scheme, distance, (f"{said}: {other.word}",))
+        return None
+
+    def _dissected(self, box: Sampler, k: int) -> Anatomy:
+        return dissect(box, np.array(SHORT_GRIDS[k]), (), self.diffusion)
 
 
 def _apart(own: Anatomy, theirs: Anatomy) -> float:

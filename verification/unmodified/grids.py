@@ -20,7 +20,7 @@ import numpy as np
 from ...integrators.unmodified import Unmodified
 from ..exact import check_levels
 from ..verdicts import MARGIN, Array, Evidence, Finding, Fit, Judged, Kind, Weight, fit_order, order_entry, slopes_of
-from .noise_levels import Grid
+from .noise_levels import Grid, equal_steps_finding
 
 STEPS = (20, 40, 80, 160, 320)
 # An interval of an order, above which it says nothing.
@@ -127,6 +127,9 @@ class StudyOnGrids(Judged, Generic[G]):
     def evidence(self) -> Evidence:
         """Of every grid, and what was said."""
         findings = [finding for study in self.grids for finding in study.findings()]
+        judged = [study for study in self.grids if study.decides or study.layout.is_smooth]
+        if judged and all(study.layout.hides for study in judged):
+            findings.append(equal_steps_finding(called(judged[0].grid)))
         findings += [Finding(note, Weight.NOTES, Kind.RANGE) for note in dict.fromkeys(self.said())]
         grids = " and ".join(called(study.grid) for study in self.grids)
         covered = (f"a network that predicts {self.predicts}{self.network}; {grids}",)

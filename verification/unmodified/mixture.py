@@ -314,7 +314,7 @@ def study_on_mixture(
     order, grids = asked_of(samplers, expected, steps)
     found = tuple(_on_grid(*asked, order, steps, progress) for asked in grids)
     first = next(iter(samplers.values()))
-    return MixtureStudy(first.name, order, first.predicts, found, first.notes)
+    return MixtureStudy(first.name, order, first.predicts, found, first.said)
 
 
 def _on_grid(

@@ -33,7 +33,7 @@ from ..time_limit import ENOUGH, completed
 from ..verdicts import Array, Finding, Fit, Kind, Weight, slopes_of, stall_of
 from .grids import STEPS, StudyOnGrids, asked_of, called, order_finding, order_of, shown
 from .laws import Data, Law, laws_of
-from .noise_levels import NOTHING, Grid, equal_steps_finding, grid_of, mean_finding, moves
+from .noise_levels import NOTHING, Grid, grid_of, mean_finding, moves
 from .transcript import Transcript, transcribe
 
 # Images in [-1, 1] have pixels of variance 0.25; eigenvalues of their covariance are smaller and larger.
@@ -217,8 +217,6 @@ class GridStudy:
                 f"the mean is off by {self.errors['mean'][-1]:.1e} sd at {int(self.steps[-1])} steps on {self.called}"
             )
             found.append(mean_finding(text, self.layout.told, self.instead))
-        if self.layout.hides and self.decides:
-            found.append(equal_steps_finding(self.called))
         if self.refused:
             found.append(Finding(self.refused, Weight.NOTES, Kind.LEVELS))
         return found
@@ -299,7 +297,7 @@ def study_unmodified(
     order, grids = asked_of(samplers, expected, steps)
     found = tuple(_on_grid(*asked, order, steps, data, progress) for asked in grids)
     first = next(iter(samplers.values()))
-    return UnmodifiedStudy(first.name, order, first.predicts, found, first.notes)
+    return UnmodifiedStudy(first.name, order, first.predicts, found, first.said)
 
 
 def _on_grid(

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...integrators.blackbox import BlackBoxError, Score
+from ...integrators.blackbox import BlackBoxError, NotFinite, Score
 from ...integrators.threads import one_thread
 from ...integrators.unmodified import Unmodified
 from ...theory.paths import Level
-from ..blackbox import CHECKS, Probe, one_time
+from ..blackbox import CHECKS, NotAffine, Probe, one_time
 from ..verdicts import Array
 
 
@@ -92,7 +92,12 @@ def transcribe(sampler: Unmodified, steps: int, exact: bool = True) -> Transcrip
 
     probe = Probe(1, free, sampler.event, None, components=1, again=True)
     probe.by_state = True
-    columns = probe.columns_of(lambda x, network: prepared.run(network, x))
+    try:
+        columns = probe.columns_of(lambda x, network: prepared.run(network, x))
+    except (NotAffine, NotFinite) as error:
+        if not sampler.clamps:
+            raise
+        raise BlackBoxError(f"{error}; {sampler.clamped}: put off what goes with it, as dividing by a bound") from error
     if not times:
         raise BlackBoxError("the sampler never asks the network; it must call model(x, time)")
     begin = prepared.start(times[0])
@@ -102,7 +107,7 @@ def transcribe(sampler: Unmodified, steps: int, exact: bool = True) -> Transcrip
     seen = np.array([_rows(probe, rows) for rows in inputs]).reshape(len(inputs), -1)
     rows = np.concatenate([seen, np.concatenate([columns.offset[0], columns.state[0, 0], last])[None]])
     draws = rows[:, 2:]
-    return Transcript(
+    run = Transcript(
         steps,
         rows[:, 1],
         rows[:, 0],
@@ -114,6 +119,9 @@ def transcribe(sampler: Unmodified, steps: int, exact: bool = True) -> Transcrip
         prepared.prior or begin.scale * float(np.hypot(begin.alpha, begin.sigma)),
         columns.rounding,
     )
+    if sampler.clamps and not run.is_finite:
+        raise BlackBoxError(f"the sampler diverges; {sampler.clamped}: give it data and steps that do without")
+    return run
 
 
 def _inputs(probe: Probe, calls: list[tuple[int, list[Array]]]) -> list[Array]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import operator
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -48,3 +50,23 @@ def test_what_a_call_raises_ends_the_others_and_is_raised(workers: int) -> None:
         jobs.run(workers=workers)
     assert time.monotonic() - start < 50
     assert multiprocessing.active_children() == []
+
+
+def test_workers_that_end_leave_no_lock_behind(tmp_path) -> None:
+    """Claim: a bar of a library makes a lock in each process; where that is killed, Python complains at the end, every
+    other time."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import multiprocessing\n"
+        "from weakorder.reports.pages.jobs import Workers\n"
+        "kept = []\n"
+        "def lock(k):\n"
+        "    kept.append(multiprocessing.RLock())\n"
+        "    return k\n"
+        "if __name__ == '__main__':\n"
+        "    for _ in range(10):\n"
+        "        with Workers(2) as workers:\n"
+        "            assert len(list(workers.answers([(k, lock, (k,)) for k in range(4)]))) == 4\n"
+    )
+    ended = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=True)
+    assert (ended.stdout, ended.stderr) == ("", "")

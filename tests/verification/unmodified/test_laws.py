@@ -139,8 +139,3 @@ def test_a_network_that_is_asked_off_its_path_is_refused():
 def test_a_sampler_that_never_asks_is_refused():
     with pytest.raises(BlackBoxError, match="never asks the network"):
         transcribe(vp(lambda model, x, steps: 2 * x), 1)
-
-
-def test_clipping_is_refused_as_nonlinear():
-    with pytest.raises(BlackBoxError, match="not an affine map"):
-        transcribe(vp(lambda model, x, steps: own_grid.ddim(model, x.clamp(-1, 1), steps)), 4)

@@ -236,6 +236,20 @@ def test_a_memory_on_equal_steps_alone_has_no_pass(upside_down):
     assert identify(two_m(karras, upside_down), two)[0].is_same is not upside_down
 
 
+def test_a_memory_on_equal_steps_and_on_others_has_a_pass():
+    """Claim: where one of the grids that decide has unequal steps, nothing is left untried; k-diffusion's page has an
+    exponential grid beside Karras'."""
+    grids = {"karras": two_m(karras), "exponential": two_m(exponential)}
+    found = study_unmodified(grids, 2)
+    assert [grid.layout.hides for grid in found.grids] == [False, True]
+    assert found.verdict == "PASS"
+    own = {"default": two_m(karras), "exponential": two_m(exponential)}
+    assert study_unmodified(own, 2).verdict == "PASS"
+    own["default"] = two_m(lambda steps: [14.6 + i / steps * (0.03 - 14.6) for i in range(steps + 1)])
+    rough = study_unmodified(own, 2)
+    assert "all its steps in log sigma are equal on the exponential grid, the only one" in rough.reason
+
+
 def test_a_sampler_without_a_memory_passes_on_equal_steps():
     def euler(model, x, steps):
         for sigma, later in itertools.pairwise(exponential(steps)):
