@@ -91,5 +91,5 @@ def test_another_amount_of_noise_than_the_reverse_sdes_is_said_once_for_all_grid
     said = [text for text in churned.warnings if "amount of noise" in text]
     assert len(said) == 1
     assert "than the reverse SDE's on its default grid and the karras grid: the start" in said[0]
-    ancestral = study_unmodified(samplers_of("diffusers", "EulerAncestralDiscreteScheduler"), 1, (10, 20, 40, 80))
+    ancestral = study_unmodified(samplers_of("diffusers", "EulerAncestralDiscreteScheduler", {}), 1, (10, 20, 40, 80))
     assert not [text for text in ancestral.warnings if "amount of noise" in text]
