@@ -204,9 +204,11 @@ def _cause(entry: Results) -> str:
         if not fails and not fit["decides"] and _falls_short(fit, entry["expected"]):
             told = [text for text in told if "order" not in text or f"on {called(grid)}" not in text]
             said.append(_beside(grid, fit, [name for name, other in entry["constants"].items() if other["decides"]]))
+    missing: dict[str, list[str]] = {}
     for grid, found in entry.get("mixture", {}).items():
         if found["why"] and not broken:
-            told.append(f"no order on the mixture, {grid} grid: {found['why']}")
+            missing.setdefault(str(found["why"]), []).append(called(grid))
+    told += [f"no order on the mixture, {' and '.join(grids)}: {why}" for why, grids in missing.items()]
     return _ORDER.sub(_told, "; ".join(said + told))
 
 

@@ -197,6 +197,12 @@ class GridStudy:
         mean = self.errors["mean"]
         return bool(np.isfinite(mean).all() and mean[-1] > max(_ROUNDED_TIMES, _ROUNDINGS * self.layout.rounding))
 
+    @property
+    def keeps_its_start(self) -> bool:
+        """Whether more or less of the start is left than the reverse SDE leaves, and more steps do not change it."""
+        gain = self.errors["gain"]
+        return self.is_stochastic and len(gain) > 1 and bool(gain[-1] > 1e-3 and gain[-1] > gain[-2] / 1.2)
+
     def _stalled(self) -> str:
         """Which error does not fall, in a sentence; "" if both do."""
         for name, what in (("w2", "the error"), ("mean", "the error of the mean")):
@@ -244,24 +250,20 @@ class UnmodifiedStudy(StudyOnGrids[GridStudy]):
     def said(self) -> Iterable[str]:
         """What was said of the sampler, and what its end, its constants and its noise add."""
         yield from self.notes
+        other = list[str]()
         for study in self.grids:
             if study.shipped > _SEEN * max(study.errors["w2"][-1], _ROUNDED_TIMES):
                 yield (
                     f"as shipped, in float32 and with its table, the w2 error is {study.shipped:.1e} at "
                     f"{int(study.steps[-1])} steps on {study.called}"
                 )
-            gain = study.errors["gain"]
-            if (
-                study.is_stochastic
-                and len(gain) > 1
-                and np.isfinite(gain[-1])
-                and gain[-1] > 1e-3
-                and gain[-1] > gain[-2] / 1.2
-            ):
-                yield (
-                    f"another amount of noise than the reverse SDE's on {study.called}: the start is forgotten at "
-                    "another rate"
-                )
+            if study.keeps_its_start:
+                other.append(study.called)
+        if other:
+            yield (
+                f"another amount of noise than the reverse SDE's on {' and '.join(other)}: the start is forgotten at "
+                "another rate"
+            )
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from own_grids import broken
 from weakorder.examples import own_grid
 from weakorder.integrators.unmodified import diffusers_sampler, function_sampler
 from weakorder.theory.paths import PATHS
-from weakorder.verification.unmodified import study_unmodified
+from weakorder.verification.unmodified import samplers_of, study_unmodified
 from weakorder.verification.unmodified.study import TARGETS, shipped_error
 
 STEPS = (10, 20, 40, 80, 160)
@@ -82,3 +82,14 @@ def test_a_run_that_the_shipped_table_does_not_allow_says_nothing_of_rounding():
         sampler.prepare(160, False)
     assert shipped_error(sampler, 160, TARGETS) == 0.0
     assert shipped_error(sampler, 40, TARGETS) > 0.0
+
+
+def test_another_amount_of_noise_than_the_reverse_sdes_is_said_once_for_all_grids():
+    churned = study_unmodified(
+        samplers_of("diffusers", "EulerDiscreteScheduler", {"s_churn": 20.0}), 1, (10, 20, 40, 80)
+    )
+    said = [text for text in churned.warnings if "amount of noise" in text]
+    assert len(said) == 1
+    assert "than the reverse SDE's on its default grid and the karras grid: the start" in said[0]
+    ancestral = study_unmodified(samplers_of("diffusers", "EulerAncestralDiscreteScheduler", {}), 1, (10, 20, 40, 80))
+    assert not [text for text in ancestral.warnings if "amount of noise" in text]
