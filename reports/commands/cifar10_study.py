@@ -354,7 +354,7 @@ def _command() -> str:
 
 
 def _summary(results: dict[str, Any]) -> None:
-    """A line for each cell, what each budget answers, each scheme's verdict, and what each precision changes."""
+    """A line for each cell, the verdicts, what each precision changes, and last what each budget answers."""
     from ..pages import answers
 
     of = [f"of {against}'s", "+-"] if (against := results["settings"]["against"]) is not None else []
@@ -379,11 +379,13 @@ def _summary(results: dict[str, Any]) -> None:
         if reference["diverged"]:
             steps = f"at {reference['steps']} steps; give a larger --refinement"
             click.echo(f"warning: the {reference['kind']} reference, {reference['name']}, diverged {steps}", err=True)
-    for answer in answers(results):
-        click.echo(answer)
-    for scheme in results["schemes"]:
-        if scheme["verdict"]:
+    judged = [scheme for scheme in results["schemes"] if scheme["verdict"]]
+    undecided = [scheme["label"] for scheme in judged if scheme["verdict"] == "INCONCLUSIVE"]
+    for scheme in judged:
+        if scheme["label"] not in undecided or len(undecided) == 1:
             click.echo(f"{scheme['label']}: {scheme['verdict']}: {scheme['reason']}")
+    if len(undecided) > 1:
+        click.echo(f"orders: INCONCLUSIVE for {', '.join(undecided)}; the page says of each what would settle it")
     for precision, found in results["rounding"].items():
         known = {name: entry for name, entry in found["quantities"].items() if entry["at"]}
         shares = [
@@ -394,3 +396,5 @@ def _summary(results: dict[str, Any]) -> None:
         nothing = "no cell where both stand above their noise" if compared else "no cell that could be compared"
         said = ", ".join(shares) or nothing
         click.echo(f"{precision}: changes by rounding over weak errors, in the middle: {said}")
+    for answer in answers(results):
+        click.echo(answer)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from parsed_page import Page
 from synthetic_study import FEW, photographs, synthetic
+from weakorder.reports.commands import cifar10_study
 from weakorder.reports.pages import cifar10_page
 from weakorder.reports.pages.cifar10_answers import Answer, answers
 
@@ -69,3 +70,38 @@ def test_the_page_says_it_before_the_verdicts(monkeypatch: pytest.MonkeyPatch) -
     text = " ".join(page.text.split())
     assert said in text
     assert text.index(said) < text.index("Verdicts")
+
+
+def with_verdicts(*verdicts: str) -> dict[str, Any]:
+    """The results with these verdicts, scheme by scheme."""
+    results = study({"EM": (0.7, 0.02), "SSCS": (1.5, 0.12), "RVV": (0.3, 0.08)})
+    for scheme, verdict in zip(results["schemes"], verdicts, strict=True):
+        scheme |= {"verdict": verdict, "reason": f"{scheme['name']} for a reason"}
+    return results
+
+
+def test_orders_are_folded_where_none_is_settled_and_stand_where_one_is() -> None:
+    """Claim: a reader of the page is not met by a table of nothing, and of the terminal neither: what does not decide
+    is named in one line, what does has its own, and the answers of the budgets come last."""
+    for verdicts, folded in ((["INCONCLUSIVE"] * 5, True), (["INCONCLUSIVE"] * 4 + ["PASS"], False)):
+        results = with_verdicts(*verdicts)
+        page = cifar10_page.render(results, photographs(results), {})
+        before, _, after = page.partition('<table id="verdicts">')
+        assert ("These samples settle no order: 5 of 5 are inconclusive." in before) is folded
+        assert (before.count("<details>") > before.count("</details>")) is folded
+        assert page.count("<details>") == page.count("</details>")
+        assert all(f"{scheme['name']} for a reason" in after for scheme in results["schemes"])
+
+
+@pytest.mark.parametrize("last", ["INCONCLUSIVE", "FAIL"])
+def test_the_terminal_ends_with_the_answers(last: str, capsys: pytest.CaptureFixture[str]) -> None:
+    results = with_verdicts(*["INCONCLUSIVE"] * 4, last)
+    references = [{"diverged": False} | reference for reference in results["references"]]
+    cifar10_study._summary(results | {"references": references, "rounding": {}})
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == str(answers(results)[-1])
+    undecided = [scheme["label"] for scheme in results["schemes"] if scheme["verdict"] == "INCONCLUSIVE"]
+    line = f"orders: INCONCLUSIVE for {', '.join(undecided)}; the page says of each what would settle it"
+    assert said.count(line) == 1
+    alone = f"{results['schemes'][-1]['label']}: {last}: {results['schemes'][-1]['name']} for a reason"
+    assert (alone in said) is (last == "FAIL")

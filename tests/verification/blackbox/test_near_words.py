@@ -72,7 +72,7 @@ ALL = [(scheme.name, said) for scheme in words() if scheme.memory == 1 for said,
 CHOSEN = [ALL[k] for k in np.random.default_rng(0).choice(len(ALL), 40, replace=False)]
 
 
-@pytest.mark.parametrize(("known", "said"), nightly_but(lambda case: case in CHOSEN[:3], CHOSEN))
+@pytest.mark.parametrize(("known", "said"), nightly_but(lambda case: case in CHOSEN[:1], CHOSEN))
 def test_a_slip_of_any_word_is_found_out(known: str, said: str) -> None:
     """It is the word, another one, or a slip of one that makes the same sampler."""
     slipped = next(other for text, other in near_words(WORDS[known]) if text == said)
