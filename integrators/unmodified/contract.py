@@ -64,7 +64,7 @@ class Unmodified:
     claim: who claims which order, or why it is held to that one, in a phrase.
     event: the shape of one data point. notes: what is not as shipped, in sentences. path: the smooth one whose t is its
     time, None where there is none. instead: what else its author may have meant to state of the network, in a sentence.
-    clamps: the lines that clamp states, which runs leave out, as they come upon them.
+    clamps: the lines that clamp states, or numbers drawn for all of them, which runs leave out, as they come upon them.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Unmodified:
         if not self.clamps:
             return ""
         verb = "clamps" if len(self.clamps) == 1 else "clamp"
-        return f"{' and '.join(self.clamps)} {verb} states, which is nonlinear, and is off here"
+        return f"{' and '.join(self.clamps)} {verb} states or noise, which is nonlinear, and is off here"
 
     @property
     def said(self) -> tuple[str, ...]:

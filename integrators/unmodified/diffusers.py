@@ -25,6 +25,7 @@ from ...theory.paths import Level
 from . import claims
 from .claims import NOT_MODELLED
 from .contract import PREDICTIONS, Network, Unmodified
+from .functions import ROWS
 from .lifting import float64_throughout
 from .schedules import COARSE, FINE, check, grid_of, kind_of, level, made, path_of, unrounded
 
@@ -95,10 +96,10 @@ def diffusers_sampler(
     name: str, settings: Mapping[str, Any] | None = None, grid: str = "default", rows: int | None = None
 ) -> Unmodified:
     """A scheduler of diffusers by its class's name; settings: of its constructor or its step, by their names; grid:
-    default, or karras, exponential, beta where it has them; rows: of the table that it is refined on, default
-    `Claim.rows`.
+    default, or karras, exponential, beta where it has them; rows: of the table that it is refined on, 1,000 and more,
+    default `Claim.rows`.
 
-    Raises ValueError on a name, setting or grid that it has not.
+    Raises ValueError on a name, setting or grid that it has not, and on fewer rows.
     """
     claim, kind, given = _claim_of(name), _class_of(name), dict(settings or {})
     own, step = inspect.signature(kind.__init__).parameters, inspect.signature(kind.step).parameters
@@ -120,6 +121,8 @@ def diffusers_sampler(
     full = {key: each.default for key, each in own.items() if each.default is not each.empty} | config
     schedule = kind_of(claim.kind, full)
     check(name, schedule, full, given.get("mu"), claim.on_flow)
+    if rows is not None and rows < ROWS:
+        raise ValueError(f"rows = {rows} refines no table; give {ROWS:,}, which most ship with, or more")
     if rows is None:
         rows = claim.rows if grid_of(full) == "default" else claim.rows_elsewhere or claim.rows
     scheduler = _Scheduler(

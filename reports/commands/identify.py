@@ -45,17 +45,20 @@ def identify(
     if x.partition(":")[0] in LIBRARIES or predicts is not None:
         if device != "cpu" or any(value is not None for value in model.values()):
             raise ValueError(f"the parameters of a model are not for {x}, a sampler with a grid of its own; drop them")
-        found = _of_own_grid(Asked(x, settings, diffusion, predicts, time, grid, event))
+        found, off = _of_own_grid(Asked(x, settings, diffusion, predicts, time, grid, event))
     else:
         if settings or time or grid:
             raise ValueError(f"--set, --time and --grid are for samplers with a grid of their own; {x!r} is none")
         with over_diffusion(diffusion):
-            found = _of_steps(x, tuple(event or ()), diffusion, device, model)
+            found, off = _of_steps(x, tuple(event or ()), diffusion, device, model), ()
     same = [likeness for likeness in found if likeness.is_same]
     if as_json:
         nearest = [] if same else [likeness.as_dict() for likeness in found[:_SHOWN]]
-        print_json({"sampler": x, "is": [likeness.as_dict() for likeness in same], "nearest": nearest})
+        answer = {"sampler": x, "is": [likeness.as_dict() for likeness in same], "nearest": nearest}
+        print_json(answer | {"warnings": list(off)})
     else:
+        for warning in off:
+            click.echo(f"warning: {warning}", err=True)
         _print(x, same, found)
     sys.exit(0 if same else 1)
 
@@ -71,11 +74,12 @@ def _print(x: str, same: list[Likeness], found: list[Likeness]) -> None:
                 click.echo(f"    {line}")
 
 
-def _of_own_grid(asked: Asked) -> list[Likeness]:
+def _of_own_grid(asked: Asked) -> tuple[list[Likeness], tuple[str, ...]]:
+    """What it is, and what of it was off."""
     from ...verification.unmodified import identify as among_words
 
     (sampler, *_) = samplers_of(asked).values()
-    return among_words(sampler)
+    return among_words(sampler), sampler.said
 
 
 def _of_steps(

@@ -151,9 +151,9 @@ class _Own:
         """The first word of which it is a near one (`near_words`), which is what differs; None if there is none."""
         for distance, scheme, _ in entries:
             for said, other in near_words(scheme) if scheme.memory == 1 else ():
-                box = as_black_box(other, self.params)
                 if other.nfe_per_step != self.anatomies[0].nfe:
                     continue
+                box = as_black_box(other, self.params)
                 if _apart(self.anatomies[0], self._dissected(box, 0)) > _IS_IT:
                     continue
                 if self.likeness(0.0, other, box).is_same:

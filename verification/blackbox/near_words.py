@@ -1,10 +1,10 @@
 """Words that differ from a word by one thing, as a slip of the pen does, and that thing in words.
 
-a part begins elsewhere in the step     U(1/2) S E U(1/2)   its second U begins at the step's start: ... U(1/2)@0
-the score is asked for at another time  O S B A             its score is asked for at the step's end: O S@1 B A
-two neighbours change places            O S B A             B comes before S; A before B
-a score more, or one less               O S B A             the score is asked for again before A
-the other sub-flows                                         its sub-flows are exact
+a part begins elsewhere in the step     U(1/2) S E U(1/2)   its second U begins at the step's start
+the score is asked for at another time  O S B A             its score is asked for at the step's end
+two neighbours change places            O S B A             its A comes before its B
+a score more, or one less               O S B A             the score is asked for once more before its A, ...
+the other sub-flows                     O S B A             its sub-flows are exact
 """
 
 from __future__ import annotations

@@ -122,6 +122,15 @@ def test_names_settings_and_grids_that_are_not_there_are_named_with_those_that_a
         k_diffusion_sampler("sample_euler", {}, "quadratic")
 
 
+def test_a_table_is_refined_on_as_many_rows_as_are_asked_for_and_on_no_fewer_than_ship():
+    assert [diffusers_sampler("DDIMScheduler", rows=rows).prepare(10, True).rows for rows in (1000, 5000)] == [
+        1000,
+        5000,
+    ]
+    with pytest.raises(ValueError, match="rows = 999 refines no table; give 1,000"):
+        diffusers_sampler("DDIMScheduler", rows=999)
+
+
 def test_more_steps_than_a_scheduler_takes_are_refused_with_the_option_that_gives_fewer():
     refused = r"LCMScheduler takes no 320 steps as it is set; give other --steps, or the settings.*\(--set\): .* 50 x "
     with pytest.raises(ValueError, match=refused):

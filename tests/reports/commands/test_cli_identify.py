@@ -1,6 +1,8 @@
 """`weakorder identify`: which word a sampler is, on the command line."""
 
+import inspect
 import json
+import re
 
 import pytest
 from weakorder.examples import own_grid
@@ -16,6 +18,20 @@ def test_a_sampler_is_identified_or_the_nearest_words_are_named(line):
     assert code == 1
     assert out.startswith(f"{mine}:ddim is none of the words that are known; the nearest:\n")
     assert "    the weight of the last answer is" in out
+
+
+def test_what_is_off_is_said_of_a_sampler_that_is_a_word_without_it(line, tmp_path):
+    text, old = inspect.getsource(own_grid), "x = alpha_later * data"
+    assert text.count(old) == 1
+    (tmp_path / "mine.py").write_text(text.replace(old, "x = alpha_later * data.clamp(-1, 1)"))
+    words = ("identify", f"{tmp_path}/mine.py:ddim", "--diffusion", "vp", "--predicts", "eps")
+    code, out, err = line(*words)
+    assert (code, "vp-DDIM" in out) == (0, True)
+    assert re.fullmatch(r"warning: mine.py:\d+ clamps states or noise, which is nonlinear, and is off here\n", err)
+    _, out, _ = line(*words, "--json")
+    assert json.loads(out)["warnings"] == [err.removeprefix("warning: ").strip()]
+    _, _, err = line("identify", "diffusers:DDIMScheduler")
+    assert err == "warning: clip_sample is nonlinear and is off here; DDIMScheduler has it on\n"
 
 
 @pytest.mark.nightly

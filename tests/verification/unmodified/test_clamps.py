@@ -52,14 +52,14 @@ def test_a_clamp_of_states_is_left_out_and_named(clamp):
     for name in ("start", "offset", "gains", "noise"):
         np.testing.assert_allclose(getattr(two, name), getattr(one, name), rtol=1e-12, atol=1e-12)
     assert is_named(own)
-    assert own.said[-1] == f"{own.clamps[0]} clamps states, which is nonlinear, and is off here"
+    assert own.said[-1] == f"{own.clamps[0]} clamps states or noise, which is nonlinear, and is off here"
     assert plain.said == ()
 
 
 def test_studies_and_identify_say_that_a_clamp_is_off():
     for study in (study_unmodified, study_on_mixture):
         found = study({"default": ddim(CLAMPS["a method"])}, steps=(10, 20, 40, 80))
-        assert "clamps states, which is nonlinear, and is off here" in " ".join(found.warnings)
+        assert "clamps states or noise, which is nonlinear, and is off here" in " ".join(found.warnings)
         assert found.verdict != "FAIL"
     same = ddim(CLAMPS["a method"])
     assert identify(same)[0].is_same
@@ -67,7 +67,7 @@ def test_studies_and_identify_say_that_a_clamp_is_off():
 
 
 def test_a_run_that_cannot_do_without_its_clamp_is_refused_and_does_not_fail():
-    off = r"test_clamps.py:\d+ clamps? states, which is nonlinear, and is off here"
+    off = r"test_clamps.py:\d+ clamps? states or noise, which is nonlinear, and is off here"
 
     def threshold(x0):
         s = torch.quantile(x0.abs().flatten(1), 0.995, dim=1).view(-1, 1, 1, 1)
@@ -110,3 +110,20 @@ def test_a_clamp_that_never_acts_is_not_named():
     own = ddim(lambda x0: x0.clamp(-1e9, 1e9))
     transcribe(own, 4)
     assert own.clamps == []
+
+
+def test_a_result_that_is_not_finite_is_no_clamps_doing():
+    """Claim: one that changes nothing but stands behind a nan; the sampler fails as it would without it."""
+    own = ddim(lambda x0: (x0 * float("nan")).clamp(-1e9, 1e9))
+    found = study_unmodified({"default": own}, steps=(10, 20, 40, 80))
+    assert (found.verdict, own.clamps) == ("FAIL", [])
+
+
+def test_truncated_noise_is_named_too():
+    def sample(model, x, steps):
+        noise = torch.randn_like(x).clamp(-1, 1)
+        return model(x, 0.5) + noise
+
+    own = function_sampler("mine", sample, PATHS["vp"], "eps")
+    assert transcribe(own, 1).noise[-1] == pytest.approx([1.0])
+    assert own.clamped.endswith("clamps states or noise, which is nonlinear, and is off here")
