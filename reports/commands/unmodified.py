@@ -113,7 +113,7 @@ def _verify(asked: Asked, options: dict[str, Any]) -> NoReturn:
     check_time_limit(options["time_limit"])
     if context.get_parameter_source("grid") is ParameterSource.COMMANDLINE:
         asked = asked._replace(grid=options["grid"])
-    samplers = samplers_of(asked)
+    samplers = _with_grids_left_out(samplers_of(asked), asked)
 
     def study(progress: Any) -> UnmodifiedStudy | MixtureStudy:
         return STUDIES[target](samplers, options["order"], options["steps"] or STEPS, progress=progress)
@@ -196,15 +196,21 @@ def samplers_of(asked: Asked) -> dict[str, Unmodified]:
         raise ValueError(f"--event is for FILE.py:sample; {x} takes data of any shape, drop it")
     if asked.diffusion or asked.predicts or asked.time:
         raise ValueError(f"--diffusion, --predicts and --time are for FILE.py:sample; {x} states its own, see --set")
-    settings = settings_of(asked.settings)
-    found = of_library(library, name, settings, asked.grid)
-    if asked.grid is not None and len(found) == 1:
-        others = [grid for grid in of_library(library, name, settings) if grid not in found]
-        if others:
-            note = f"looked at on the {asked.grid} grid alone; without --grid {asked.grid} it is on "
-            note += f"{' and '.join(others)}, too"
-            found = {grid: replace(sampler, notes=(*sampler.notes, note)) for grid, sampler in found.items()}
-    return found
+    return of_library(library, name, settings_of(asked.settings), asked.grid)
+
+
+def _with_grids_left_out(found: dict[str, Unmodified], asked: Asked) -> dict[str, Unmodified]:
+    """The same samplers; one on the grid that was asked for notes the others on which a verdict would look at it."""
+    from ...verification.unmodified import samplers_of as of_library
+
+    if asked.grid is None or len(found) != 1:
+        return found
+    library, _, name = asked.x.partition(":")
+    others = [grid for grid in of_library(library, name, settings_of(asked.settings)) if grid not in found]
+    if not others:
+        return found
+    note = f"looked at on the {asked.grid} grid alone; without --grid {asked.grid} it is on {' and '.join(others)}, too"
+    return {grid: replace(sampler, notes=(*sampler.notes, note)) for grid, sampler in found.items()}
 
 
 def _of_file(asked: Asked) -> dict[str, Unmodified]:

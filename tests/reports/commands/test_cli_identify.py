@@ -32,6 +32,8 @@ def test_what_is_off_is_said_of_a_sampler_that_is_a_word_without_it(line, tmp_pa
     assert json.loads(out)["warnings"] == [err.removeprefix("warning: ").strip()]
     _, _, err = line("identify", "diffusers:DDIMScheduler")
     assert err == "warning: clip_sample is nonlinear and is off here; DDIMScheduler has it on\n"
+    _, _, err = line("identify", "diffusers:DPMSolverMultistepScheduler", "--grid", "karras")
+    assert err == ""  # a word is looked for on one grid, asked for or not
 
 
 @pytest.mark.nightly

@@ -117,8 +117,11 @@ def test_a_librarys_sampler_is_judged_on_each_of_its_grids(run):
     answer = json.loads(out)
     assert (code, answer["verdict"]) == (0, "PASS")
     assert [grid["grid"] for grid in answer["grids"]] == ["default", "karras"]
+    alone = "looked at on the karras grid alone; without --grid karras it is on default, too"
+    assert alone not in answer["warnings"]
     code, out, _ = run("verify", "diffusers:FlowMatchEulerDiscreteScheduler", *FEW, "--json", "--grid", "karras")
-    assert [grid["grid"] for grid in json.loads(out)["grids"]] == ["karras"]
+    answer = json.loads(out)
+    assert ([grid["grid"] for grid in answer["grids"]], alone in answer["warnings"]) == (["karras"], True)
 
 
 def test_settings_reach_the_library(run):
