@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ...integrators import grids
 from ...verification.cifar10.model import CIFAR10
-from ...verification.cifar10.study import ENOUGH
+from ...verification.cifar10.study import ENOUGH, FEWEST_FOR_DISTANCES
 from ...verification.files import write_atomically
 from ..figures import cells, cifar10_figures, cifar10_scatter, measured, names
 from ..figures import style as figures
@@ -40,7 +40,7 @@ Images = Mapping[Any, NDArray[np.uint8]]
 _PARTS = {
     "weak": "weak errors",
     "power": "power spectra",
-    "distances": "distances",
+    "distances": f"distances (they take {FEWEST_FOR_DISTANCES} samples)",
     "strong": "strong errors",
     "frechet": "Fréchet distances",
     "predicted": "predictions",
@@ -225,6 +225,8 @@ def _gaps(rows: list[Results]) -> Results:
 
     def those(holds: Callable[[Results], bool]) -> list[str]:
         found = [(row["scheme"]["label"], [cell["nfe"] for cell in row["cells"] if holds(cell)]) for row in rows]
+        if len(rows) > 1 and all(len(at) == len(row["cells"]) for row, (_, at) in zip(rows, found, strict=True)):
+            return ["every scheme at every budget"]
         return [f"{label} at {', '.join(map(str, at))}" for label, at in found if at]
 
     lacking = {title: those(lambda cell, title=title: title in cell["lacks"]) for title in _PARTS.values()}

@@ -6,7 +6,6 @@ What users wrote is text, schemes of one name are told apart, and images of anot
 from __future__ import annotations
 
 import copy
-import re
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +61,20 @@ def test_a_partial_study_names_what_is_missing() -> None:
     page = parse(study)
     assert "7 of 9 cells are there. Not run: EM at 100; ROBA at 20." in page.text
     assert "Fréchet distances: RVV at 50" in page.text
-    assert re.search(r"\bdistances: RVV at 50", page.text)
+    assert "distances (they take 8 samples): RVV at 50" in page.text
     assert page.tables["weak-1"][2][-2][0] == "not run"
     assert [text for text, _ in page.tables["verdicts"][3]][3] == "–, 49, 99"
     assert "EM, 100 evaluations" not in page.images
+
+
+def test_what_every_cell_lacks_is_said_once() -> None:
+    study = synthetic(("EM", "ROBA"))
+    for scheme in study["schemes"]:
+        for cell in scheme["cells"]:
+            cell["distances"] = {"energy": {"value": None, "standard_error": None}}
+    assert "distances (they take 8 samples): every scheme at every budget" in parse(study).text
+    study["schemes"][0]["cells"][0] = None
+    assert "distances (they take 8 samples): EM at 50, 100; ROBA at 20, 50, 100" in parse(study).text
 
 
 def test_a_study_without_references_or_anything_else_has_a_page(tmp_path: Path) -> None:

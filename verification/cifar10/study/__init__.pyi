@@ -18,4 +18,5 @@ from .reading import Data as Data
 from .sampling import Store as Store
 from .sampling import missing_work as missing_work
 from .sampling import run_work as run_work
+from .statistics import FEWEST_FOR_DISTANCES as FEWEST_FOR_DISTANCES
 from .statistics import compare_images as compare_images
