@@ -58,11 +58,6 @@ def afresh() -> Iterator[dict[str, Any]]:
         _afresh.pop()
 
 
-def answering_afresh() -> bool:
-    """Whether `afresh` is open."""
-    return bool(_afresh)
-
-
 def _kept(question: tuple[Any, ...], derive: Callable[[], Any]) -> Any:
     path = _folder() / f"{derivations.digest([_code(), _sympy(), *question])}.json"
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # absent or damaged: derive again

@@ -19,6 +19,7 @@ from typing import Any
 import sympy as sp
 from sympy import Expr, Matrix
 
+from .exponential_polynomials import collect, expand
 from .flows import Flow, Terms
 from .formulas import parse, text
 from .model import LinearSDE
@@ -66,26 +67,6 @@ def euler_matrices(sde: LinearSDE) -> Flow:
     return Flow(sp.eye(sde.size) + sde.matrix * theta, sde.score_gain * theta, sde.noise * theta)
 
 
-def _collect(entry: Expr) -> dict[tuple[int, Expr], Expr]:
-    """An exponential polynomial in theta as {(power, rate): coefficient}."""
-    rates: dict[Any, Any] = {exponential: sp.Dummy() for exponential in sorted(entry.atoms(sp.exp), key=str)}
-    polynomial = sp.Poly(sp.cancel(entry.xreplace(rates)), theta, *rates.values())
-    collected: dict[tuple[int, Expr], Expr] = {}
-    for (power, *multiples), coefficient in polynomial.terms():
-        exponent = sp.Add(*(k * e.args[0] for k, e in zip(multiples, rates, strict=True)))
-        key = (power, sp.simplify(exponent / theta))
-        if key[1].has(theta):
-            raise ValueError(f"{entry} is not an exponential polynomial in theta")
-        collected[key] = collected.get(key, sp.S.Zero) + coefficient
-    simplified: dict[Any, Any] = {key: sp.factor(sp.simplify(c)) for key, c in collected.items()}
-    return {key: coefficient for key, coefficient in simplified.items() if coefficient != 0}
-
-
-def _expand(collected: dict[tuple[int, Expr], Expr]) -> Expr:
-    """The expression that `_collect` collected."""
-    return sp.Add(*(c * theta**power * sp.exp(rate * theta) for (power, rate), c in collected.items()))
-
-
 def _exponential(A: Any) -> Any:
     """exp(A theta). Of one component it is that number; of a 2x2 matrix, with a = tr A / 2, B = A - a and B^2 = r^2 1,
     e^(a theta) times cosh(r theta) + B sinh(r theta) / r, or times 1 + B theta if r = 0 (sympy's own need not
@@ -122,7 +103,7 @@ def _putzer(A: Any) -> Any:
 def _integrate(entry: Expr) -> Expr:
     """int_0^theta of an exponential polynomial, term by term (by parts: int r^p e^(ar) steps down in p)."""
     total = sp.S.Zero
-    for (power, rate), coefficient in _collect(entry).items():
+    for (power, rate), coefficient in collect(entry).items():
         if rate == 0:
             total += coefficient * theta ** (power + 1) / (power + 1)
             continue
@@ -152,8 +133,8 @@ def derive_terms(sde: LinearSDE) -> list[list[Terms]]:
     propagator = _exponential(sde.matrix)
     gain = propagator.applyfunc(_integrate) * sde.score_gain
     noise = (propagator * sde.noise * propagator.T).applyfunc(_integrate)
-    collected = [[_collect(entry) for entry in matrix.flat()] for matrix in (propagator, gain, noise)]
-    rebuilt = [_square([_expand(entry) for entry in matrix]) for matrix in collected]
+    collected = [[collect(entry) for entry in matrix.flat()] for matrix in (propagator, gain, noise)]
+    rebuilt = [_square([expand(entry) for entry in matrix]) for matrix in collected]
     for left_over in residuals(sde, *rebuilt):
         if any(entry != 0 for entry in left_over):
             raise ValueError(

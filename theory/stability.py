@@ -58,7 +58,7 @@ from .kernel import marginal
 from .model import Diffusion, LinearSDE
 from .parameters import COMPONENTS
 from .scheme import Scheme
-from .step_map import map_without_noise, step_map
+from .step_map import step_map
 from .symbols import PARAMETERS, theta
 
 
@@ -172,7 +172,7 @@ def largest_stable_step(scheme: Scheme, at: Matrix, values: Mapping[str, Any], l
         raise ValueError(f"limit = {limit}: steps are searched up to a positive theta")
     numbers = {symbol: sp.Rational(values[str(symbol)]) for symbol in PARAMETERS}
     flows = []
-    for _, (P, K, _) in map_without_noise(scheme):
+    for _, (P, K, _) in step_map(scheme):
         P, K = (matrix.applyfunc(lambda entry: _at(entry, numbers)) for matrix in (P, K))
         flows.append(Flow(P, K, sp.zeros(P.rows, P.rows)))
     R = _closed(flows, Matrix(at).applyfunc(sp.Rational)).matrix.applyfunc(sp.expand)

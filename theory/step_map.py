@@ -12,8 +12,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from . import derivations
-from .cache import answering_afresh, cached
+from .cache import cached
 from .flows import Flow, exact_flow
 from .frozen import SCORE_HELD
 from .model import LinearSDE
@@ -34,26 +33,13 @@ def step_map(scheme: Scheme) -> list[SymbolicSegment]:
     Raises ValueError for sub-flows that follow the score inside a part: they are not affine in a frozen score; and on a
     scheme that holds what has no closed form, or for longer than a step.
     """
-    return _parsed(scheme, step_map_text(scheme))
-
-
-def map_without_noise(scheme: Scheme) -> list[SymbolicSegment]:
-    """The same with Q = 0 where the map of a word is not known yet: Q has the longest entries by far, whose shortest
-    form sympy may look for for many minutes. Raises ValueError as `step_map`."""
-    question = _question(scheme)
-    known = None if answering_afresh() else derivations.known(question)
-    short = known or cached(("without noise", *question), lambda: _compose(scheme, noise=False))
-    return _parsed(scheme, short)
-
-
-def _parsed(scheme: Scheme, text: list[Any]) -> list[SymbolicSegment]:
     import sympy as sp
 
     from .formulas import parse
     from .symbols import SYMBOLS
 
     n, segments = scheme.splitting.diffusion.size, []
-    for time, entries in text:
+    for time, entries in step_map_text(scheme):
         flow = Flow(*(sp.Matrix(n, n, [parse(entry, SYMBOLS) for entry in entries[name]]) for name in "PKQ"))
         segments.append(SymbolicSegment(None if time is None else Fraction(time), flow))
     return segments
@@ -95,30 +81,41 @@ def followed(scheme: Scheme, part: Part) -> LinearSDE | None:
     return steady(part.sde, scheme.frozen, scheme.splitting.diffusion)
 
 
-def _compose(scheme: Scheme, noise: bool = True) -> list[tuple[str | None, dict[str, list[str]]]]:
+def _compose(scheme: Scheme) -> list[tuple[str | None, dict[str, list[str]]]]:
+    import numpy as np
     import sympy as sp
 
-    from .flow_proof import euler_matrices, in_text
-    from .symbols import theta
+    from .exponential_polynomials import expression, in_one_field, unit
+    from .flow_proof import euler_matrices
+    from .formulas import text
 
-    n = scheme.splitting.diffusion.size
-    identity = Flow(sp.eye(n), sp.zeros(n, n), sp.zeros(n, n))
+    letters = dict.fromkeys(token.symbol for token in scheme.tokens if token.weight is not None)
+    flows = []
+    for letter in letters:
+        part = scheme.splitting[letter]
+        euler = part.euler or (scheme.flow == "euler" and part.sde.uses_score)
+        sde = followed(scheme, part) or part.sde
+        flow = euler_matrices(sde) if euler else exact_flow(sde).matrices
+        scale = sp.diag(sp.nsimplify(scheme.lambda_s), *(1 for _ in range(sde.size - 1)))
+        flows.append(flow._replace(noise_cov=scale * flow.noise_cov * scale))
+    field, flows = in_one_field(flows)
+    of_part = dict(zip(letters, flows, strict=True))
+    identity = unit(field, scheme.splitting.diffusion.size)
     segments: list[tuple[str | None, Flow]] = [(None, identity)]
-    scale = sp.diag(sp.nsimplify(scheme.lambda_s), *(1 for _ in range(n - 1)))
     for token in scheme.tokens:
         if token.weight is None:
             segments.append((str(token.start), identity))
             continue
-        part = scheme.splitting[token.symbol]
-        euler = part.euler or (scheme.flow == "euler" and part.sde.uses_score)
-        sde = followed(scheme, part) or part.sde
-        matrices = euler_matrices(sde) if euler else exact_flow(sde).matrices
-        weight = sp.Rational(token.weight.numerator, token.weight.denominator)
-        flow = Flow(*(matrix.subs(theta, weight * theta) for matrix in matrices))
-        if not noise:
-            flow = flow._replace(noise_cov=identity.noise_cov)
+        weight = field.from_sympy(sp.Rational(token.weight.numerator, token.weight.denominator))
+        over = np.vectorize(lambda entry, weight=weight: entry.at_multiple(weight), otypes=[object])
         time, before = segments[-1]
-        segments[-1] = (time, before.then(flow._replace(noise_cov=scale * flow.noise_cov * scale)))
-    if segments[0][1] == identity:
+        segments[-1] = (time, before.then(Flow(*map(over, of_part[token.symbol]))))
+    if segments[0][1] is identity:
         segments = segments[1:]
-    return [(time, in_text(Flow(*(matrix.applyfunc(sp.simplify) for matrix in flow)))) for time, flow in segments]
+    return [
+        (
+            time,
+            {name: [text(expression(e, field)) for e in matrix.flat] for name, matrix in zip("PKQ", flow, strict=True)},
+        )
+        for time, flow in segments
+    ]
