@@ -1,6 +1,6 @@
 """Exponential polynomials in theta, sum_j c_j theta^p_j exp(r_j theta): what the entries of a flow are.
 
-collect, expand             an expression as {(power, rate): coefficient}, and back
+collect, expand, shown      an expression as {(power, rate): coefficient}, and back: term by term, or rate by rate
 ExponentialPolynomial       the same over a field; sums and products take no longer than they have terms
 in_one_field, expression    flows with such entries from those of sympy's, and an entry's formula
 
@@ -104,17 +104,19 @@ def unit(field: Any, n: int) -> Flow:
 
 
 def expression(polynomial: ExponentialPolynomial, field: Any) -> Expr:
-    """Its formula: for each rate a polynomial in theta, in factors or power by power, whichever is shorter."""
-    by_rate: dict[Any, list[Expr]] = {}
-    for (power, rate), coefficient in polynomial.terms.items():
-        by_rate.setdefault(rate, []).append(sp.factor(field.to_sympy(coefficient)) * theta**power)
-    return sp.Add(*(_shorter(sp.Add(*terms)) * _exponential(rate, field) for rate, terms in by_rate.items()))
+    """Its formula, as it is shown."""
+    number = field.to_sympy
+    return shown({(power, number(rate)): number(c) for (power, rate), c in polynomial.terms.items()})
+
+
+def shown(collected: Collected) -> Expr:
+    """Rate by rate, each time a polynomial in theta: in factors or power by power, whichever is shorter."""
+    by_rate: dict[Expr, list[Any]] = {}
+    for (power, rate), coefficient in collected.items():
+        by_rate.setdefault(rate, []).append(sp.factor(coefficient) * theta**power)
+    return sp.Add(*(_shorter(sp.Add(*terms)) * sp.exp(sp.factor(rate) * theta) for rate, terms in by_rate.items()))
 
 
 def _shorter(polynomial: Expr) -> Any:
     factors = sp.collect(sp.factor(polynomial), theta, sp.factor)
     return min((polynomial, factors), key=sp.count_ops)
-
-
-def _exponential(rate: Any, field: Any) -> Expr:
-    return sp.exp(sp.factor(field.to_sympy(rate)) * theta)

@@ -14,12 +14,13 @@ must simplify to exactly 0. theory.flows evaluates what is derived here.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import sympy as sp
 from sympy import Expr, Matrix
 
-from .exponential_polynomials import collect, expand
+from .exponential_polynomials import Collected, collect, expand, shown
 from .flows import Flow, Terms
 from .formulas import parse, text
 from .model import LinearSDE
@@ -34,7 +35,7 @@ def derive(sde: LinearSDE) -> dict[str, Any]:
     if sde.size > 2 and not _has_plain_rates(sde.matrix):
         return {"terms": None, "exact": None, "euler": euler}
     terms = derive_terms(sde)
-    return {"terms": terms, "exact": in_text(matrices(terms)), "euler": euler}
+    return {"terms": terms, "exact": in_text(matrices(terms, shown)), "euler": euler}
 
 
 def _has_plain_rates(A: Any) -> bool:
@@ -48,11 +49,11 @@ def in_text(flow: Flow) -> dict[str, list[str]]:
     return {name: [text(entry) for entry in matrix.flat()] for name, matrix in zip("PKQ", flow, strict=True)}
 
 
-def matrices(terms: list[list[Terms]]) -> Flow:
-    """P, K and Q as sympy matrices in theta and the parameters."""
+def matrices(terms: list[list[Terms]], written: Callable[[Collected], Expr] = expand) -> Flow:
+    """P, K and Q as sympy matrices in theta and the parameters, their entries as `written`."""
 
     def entry(of: Terms) -> Expr:
-        return sp.Add(*(parse(c, SYMBOLS) * theta**p * sp.exp(parse(r, SYMBOLS) * theta) for c, p, r in of))
+        return written({(power, parse(rate, SYMBOLS)): parse(c, SYMBOLS) for c, power, rate in of})
 
     return Flow(*(_square([entry(of) for of in matrix]) for matrix in terms))
 

@@ -15,6 +15,7 @@ from strategies import splittings, words
 from weakorder.integrators.catalogue import CATALOGUE
 from weakorder.integrators.compiled import compile_step
 from weakorder.reports.pages.derivation import derivation_text, derive
+from weakorder.theory import flows
 from weakorder.theory.cache import afresh
 from weakorder.theory.model import Diffusion, LinearSDE, Parameters, gamma, m, nu, theta, x
 from weakorder.theory.scheme import FROZEN_FLOWS, Scheme
@@ -82,6 +83,7 @@ def test_a_map_is_shown_rate_by_rate_in_the_shorter_of_its_forms() -> None:
         (_, (_, euler)), ((_, before), (_, after)), ((_, kick), *_) = (
             step_map_text(CATALOGUE[name]) for name in ("ROBA", "SSCS", "NVV")
         )
+        part = flows.derivation(PSLD_LINEAR["U"].sde)["exact"]
     assert euler["P"] == [
         "gamma*theta - theta**2*(gamma - nu)**2/16 + 1",
         "-theta*(gamma - nu)**2*(nu*theta + 1)/8",
@@ -91,6 +93,7 @@ def test_a_map_is_shown_rate_by_rate_in_the_shorter_of_its_forms() -> None:
     assert after["Q"][3] == (
         "(-theta**2/8 - theta/(gamma - nu) - 4/(gamma - nu)**2)*exp(-theta*(gamma + nu)/4) + 4/(gamma - nu)**2"
     )
+    assert part["P"][0] == "(-theta*(gamma - nu)/4 + 1)*exp(-theta*(gamma + nu)/4)"
     assert kick["P"][3] == "nu*theta/4 + 1"
     assert before["P"][3] == "(theta*(gamma - nu)/8 + 1)*exp(-theta*(gamma + nu)/8)"
     assert after["P"][3] == "(nu*theta + 1)*(theta*(gamma - nu) + 8)*exp(-theta*(gamma + nu)/8)/8"
