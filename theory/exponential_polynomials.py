@@ -27,9 +27,13 @@ Collected = dict[tuple[int, Expr], Expr]
 
 
 def collect(entry: Expr) -> Collected:
-    """An exponential polynomial in theta as {(power, rate): coefficient}. Raises ValueError on what is none."""
+    """An exponential polynomial in theta as {(power, rate): coefficient}. Raises ValueError on what is none, or is not
+    written as one."""
     rates: dict[Any, Any] = {exponential: sp.Dummy() for exponential in sorted(entry.atoms(sp.exp), key=str)}
-    polynomial = sp.Poly(sp.cancel(entry.xreplace(rates)), theta, *rates.values())
+    try:
+        polynomial = sp.Poly(sp.cancel(entry.xreplace(rates)), theta, *rates.values())
+    except sp.PolynomialError as error:
+        raise ValueError(f"{entry} is not an exponential polynomial in theta") from error
     collected: Collected = {}
     for (power, *multiples), coefficient in polynomial.terms():
         exponent = sp.Add(*(k * e.args[0] for k, e in zip(multiples, rates, strict=True)))

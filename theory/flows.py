@@ -134,8 +134,9 @@ class ExactFlow:
         return numbers
 
     def __call__(self, length: ArrayLike, values: Mapping[str, float]) -> Flow:
-        """The flow over theta = `length` (any shape, >= 0) at the parameters `values`; accurate to 1e-12 relative. Read
-        only: the last ones are kept, since a study asks for those of its grid many times."""
+        """The flow over theta = `length` (any shape, >= 0) at the parameters `values`; accurate to 1e-12 relative,
+        and where an entry passes through 0 to a few roundings of theta. Read only: the last ones are kept, since a
+        study asks for those of its grid many times."""
         length = np.asarray(length, dtype=float)
         key = length.shape, length.tobytes(), frozenset(values.items())
         with _KEEPING:

@@ -54,7 +54,9 @@ def test_the_unit_flow_changes_nothing() -> None:
     assert (one.propagator @ one.score_gain).tolist() == one.noise_cov.tolist()
 
 
-@pytest.mark.parametrize("entry", [sp.exp(theta**2), sp.exp(gamma * theta) * sp.exp(theta**2 * nu)])
+@pytest.mark.parametrize(
+    "entry", [sp.exp(theta**2), sp.exp(gamma * theta) * sp.exp(theta**2 * nu), 1 / (1 + sp.exp(theta))]
+)
 def test_what_is_no_exponential_polynomial_is_refused(entry: sp.Expr) -> None:
     with pytest.raises(ValueError, match="is not an exponential polynomial in theta"):
         collect(entry)
